@@ -1,0 +1,139 @@
+//! A reader over bytes of a file that cannot panic and knows where in the file it is.
+
+use std::borrow::Cow;
+use std::marker::PhantomData;
+
+use byteorder::{BigEndian, ByteOrder, LittleEndian};
+
+use crate::error::{Detail, ErrorKind, Result};
+use crate::num::{to_u64, to_usize};
+
+/// A cursor over big-endian structures.
+pub type BeCursor<'a> = Cursor<'a, BigEndian>;
+/// A cursor over little-endian structures.
+pub type LeCursor<'a> = Cursor<'a, LittleEndian>;
+
+/// Reads numbers and byte strings one after the other. Every error carries the absolute file
+/// offset of the field that is missing.
+#[derive(Debug, Clone)]
+pub struct Cursor<'a, E> {
+    rest: &'a [u8],
+    offset: u64,
+    order: PhantomData<E>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what} is cut off: {wanted} bytes are needed, {left} are left")]
+struct CutOff {
+    what: &'static str,
+    wanted: usize,
+    left: usize,
+}
+
+impl Detail for CutOff {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Corrupt
+    }
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some("the file is truncated or damaged; fetch it again".into())
+    }
+}
+
+impl<'a, E: ByteOrder> Cursor<'a, E> {
+    /// A cursor over `bytes`, which lie at `offset` in their file.
+    #[must_use]
+    pub fn new(bytes: &'a [u8], offset: u64) -> Self {
+        Self { rest: bytes, offset, order: PhantomData }
+    }
+
+    /// The absolute file offset of the next byte.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// What has not been read yet.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next `length` bytes; `what` names the field in the error.
+    pub fn bytes(&mut self, length: usize, what: &'static str) -> Result<&'a [u8]> {
+        let Some((head, rest)) = self.rest.split_at_checked(length) else {
+            let error = crate::Error::new(CutOff { what, wanted: length, left: self.rest.len() });
+            return Err(error.at(self.offset));
+        };
+        self.rest = rest;
+        self.offset = self.offset.saturating_add(to_u64(length));
+        Ok(head)
+    }
+
+    /// Passes over bytes up to the next multiple of `align`, counted from the cursor's `start`;
+    /// stops at the end if they are missing, since trailing padding may be left out.
+    pub fn pad_to(&mut self, align: u64, start: u64) {
+        let done = self.offset.saturating_sub(start);
+        let missing = done.next_multiple_of(align.max(1)).saturating_sub(done);
+        let step = to_usize(missing).min(self.rest.len());
+        self.rest = self.rest.get(step..).unwrap_or_default();
+        self.offset = self.offset.saturating_add(to_u64(step));
+    }
+
+    /// The next byte.
+    pub fn u8(&mut self, what: &'static str) -> Result<u8> {
+        Ok(self.bytes(1, what)?.first().copied().unwrap_or_default())
+    }
+
+    /// The next 16-bit number.
+    pub fn u16(&mut self, what: &'static str) -> Result<u16> {
+        self.bytes(2, what).map(E::read_u16)
+    }
+
+    /// The next 32-bit number.
+    pub fn u32(&mut self, what: &'static str) -> Result<u32> {
+        self.bytes(4, what).map(E::read_u32)
+    }
+
+    /// The next 64-bit number.
+    pub fn u64(&mut self, what: &'static str) -> Result<u64> {
+        self.bytes(8, what).map(E::read_u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_follow_the_byte_order() {
+        let bytes = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+        let mut be = BeCursor::new(&bytes, 0);
+        assert_eq!(be.u8("a").unwrap(), 1);
+        assert_eq!(be.u64("b").unwrap(), 0x0203_0405_0607_0809);
+        let mut le = LeCursor::new(&bytes, 0);
+        assert_eq!(le.u16("a").unwrap(), 0x0201);
+        assert_eq!(le.u32("b").unwrap(), 0x0605_0403);
+    }
+
+    #[test]
+    fn an_error_names_the_absolute_offset() {
+        let mut cursor = BeCursor::new(&[0; 6], 0x1000);
+        cursor.u32("first").unwrap();
+        let error = cursor.u32("second").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(error.offset(), Some(0x1004));
+        assert!(error.to_string().contains("second is cut off"));
+        assert_eq!(cursor.rest().len(), 2, "a failed read takes nothing");
+    }
+
+    #[test]
+    fn padding_counts_from_the_start_and_may_be_missing() {
+        let mut cursor = BeCursor::new(&[0; 10], 104);
+        cursor.bytes(3, "x").unwrap();
+        cursor.pad_to(8, 104);
+        assert_eq!(cursor.offset(), 112);
+        cursor.bytes(1, "x").unwrap();
+        cursor.pad_to(8, 104);
+        assert_eq!(cursor.offset(), 114);
+    }
+}

@@ -1,0 +1,234 @@
+//! Chain: an image and its parents as one disk. The one implementation of backing semantics.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{VirtualDisk, check_range};
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind, Location, StorageId};
+use crate::layer::{Layer, Mapping, MappingKind, Source};
+use crate::num::{to_u64, to_usize};
+use crate::storage::{Storage, beyond_end};
+
+/// The unit of reading for formats that have none of their own.
+const DEFAULT_CLUSTER: u64 = 64 << 10;
+
+/// One image of a chain, with the files that its layer speaks of.
+#[derive(Debug)]
+pub struct ChainImage {
+    path: PathBuf,
+    layer: Box<dyn Layer>,
+    /// The image's own file first, then one for each reference (its own again where that is not
+    /// a file of stored bytes): so that a [`Source`] is an index.
+    storages: Vec<Option<Arc<dyn Storage>>>,
+}
+
+impl ChainImage {
+    /// An image without the files it refers to.
+    #[must_use]
+    pub fn new(path: PathBuf, layer: Box<dyn Layer>, storage: Arc<dyn Storage>) -> Self {
+        let mut storages = vec![Some(layer.storage().unwrap_or(storage))];
+        storages.resize(layer.references().len().saturating_add(1), None);
+        Self { path, layer, storages }
+    }
+
+    /// Hands over the file behind the reference number `index`.
+    pub fn attach(&mut self, index: usize, storage: Arc<dyn Storage>) -> Result<()> {
+        self.layer
+            .attach(index, Arc::clone(&storage))
+            .map_err(|error| error.in_file(storage.path().unwrap_or(&self.path)))?;
+        if let Some(slot) = self.storages.get_mut(index.saturating_add(1)) {
+            *slot = Some(storage);
+        }
+        Ok(())
+    }
+
+    /// The file's name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the format makes of it.
+    #[must_use]
+    pub fn layer(&self) -> &dyn Layer {
+        &*self.layer
+    }
+
+    /// The image file itself.
+    #[must_use]
+    pub fn storage(&self) -> Option<&dyn Storage> {
+        self.storages.first()?.as_deref()
+    }
+}
+
+/// An image and its parents, read as one [`VirtualDisk`].
+///
+/// Where a parent is shorter than its child, the child reads zeros beyond the parent's end; where
+/// it is longer, the child's size holds.
+#[derive(Debug)]
+pub struct Chain {
+    /// The opened image first, its parent next, and so on. Never empty.
+    images: Vec<ChainImage>,
+    /// For each image, the number of its first storage.
+    first_storage: Vec<usize>,
+    storages: Vec<Option<Arc<dyn Storage>>>,
+    size: u64,
+    cluster_size: u64,
+}
+
+impl Chain {
+    /// A disk of `top` and its `parents`, the nearest first.
+    #[must_use]
+    pub fn new(top: ChainImage, parents: Vec<ChainImage>) -> Self {
+        let size = top.layer.size();
+        let cluster_size = top.layer.cluster_size().unwrap_or(DEFAULT_CLUSTER);
+        let mut images = vec![top];
+        images.extend(parents);
+        let (mut first_storage, mut storages) = (Vec::new(), Vec::new());
+        for image in &images {
+            first_storage.push(storages.len());
+            storages.extend(image.storages.iter().cloned());
+        }
+        Self { images, first_storage, storages, size, cluster_size }
+    }
+
+    /// The images, the opened one first.
+    #[must_use]
+    pub fn images(&self) -> &[ChainImage] {
+        &self.images
+    }
+
+    /// Every file the disk is read from.
+    pub fn storages(&self) -> impl Iterator<Item = &dyn Storage> {
+        self.storages.iter().flatten().map(|storage| &**storage)
+    }
+
+    /// The mapping at `offset`, from the uppermost image that has one.
+    fn lookup(&self, offset: u64, max: u64) -> Result<(u32, u64, MappingKind)> {
+        let mut max = max.min(self.size.saturating_sub(offset));
+        for (depth, image) in (0u32..).zip(&self.images) {
+            let rest = image.layer.size().saturating_sub(offset);
+            if rest == 0 {
+                // a parent that is shorter: the image above it reads zeros here
+                let above = depth.saturating_sub(1);
+                return Ok((above, max, MappingKind::Parent { stored: None }));
+            }
+            let mapping = image.layer.map(offset, max.min(rest));
+            let Mapping { length, kind } = mapping.map_err(|error| error.in_file(&image.path))?;
+            let last = to_usize(depth.into()).saturating_add(1) == self.images.len();
+            if !matches!(kind, MappingKind::Parent { .. }) || last {
+                return Ok((depth, length, kind));
+            }
+            max = length;
+        }
+        Ok((0, max, MappingKind::Parent { stored: None }))
+    }
+
+    fn location(&self, depth: u32, source: Source, offset: u64) -> Result<Location> {
+        let index = match source {
+            Source::Own => 0,
+            Source::Reference(index) => index.saturating_add(1),
+        };
+        let first = self.first_storage.get(to_usize(depth.into())).copied().unwrap_or_default();
+        let storage = StorageId(first.saturating_add(index));
+        if self.storage(storage).is_none() {
+            return Err(self.unattached(depth, source));
+        }
+        Ok(Location { storage, offset })
+    }
+
+    #[cold]
+    fn unattached(&self, depth: u32, source: Source) -> Error {
+        let image = self.images.get(to_usize(depth.into()));
+        let reference = match (image, source) {
+            (Some(image), Source::Reference(index)) => image.layer.references().get(index),
+            _ => None,
+        };
+        match (reference, image) {
+            (Some(reference), Some(image)) => reference.denied().in_file(&image.path),
+            _ => Error::other(crate::ErrorKind::Denied, "needs a file that was not opened"),
+        }
+    }
+}
+
+impl VirtualDisk for Chain {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn cluster_size(&self) -> u64 {
+        self.cluster_size
+    }
+
+    fn extent_at(&self, offset: u64, max: u64) -> Result<Extent> {
+        check_range(self.size, offset, 1)?;
+        let (depth, mut length, kind) = self.lookup(offset, max.max(1))?;
+        let place = |found: Option<(Source, u64)>| {
+            found.map(|(source, at)| self.location(depth, source, at)).transpose()
+        };
+        let kind = match kind {
+            MappingKind::Stored { source, offset: at } => {
+                let location = self.location(depth, source, at)?;
+                // the one place that holds every format's data against the end of its file
+                let storage = self.storage(location.storage);
+                let size = storage.map_or(0, |storage| storage.size());
+                let left = size.saturating_sub(at);
+                if left == 0 {
+                    let error = beyond_end("guest data", size, length, at)
+                        .affecting(offset..offset.saturating_add(length));
+                    let path = storage.and_then(|s| s.path());
+                    return Err(match path {
+                        Some(path) => error.in_file(path),
+                        None => error,
+                    });
+                }
+                length = length.min(left);
+                ExtentKind::Stored(location)
+            }
+            MappingKind::Encoded => ExtentKind::Encoded,
+            MappingKind::Zero { allocated, stored } => {
+                ExtentKind::Zero { allocated, stored: place(stored)? }
+            }
+            MappingKind::Parent { stored } => {
+                ExtentKind::Zero { allocated: false, stored: place(stored)? }
+            }
+        };
+        Ok(Extent { start: offset, length, depth, kind })
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(self.size, offset, to_u64(buf.len()))?;
+        let (mut rest, mut at) = (buf, offset);
+        while !rest.is_empty() {
+            let extent = self.extent_at(at, to_u64(rest.len()))?;
+            let length = to_usize(extent.length).min(rest.len());
+            let (part, behind) = rest.split_at_mut(length);
+            match extent.kind {
+                ExtentKind::Zero { .. } => part.fill(0),
+                ExtentKind::Stored(location) => {
+                    let storage = self.storage(location.storage).ok_or_else(|| {
+                        Error::other(crate::ErrorKind::Denied, "needs a file that was not opened")
+                    })?;
+                    storage
+                        .read_exact_at(part, location.offset)
+                        .map_err(|error| error.affecting(at..extent.end()))?;
+                }
+                ExtentKind::Encoded => {
+                    let image = self.images.get(to_usize(extent.depth.into()));
+                    if let Some(image) = image {
+                        let read = image.layer.read_encoded(part, at);
+                        read.map_err(|error| error.in_file(&image.path))?;
+                    }
+                }
+            }
+            at = extent.end();
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn storage(&self, id: StorageId) -> Option<&dyn Storage> {
+        self.storages.get(id.0)?.as_deref()
+    }
+}

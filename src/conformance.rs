@@ -1,0 +1,107 @@
+//! The law of extents as a test that any [`VirtualDisk`] can be put to.
+
+use crate::disk::{VirtualDisk, VirtualDiskExt};
+use crate::extent::Extent;
+use crate::num::{to_u64, to_usize};
+
+/// Lengths and offsets around these are tried.
+const EDGES: &[u64] = &[1, 511, 512, 513, 4096, 65_535, 65_536, 65_537];
+
+/// Holds a disk against the law written at [`VirtualDisk`], and against its `content` where that
+/// is known. The error is a sentence that says which rule is broken, and where.
+///
+/// Meant for tests; reads everything a few times over, so disks should be small.
+pub fn check(disk: &dyn VirtualDisk, content: Option<&[u8]>) -> Result<(), String> {
+    let size = disk.size();
+    if !disk.cluster_size().is_power_of_two() {
+        return Err(format!("the cluster size {} is no power of two", disk.cluster_size()));
+    }
+    if let Some(content) = content
+        && to_u64(content.len()) != size
+    {
+        return Err(format!("the size is {size}, the content has {} bytes", content.len()));
+    }
+    let mut at = 0;
+    while at < size {
+        let extent = disk.extent_at(at, size).map_err(|e| format!("at {at}: {e}"))?;
+        check_extent(disk, at, &extent)?;
+        at = extent.end();
+    }
+    if disk.extent_at(size, 1).is_ok() || disk.extent_at(u64::MAX, u64::MAX).is_ok() {
+        return Err("an extent beyond the end was answered".into());
+    }
+    if disk.read_exact_at(&mut [0], size).is_ok() {
+        return Err("a byte beyond the end was read".into());
+    }
+    let tiled: u64 =
+        disk.extents(0..u64::MAX).flatten().map(|e| e.length).fold(0, u64::saturating_add);
+    if tiled != size {
+        return Err(format!("the extents make up {tiled} of {size} bytes"));
+    }
+    content.map_or(Ok(()), |content| check_content(disk, content))
+}
+
+fn check_extent(disk: &dyn VirtualDisk, at: u64, extent: &Extent) -> Result<(), String> {
+    let size = disk.size();
+    let wrong = |what: &str| Err(format!("at {at}: {what}: {extent:?}"));
+    if extent.start != at || extent.length == 0 || extent.end() > size {
+        return wrong("the extent does not start there, is empty, or ends beyond the disk");
+    }
+    if disk.extent_at(at, size).as_ref().ok() != Some(extent) {
+        return wrong("the same query got another answer");
+    }
+    // what it is does not depend on where the question starts, nor on how far it looks
+    let last = extent.length.saturating_sub(1);
+    for skip in [0, 1, extent.length >> 1, last] {
+        let skip = skip.min(last);
+        for max in [1, 512, u64::MAX] {
+            let inner = disk.extent_at(at.saturating_add(skip), max);
+            let inner = inner.map_err(|e| format!("at {at}+{skip}: {e}"))?;
+            if inner.length > max || inner.length == 0 {
+                return wrong("an answer is longer than asked for, or empty");
+            }
+            if inner.depth != extent.depth || inner.kind != extent.kind.advanced(skip) {
+                return Err(format!("at {at}+{skip}: {inner:?} contradicts {extent:?}"));
+            }
+        }
+    }
+    if extent.kind.is_zero() {
+        let mut bytes = vec![1; to_usize(extent.length.min(1 << 20))];
+        disk.read_exact_at(&mut bytes, at).map_err(|e| format!("at {at}: {e}"))?;
+        if bytes.iter().any(|&byte| byte != 0) {
+            return wrong("an extent of zeros does not read as zeros");
+        }
+    }
+    Ok(())
+}
+
+fn check_content(disk: &dyn VirtualDisk, content: &[u8]) -> Result<(), String> {
+    let mut offsets: Vec<u64> = vec![0];
+    let size = to_u64(content.len());
+    for extent in disk.extents(0..size).flatten() {
+        offsets.extend([
+            extent.start,
+            extent.start.saturating_sub(1),
+            extent.end().saturating_sub(1),
+        ]);
+    }
+    // a disk of many small extents is sampled
+    let step = offsets.len().div_ceil(200).max(1);
+    let lengths = EDGES.iter().copied().chain([size]);
+    for length in lengths {
+        for &offset in offsets.iter().step_by(step) {
+            let length = length.min(size.saturating_sub(offset));
+            if length == size && offset != 0 {
+                continue;
+            }
+            let mut bytes = vec![0xa5; to_usize(length)];
+            let read = disk.read_exact_at(&mut bytes, offset);
+            read.map_err(|e| format!("read of {length} bytes at {offset}: {e}"))?;
+            let wanted = content.get(to_usize(offset)..).and_then(|c| c.get(..to_usize(length)));
+            if wanted != Some(&bytes[..]) {
+                return Err(format!("a read of {length} bytes at {offset} got other bytes"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! One thread of a conversion: it maps, reads, decodes and writes its own segments.
+
+use std::ops::Range;
+
+use super::salvage::Salvage;
+use super::{Job, as_length, cluster_around, length, zero};
+use crate::error::{Error, Result};
+use crate::extent::{Extent, ExtentKind};
+use crate::num::{Pow2, to_usize};
+
+pub(super) struct Worker<'a> {
+    pub(super) job: &'a Job<'a>,
+    buffer: Vec<u8>,
+    written: u64,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(job: &'a Job<'a>, buffer: u64) -> Self {
+        Self { job, buffer: vec![0; to_usize(buffer)], written: 0 }
+    }
+
+    pub(super) fn run(mut self) {
+        while let Some(segment) = self.job.take() {
+            let done = if self.job.ascending {
+                self.stream_segment(segment)
+            } else {
+                self.place_segment(segment)
+            };
+            if let Err(error) = done {
+                self.job.fail(error);
+                break;
+            }
+        }
+        self.job.count(self.written);
+    }
+
+    /// Converts a segment for a target that can be written anywhere.
+    fn place_segment(&mut self, mut segment: Range<u64>) -> Result<()> {
+        let job = self.job;
+        let mut at = segment.start;
+        while at < segment.end {
+            job.progress.check()?;
+            // look as far as the table tells, so that a long hole is one step
+            match job.disk.extent_at(at, job.size.saturating_sub(at)) {
+                Ok(extent) if extent.kind.is_zero() => {
+                    let mut end = extent.end();
+                    if end > segment.end && job.extend(segment.end, end) {
+                        segment.end = end;
+                    }
+                    end = end.min(segment.end);
+                    self.put_zeros(at..end)?;
+                    at = end;
+                }
+                Ok(extent) => {
+                    let end = extent.end().min(segment.end);
+                    self.copy(&extent, at..end)?;
+                    at = end;
+                }
+                Err(error) => {
+                    let lost = self.unmapped(at, segment.end, error)?;
+                    self.put_zeros(lost.clone())?;
+                    at = lost.end;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies stored or encoded bytes, a piece at a time.
+    fn copy(&mut self, extent: &Extent, range: Range<u64>) -> Result<()> {
+        let job = self.job;
+        let mut at = range.start;
+        while at < range.end {
+            job.progress.check()?;
+            let end = self.piece_end(at).min(range.end);
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let part = buffer.get_mut(..to_usize(end.saturating_sub(at))).unwrap_or_default();
+            let copied = self.read(extent.kind, part, at).and_then(|()| self.put(part, at));
+            self.buffer = buffer;
+            copied?;
+            job.progress.advance(end.saturating_sub(at));
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Pieces end at multiples of their size, so that whole clusters are decoded.
+    fn piece_end(&self, at: u64) -> u64 {
+        let unit = Pow2::from_size(self.job.piece);
+        at.saturating_add(unit.map_or(self.job.piece, |unit| unit.rest(at)))
+    }
+
+    fn read(&self, kind: ExtentKind, part: &mut [u8], at: u64) -> Result<()> {
+        match self.job.disk.read_exact_at(part, at) {
+            Err(error) if self.job.salvage => Salvage { job: self.job }.read(kind, part, at, error),
+            other => other,
+        }
+    }
+
+    /// Writes a piece, leaving out blocks of zeros where they need no writing.
+    fn put(&mut self, part: &[u8], at: u64) -> Result<()> {
+        let target = self.job.target;
+        let Some(unit) = self.job.sparse else {
+            self.written = self.written.saturating_add(as_length(part));
+            return target.write_at(part, at);
+        };
+        for (data, run) in zero::runs(part, at, unit) {
+            let bytes = part.get(run.clone()).unwrap_or_default();
+            let start = at.saturating_add(crate::num::to_u64(run.start));
+            if data {
+                self.written = self.written.saturating_add(as_length(bytes));
+                target.write_at(bytes, start)?;
+            } else if !target.capabilities().fresh_zeros {
+                target.write_zeros(start, as_length(bytes))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a range zeros, by writing only if it must be.
+    fn put_zeros(&mut self, range: Range<u64>) -> Result<()> {
+        let job = self.job;
+        if job.sparse.is_none() {
+            // everything is to be written, holes included
+            let mut at = range.start;
+            while at < range.end {
+                job.progress.check()?;
+                let end = self.piece_end(at).min(range.end);
+                let part = self.buffer.get_mut(..to_usize(end.saturating_sub(at)));
+                let part = part.unwrap_or_default();
+                part.fill(0);
+                job.target.write_at(part, at)?;
+                self.written = self.written.saturating_add(as_length(part));
+                at = end;
+            }
+        } else if !job.target.capabilities().fresh_zeros {
+            job.target.write_zeros(range.start, length(&range))?;
+        }
+        job.progress.advance(length(&range));
+        Ok(())
+    }
+
+    /// Converts a segment for a target that takes ascending writes: reads out of turn, writes in
+    /// turn.
+    fn stream_segment(&mut self, segment: Range<u64>) -> Result<()> {
+        let job = self.job;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let whole = buffer.get_mut(..to_usize(length(&segment))).unwrap_or_default();
+        let filled = self.fill(whole, &segment);
+        if filled.is_ok() && job.wait_for_turn(segment.start) {
+            let written = job.target.write_at(whole, segment.start);
+            self.buffer = buffer;
+            written?;
+            self.written = self.written.saturating_add(length(&segment));
+            job.progress.advance(length(&segment));
+            job.pass_turn(segment.end);
+        }
+        filled
+    }
+
+    fn fill(&self, whole: &mut [u8], segment: &Range<u64>) -> Result<()> {
+        let job = self.job;
+        let (mut at, mut rest) = (segment.start, whole);
+        while !rest.is_empty() {
+            job.progress.check()?;
+            let left = as_length(rest);
+            let (end, kind) = match job.disk.extent_at(at, left) {
+                Ok(extent) => (extent.end(), Some(extent.kind)),
+                Err(error) => (self.unmapped(at, segment.end, error)?.end, None),
+            };
+            let (part, behind) = rest.split_at_mut(to_usize(end.saturating_sub(at).min(left)));
+            match kind {
+                None | Some(ExtentKind::Zero { .. }) => part.fill(0),
+                Some(kind) => self.read(kind, part, at)?,
+            }
+            at = end;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// What is lost because the map at `at` cannot be read; or the error itself, unless salvaging.
+    fn unmapped(&self, at: u64, end: u64, error: Error) -> Result<Range<u64>> {
+        if !self.job.salvage || error.kind() == crate::ErrorKind::Denied {
+            return Err(error);
+        }
+        let around = error.guest_range().filter(|range| range.contains(&at));
+        let around = around.unwrap_or_else(|| cluster_around(self.job.disk, at));
+        let lost = at..around.end.min(end).max(at.saturating_add(1));
+        self.job.lost(lost.clone());
+        Ok(lost)
+    }
+}

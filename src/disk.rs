@@ -1,0 +1,120 @@
+//! VirtualDisk: the disk a guest sees, whatever files it is made of.
+
+use std::io;
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::{Extent, StorageId};
+use crate::num::{to_u64, to_usize};
+use crate::storage::Storage;
+
+/// The disk a guest sees. Any number of threads read it at once.
+///
+/// # The law of extents
+///
+/// For every `offset` below [`size`](Self::size) and `max` of at least 1,
+/// [`extent_at`](Self::extent_at) answers with an extent that starts at `offset` and is
+/// 1..=`max` bytes long and ends within the disk. Queried one after the other the extents tile
+/// any range. The same query gives the same answer. The *kind* of the answer does not depend on
+/// where the query starts, only its length may. An extent of kind zero reads as zeros. No I/O is
+/// done beyond the tables that hold the entry at `offset`. Where the image is damaged the answer
+/// is an error, never an extent: [`conformance::check`](crate::conformance::check) tests all this.
+pub trait VirtualDisk: Send + Sync {
+    /// The virtual size, bytes.
+    fn size(&self) -> u64;
+
+    /// The unit that is cheapest to read in whole: a power of two, bytes.
+    fn cluster_size(&self) -> u64;
+
+    /// What the bytes from `offset` on are, looking at most `max` bytes far.
+    fn extent_at(&self, offset: u64, max: u64) -> Result<Extent>;
+
+    /// Fills `buf` with guest bytes from `offset` on. Reading past the size is an error of kind
+    /// [`InvalidInput`](ErrorKind::InvalidInput).
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// The container file that extents speak of by this number.
+    fn storage(&self, id: StorageId) -> Option<&dyn Storage>;
+}
+
+/// Conveniences for every [`VirtualDisk`].
+pub trait VirtualDiskExt: VirtualDisk {
+    /// The extents that tile `range`, which is cut to the disk's size. Ends after the first error.
+    fn extents(&self, range: Range<u64>) -> Extents<'_, Self> {
+        let end = range.end.min(self.size());
+        Extents { disk: self, position: range.start.min(end), end }
+    }
+
+    /// The whole disk as [`io::Read`] and [`io::Seek`].
+    fn reader(&self) -> Reader<'_, Self> {
+        Reader { disk: self, position: 0 }
+    }
+}
+
+impl<D: VirtualDisk + ?Sized> VirtualDiskExt for D {}
+
+/// Iterator over the extents of a range; see [`VirtualDiskExt::extents`]. Neighbours are not
+/// joined beyond what one table says: see [`Extent::continues_with`].
+#[derive(Debug)]
+pub struct Extents<'a, D: ?Sized> {
+    disk: &'a D,
+    position: u64,
+    end: u64,
+}
+
+impl<D: VirtualDisk + ?Sized> Iterator for Extents<'_, D> {
+    type Item = Result<Extent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let max = self.end.saturating_sub(self.position);
+        if max == 0 {
+            return None;
+        }
+        let extent = self.disk.extent_at(self.position, max);
+        self.position = extent.as_ref().map_or(self.end, Extent::end);
+        Some(extent)
+    }
+}
+
+impl<D: VirtualDisk + ?Sized> std::iter::FusedIterator for Extents<'_, D> {}
+
+/// A disk as a byte stream; see [`VirtualDiskExt::reader`].
+#[derive(Debug)]
+pub struct Reader<'a, D: ?Sized> {
+    disk: &'a D,
+    position: u64,
+}
+
+impl<D: VirtualDisk + ?Sized> io::Read for Reader<'_, D> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let rest = self.disk.size().saturating_sub(self.position);
+        let length = to_usize(rest).min(buf.len());
+        let part = buf.get_mut(..length).unwrap_or_default();
+        self.disk.read_exact_at(part, self.position)?;
+        self.position = self.position.saturating_add(to_u64(length));
+        Ok(length)
+    }
+}
+
+impl<D: VirtualDisk + ?Sized> io::Seek for Reader<'_, D> {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            io::SeekFrom::Start(offset) => Some(offset),
+            io::SeekFrom::End(delta) => self.disk.size().checked_add_signed(delta),
+            io::SeekFrom::Current(delta) => self.position.checked_add_signed(delta),
+        };
+        self.position = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+/// Refuses a read that does not lie within a disk of `size` bytes.
+pub(crate) fn check_range(size: u64, offset: u64, length: u64) -> Result<()> {
+    match offset.checked_add(length) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(Error::other(
+            ErrorKind::InvalidInput,
+            format!("guest bytes {offset}..+{length} lie beyond the disk's {size} bytes"),
+        )),
+    }
+}

@@ -1,0 +1,233 @@
+//! The one error type, classified by who is to blame.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Who is to blame for an [`Error`], so that a service can tell its user's file from its own disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The environment: the operating system failed a call.
+    Io,
+    /// The file: it contradicts its format's specification, or ends too early.
+    Corrupt,
+    /// This crate: the file may be fine, but uses what is not implemented.
+    Unsupported,
+    /// A bound of [`Limits`](crate::Limits) was met.
+    LimitExceeded,
+    /// The file asks for another file, and the [`Resolver`](crate::Resolver) said no.
+    Denied,
+    /// The caller: an argument that makes no sense for this file.
+    InvalidInput,
+    /// The caller asked to stop.
+    Cancelled,
+}
+
+/// What went wrong, in a module's own words. Each module has one such enum (derived by `thiserror`).
+pub trait Detail: StdError + Send + Sync + 'static {
+    /// Who is to blame.
+    fn kind(&self) -> ErrorKind;
+    /// What the user could do about it, as a clause: `"name the format with -f"`.
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        None
+    }
+}
+
+/// An error: what is wrong, in which file, at which offset, and what to do.
+///
+/// The size of a pointer, so that results stay small on hot paths.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    detail: Box<dyn StdError + Send + Sync>,
+    advice: Option<Cow<'static, str>>,
+    file: Option<PathBuf>,
+    offset: Option<u64>,
+    guest_range: Option<Range<u64>>,
+}
+
+impl Error {
+    /// An error from a module's own detail.
+    #[cold]
+    #[must_use]
+    pub fn new<D: Detail>(detail: D) -> Self {
+        let (kind, advice) = (detail.kind(), detail.advice());
+        Self::from_parts(kind, Box::new(detail), advice)
+    }
+
+    /// An operating-system error with the operation that failed.
+    #[cold]
+    #[must_use]
+    pub fn io(operation: &'static str, source: std::io::Error) -> Self {
+        Self::new(IoDetail { operation, source })
+    }
+
+    /// An error of the given kind whose message is all there is to say: for implementors of this
+    /// crate's traits outside of it.
+    #[cold]
+    #[must_use]
+    pub fn other(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self::from_parts(kind, message.into().into(), None)
+    }
+
+    fn from_parts(
+        kind: ErrorKind,
+        detail: Box<dyn StdError + Send + Sync>,
+        advice: Option<Cow<'static, str>>,
+    ) -> Self {
+        Self(Box::new(Inner { kind, detail, advice, file: None, offset: None, guest_range: None }))
+    }
+
+    /// Adds the byte offset in the file, unless one is already known.
+    #[must_use]
+    pub fn at(mut self, offset: u64) -> Self {
+        self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// Adds the file, unless one is already known.
+    #[must_use]
+    pub fn in_file(mut self, file: &Path) -> Self {
+        if self.0.file.is_none() {
+            self.0.file = Some(file.to_owned());
+        }
+        self
+    }
+
+    /// Adds the guest bytes that cannot be read because of it, unless already known.
+    #[must_use]
+    pub fn affecting(mut self, guest: Range<u64>) -> Self {
+        self.0.guest_range.get_or_insert(guest);
+        self
+    }
+
+    /// Replaces the advice.
+    #[must_use]
+    pub fn advise(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
+        self.0.advice = Some(advice.into());
+        self
+    }
+
+    /// Who is to blame.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The container file that is at fault, where known.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.0.file.as_deref()
+    }
+
+    /// The byte offset in that file, where known.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// The guest bytes that cannot be read because of it, where known.
+    #[must_use]
+    pub fn guest_range(&self) -> Option<Range<u64>> {
+        self.0.guest_range.clone()
+    }
+
+    /// What the user could do, where there is something.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.0.advice.as_deref()
+    }
+
+    /// The system's error behind it, if the environment is to blame.
+    #[must_use]
+    pub fn io_error(&self) -> Option<&std::io::Error> {
+        self.0.detail.downcast_ref::<IoDetail>().map(|d| &d.source)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.detail)?;
+        if let Some(offset) = self.0.offset {
+            write!(f, " (at offset {offset:#x})")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("detail", &self.0.detail)
+            .field("file", &self.0.file)
+            .field("offset", &self.0.offset)
+            .field("guest_range", &self.0.guest_range)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.detail.source()
+    }
+}
+
+impl<D: Detail> From<D> for Error {
+    fn from(detail: D) -> Self {
+        Self::new(detail)
+    }
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Io => error.io_error().map_or(std::io::ErrorKind::Other, |e| e.kind()),
+            ErrorKind::Corrupt => std::io::ErrorKind::InvalidData,
+            ErrorKind::Denied => std::io::ErrorKind::PermissionDenied,
+            ErrorKind::InvalidInput => std::io::ErrorKind::InvalidInput,
+            ErrorKind::Unsupported => std::io::ErrorKind::Unsupported,
+            ErrorKind::LimitExceeded => std::io::ErrorKind::Other,
+            ErrorKind::Cancelled => std::io::ErrorKind::Interrupted,
+        };
+        Self::new(kind, error)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}: {source}")]
+struct IoDetail {
+    operation: &'static str,
+    source: std::io::Error,
+}
+
+impl Detail for IoDetail {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Io
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_is_kept_from_the_place_nearest_to_the_fault() {
+        let error = Error::other(ErrorKind::Corrupt, "bad table")
+            .at(0x200)
+            .at(0x400)
+            .in_file(Path::new("a"))
+            .in_file(Path::new("b"));
+        assert_eq!(error.offset(), Some(0x200));
+        assert_eq!(error.file(), Some(Path::new("a")));
+        assert_eq!(error.to_string(), "bad table (at offset 0x200)");
+        assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::InvalidData);
+    }
+}

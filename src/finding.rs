@@ -1,0 +1,171 @@
+//! Findings: what is odd, dangerous or broken about an image, as data.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $severity:ident;)+) => {
+        /// What a [`Finding`] is about. The texts are stable: scripts may rely on them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Code {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The stable name, such as `backing-file`.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)+
+                }
+            }
+
+            /// How bad it is.
+            #[must_use]
+            pub fn severity(self) -> Severity {
+                match self {
+                    $(Self::$variant => Severity::$severity,)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The image names a parent (a backing file): its content is not whole without it.
+    BackingFile = "backing-file", Warning;
+    /// The guest's data lie in another file that the image names.
+    DataFile = "data-file", Warning;
+    /// Parts of the disk lie in other files that a descriptor names.
+    ExternalExtents = "external-extents", Warning;
+    /// The image names another file in some way: follows each of the three codes above.
+    ExternalReference = "external-reference", Warning;
+    /// More than one format's signature fits: readers will disagree.
+    Polyglot = "polyglot", Danger;
+    /// The signature may have been written by the guest of a raw disk.
+    Ambiguous = "ambiguous", Danger;
+    /// No signature was found: taken as a raw disk because nothing else fits.
+    FormatGuessed = "format-guessed", Warning;
+    /// The image was not closed properly; its reference counts may be wrong.
+    Dirty = "dirty", Warning;
+    /// The image is marked as corrupt by the program that wrote it.
+    Corrupt = "corrupt", Danger;
+    /// An incompatible feature bit is set that this crate does not know.
+    UnknownFeature = "unknown-feature", Error;
+    /// The guest's data are encrypted.
+    Encrypted = "encrypted", Warning;
+    /// The data are encrypted with LUKS.
+    Luks = "luks", Info;
+    /// The image holds internal snapshots: older states of the disk travel with it.
+    InternalSnapshots = "internal-snapshots", Info;
+    /// The image holds persistent bitmaps that are not in use or marked as inconsistent.
+    BitmapsInconsistent = "bitmaps-inconsistent", Warning;
+    /// The virtual size is so large that a service should look twice.
+    VirtualSizeHuge = "virtual-size-huge", Warning;
+    /// The file ends before what its tables and headers speak of.
+    Truncated = "truncated", Error;
+    /// A log of pending writes was not replayed.
+    LogDirty = "log-dirty", Warning;
+    /// One of two copies of the footer is missing or damaged.
+    FooterMissing = "footer-missing", Warning;
+    /// The two copies of the footer, or the fields of one, contradict each other.
+    FooterMismatch = "footer-mismatch", Warning;
+    /// The geometry and the size disagree.
+    GeometryMismatch = "geometry-mismatch", Warning;
+    /// A redundant structure is damaged; the other copy was used.
+    RedundantCopyDamaged = "redundant-copy-damaged", Warning;
+    /// A transfer in text mode changed the line ends of a binary file.
+    NewlineMangled = "newline-mangled", Error;
+    /// The tables contradict each other or the specification.
+    CheckError = "check-error", Error;
+    /// An ISO 9660 file system and a partition table share the file.
+    HybridIso = "hybrid-iso", Info;
+    /// An OVA archive: the disks are inside.
+    Ova = "ova", Info;
+    /// QED, a format that its makers gave up.
+    Qed = "qed", Info;
+    /// Parallels' format, called ploop by image services.
+    Ploop = "ploop", Info;
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Look before you use it.
+    Warning,
+    /// Something is wrong with the image.
+    Error,
+    /// Using it may harm.
+    Danger,
+}
+
+impl Severity {
+    /// The name in lower case.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Danger => "danger",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One thing that is odd, dangerous or broken about an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub code: Code,
+    /// A sentence for people; free of control characters.
+    pub message: String,
+    /// Where in the file, where that can be said.
+    pub offset: Option<u64>,
+}
+
+impl Finding {
+    /// A finding; the message is made printable.
+    #[must_use]
+    pub fn new(code: Code, message: impl AsRef<str>) -> Self {
+        Self { code, message: crate::text::printable_str(message.as_ref()), offset: None }
+    }
+
+    /// With the file offset that it is about.
+    #[must_use]
+    pub fn at(mut self, offset: u64) -> Self {
+        self.offset = Some(offset);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn code_names_are_distinct_words_with_dashes() {
+        let names: HashSet<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        for name in names {
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{name}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The formats: their names, and how each one's file becomes a [`Layer`].
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::error::{Detail, ErrorKind, Result};
+use crate::layer::Layer;
+use crate::limits::Limits;
+use crate::storage::Storage;
+
+pub mod probe;
+pub mod qcow2;
+pub mod raw;
+
+/// What a kind of file is to a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// It describes a virtual disk: reading it takes a parser.
+    Image,
+    /// It is the plain content of a disk: a partition table, a file system.
+    Content,
+    /// It holds other files: an archive, a compressed file.
+    Wrapper,
+}
+
+macro_rules! formats {
+    ($($variant:ident $class:ident $name:literal $(| $alias:literal)*, $description:literal;)+) => {
+        /// A kind of file that can be told by its bytes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Format {
+            $(#[doc = $description] $variant,)+
+        }
+
+        impl Format {
+            /// Every format.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The name, such as `qcow2`; qemu-img's where it has one.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+
+            /// What it is, in a few words.
+            #[must_use]
+            pub fn description(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $description,)+
+                }
+            }
+
+            /// What it is to a disk.
+            #[must_use]
+            pub fn class(self) -> Class {
+                match self {
+                    $(Self::$variant => Class::$class,)+
+                }
+            }
+
+            fn by_name(name: &str) -> Option<Self> {
+                match name {
+                    $($name $(| $alias)* => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    Raw Image "raw" | "img" | "ami", "raw disk";
+    Qcow2 Image "qcow2", "QEMU QCOW2 image";
+    Qcow Image "qcow", "QEMU QCOW version 1 image";
+    Qed Image "qed", "QEMU QED image";
+    Vmdk Image "vmdk", "VMware VMDK image";
+    Vhd Image "vpc" | "vhd", "Microsoft VHD image";
+    Vhdx Image "vhdx", "Microsoft VHDX image";
+    Vdi Image "vdi", "VirtualBox VDI image";
+    Parallels Image "parallels" | "ploop" | "hdd", "Parallels image";
+    Luks Image "luks", "LUKS encrypted container";
+    Dmg Image "dmg" | "udif", "Apple disk image (UDIF)";
+    EncryptedDmg Image "encrypted-dmg", "encrypted Apple disk image";
+    SparseImage Image "sparseimage", "Apple sparse image";
+    Asif Image "asif", "Apple sparse image format (ASIF)";
+    AndroidSparse Image "android-sparse" | "simg", "Android sparse image";
+    Cloop Image "cloop", "compressed loop image (cloop)";
+    Bochs Image "bochs", "Bochs growing disk image";
+    Ewf Image "ewf" | "e01", "Expert Witness (EWF) evidence image";
+    Vma Image "vma", "Proxmox VMA archive";
+    Ova Wrapper "ova", "OVA archive of a virtual machine";
+    Tar Wrapper "tar", "tar archive";
+    Zip Wrapper "zip", "ZIP archive";
+    SevenZip Wrapper "7z", "7-Zip archive";
+    Gzip Wrapper "gzip", "gzip-compressed file";
+    Xz Wrapper "xz", "xz-compressed file";
+    ZstdFile Wrapper "zstd", "zstd-compressed file";
+    Bzip2 Wrapper "bzip2", "bzip2-compressed file";
+    Lz4 Wrapper "lz4", "LZ4-compressed file";
+    Gpt Content "gpt", "GPT partition table";
+    Mbr Content "mbr", "MBR partition table";
+    Iso Content "iso", "ISO 9660 file system";
+    Udf Content "udf", "UDF file system";
+    Ext Content "ext", "ext2/3/4 file system";
+    Xfs Content "xfs", "XFS file system";
+    Btrfs Content "btrfs", "Btrfs file system";
+    Ntfs Content "ntfs", "NTFS file system";
+    Exfat Content "exfat", "exFAT file system";
+    Fat Content "fat", "FAT file system";
+    HfsPlus Content "hfsplus", "HFS+ file system";
+    Apfs Content "apfs", "APFS container";
+    Lvm2 Content "lvm2", "LVM2 physical volume";
+    LinuxRaid Content "linux-raid", "Linux software RAID member";
+    Swap Content "swap", "Linux swap space";
+    Squashfs Content "squashfs", "SquashFS file system";
+    Erofs Content "erofs", "EROFS file system";
+    BootSector Content "boot-sector", "boot sector";
+    LinuxKernel Content "aki-bzimage" | "aki", "Linux kernel (bzImage)";
+    Cpio Content "ari-cpio" | "ari", "cpio archive (initial ramdisk)";
+}
+
+impl Format {
+    /// Whether this crate reads the disk inside.
+    #[must_use]
+    pub fn is_read(self) -> bool {
+        matches!(self, Self::Raw | Self::Qcow2)
+    }
+
+    /// Opens `storage` as one image of this format. Names of other files are taken up, not
+    /// followed; see [`Layer::references`].
+    pub fn open(self, storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Box<dyn Layer>> {
+        if options.snapshot.is_some() && self != Self::Qcow2 {
+            return Err(FormatDetail::NoSnapshots(self.name()).into());
+        }
+        match self {
+            Self::Raw => Ok(Box::new(raw::RawLayer::new(storage))),
+            Self::Qcow2 => Ok(Box::new(qcow2::Qcow2Layer::open(storage, options)?)),
+            _ => Err(FormatDetail::NotRead(self.name()).into()),
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = crate::Error;
+
+    /// qemu-img's names and the world's, in any case: `vpc` and `vhd` are the same.
+    fn from_str(name: &str) -> Result<Self> {
+        Self::by_name(&name.to_ascii_lowercase())
+            .ok_or_else(|| FormatDetail::UnknownName(crate::text::printable_str(name)).into())
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How a format's file is opened.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct LayerOptions {
+    /// The bounds.
+    pub limits: Limits,
+    /// The internal snapshot to read, by identifier or else by name.
+    pub snapshot: Option<Vec<u8>>,
+    /// Whether to read what is marked as corrupt or has unknown incompatible features.
+    pub trust_broken: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FormatDetail {
+    #[error("no format is called '{0}'")]
+    UnknownName(String),
+    #[error("the format '{0}' is known by name only and not read yet")]
+    NotRead(&'static str),
+    #[error("the format '{0}' has no internal snapshots")]
+    NoSnapshots(&'static str),
+}
+
+impl Detail for FormatDetail {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownName(_) | Self::NoSnapshots(_) => ErrorKind::InvalidInput,
+            Self::NotRead(_) => ErrorKind::Unsupported,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_their_formats() {
+        for &format in Format::ALL {
+            assert_eq!(format.name().parse::<Format>().unwrap(), format);
+        }
+        assert_eq!("VHD".parse::<Format>().unwrap(), Format::Vhd);
+        assert_eq!("ploop".parse::<Format>().unwrap(), Format::Parallels);
+        assert!("nbd".parse::<Format>().is_err());
+    }
+}

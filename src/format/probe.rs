@@ -1,0 +1,401 @@
+//! Probing: what a file is, by its bytes. All that fits is reported, with the evidence.
+
+use std::borrow::Cow;
+
+use byteorder::{BigEndian, ByteOrder, LittleEndian};
+
+use crate::error::Result;
+use crate::finding::{Code, Finding};
+use crate::format::{Class, Format};
+use crate::num::{to_u64, to_usize};
+use crate::storage::Storage;
+
+/// How many bytes from the start of a file tell what it is: the superblock of Btrfs, at 64 KiB,
+/// lies furthest in.
+pub const HEAD: usize = 68 << 10;
+/// How many bytes from its end do: footers of VHD and DMG.
+pub const TAIL: usize = 512;
+
+/// What a file was found to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Probe {
+    /// Every format that fits, images first. Empty if none does.
+    pub matches: Vec<Match>,
+}
+
+/// One format that fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// The format.
+    pub format: Format,
+    /// Where the deciding bytes lie in the file.
+    pub offset: u64,
+    /// What they are, in words: `magic "QFI\xfb", version 3`.
+    pub evidence: Cow<'static, str>,
+}
+
+impl Probe {
+    /// The matches that are disk images or files that wrap one, apart from plain disk content.
+    pub fn images(&self) -> impl Iterator<Item = &Match> {
+        self.matches.iter().filter(|m| m.format.class() == Class::Image || self.is_split(m))
+    }
+
+    /// Partition tables and file systems that lie in the open.
+    pub fn contents(&self) -> impl Iterator<Item = &Match> {
+        self.matches.iter().filter(|m| m.format.class() == Class::Content)
+    }
+
+    /// Whether it looks like the plain content of a disk, and like nothing else.
+    #[must_use]
+    pub fn is_raw_disk(&self) -> bool {
+        self.images().next().is_none()
+            && self.contents().any(|m| !matches!(m.format, Format::LinuxKernel | Format::Cpio))
+            && self.matches.iter().all(|m| m.format.class() != Class::Wrapper)
+    }
+
+    /// A partition table beside the header of an image contradicts it as another image would.
+    fn is_split(&self, m: &Match) -> bool {
+        matches!(m.format, Format::Gpt | Format::Mbr)
+            && self.matches.iter().any(|other| {
+                other.format.class() == Class::Image && other.offset < 0x200 && m.offset < 0x1000
+            })
+    }
+
+    /// What is odd about the outcome.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        let names =
+            |what: &[&Match]| what.iter().map(|m| m.format.name()).collect::<Vec<_>>().join(", ");
+        let mut findings = Vec::new();
+        let images: Vec<_> = self.images().collect();
+        if images.len() > 1 {
+            let text = format!("more than one format fits: {}", names(&images));
+            findings.push(Finding::new(Code::Polyglot, text));
+        }
+        let has = |format| self.matches.iter().any(|m| m.format == format);
+        if has(Format::Iso) && (has(Format::Gpt) || has(Format::Mbr)) {
+            let text = "an ISO 9660 file system and a partition table share the file";
+            findings.push(Finding::new(Code::HybridIso, text));
+        }
+        if has(Format::Ova) {
+            findings.push(Finding::new(Code::Ova, "an OVA archive: the disks are inside"));
+        }
+        if self.matches.is_empty() {
+            let text = "no known signature was found; it could be a raw disk";
+            findings.push(Finding::new(Code::FormatGuessed, text));
+        }
+        findings
+    }
+}
+
+/// Tells what `storage` holds, reading at most [`HEAD`] + [`TAIL`] bytes.
+pub fn probe(storage: &dyn Storage) -> Result<Probe> {
+    let size = storage.size();
+    let mut head = vec![0; HEAD.min(to_usize(size))];
+    storage.read_exact_at(&mut head, 0)?;
+    let mut tail = vec![0; TAIL.min(to_usize(size))];
+    let start = size.saturating_sub(to_u64(tail.len()));
+    storage.read_exact_at(&mut tail, start)?;
+    Ok(probe_bytes(&head, Some((&tail, size))))
+}
+
+/// The same for bytes that arrive one after the other: the `head` of a file, at best [`HEAD`]
+/// bytes, and its `tail` (at best the last [`TAIL`] bytes, with the size of the whole file) where
+/// that is known. Without the tail, what has only a footer is not seen.
+#[must_use]
+pub fn probe_bytes(head: &[u8], tail: Option<(&[u8], u64)>) -> Probe {
+    let mut matches: Vec<Match> = Vec::new();
+    let mut add = |format, offset: usize, evidence: Cow<'static, str>| {
+        if matches.iter().all(|m: &Match| m.format != format) {
+            matches.push(Match { format, offset: to_u64(offset), evidence });
+        }
+    };
+    for &(format, offset, magic) in MAGICS {
+        if has(head, offset, magic) {
+            add(format, offset, format!("magic \"{}\"", magic.escape_ascii()).into());
+        }
+    }
+    for recognise in RECOGNISERS {
+        if let Some((format, offset, evidence)) = recognise(head) {
+            add(format, offset, evidence);
+        }
+    }
+    if let Some((tail, size)) = tail {
+        let start = to_usize(size).saturating_sub(tail.len());
+        for recognise in [vhd_footer, koly_trailer] {
+            if let Some((format, at, evidence)) = recognise(tail) {
+                add(format, start.saturating_add(at), evidence);
+            }
+        }
+    }
+    // a FAT, NTFS or exFAT boot sector has the same mark as an MBR
+    matches.sort_by_key(|m| (m.format.class() == Class::Content, m.offset));
+    Probe { matches }
+}
+
+/// Formats that a fixed byte string at a fixed offset tells.
+const MAGICS: &[(Format, usize, &[u8])] = &[
+    (Format::Qed, 0, b"QED\0"),
+    (Format::Vmdk, 0, b"KDMV"),
+    (Format::Vmdk, 0, b"COWD"),
+    // the seSparse constant header, 0x00000000cafebabe little-endian
+    (Format::Vmdk, 0, b"\xbe\xba\xfe\xca\0\0\0\0"),
+    (Format::Vhd, 0, b"conectix"),
+    (Format::Vhdx, 0, b"vhdxfile"),
+    (Format::Vdi, 0x40, b"\x7f\x10\xda\xbe"),
+    (Format::Parallels, 0, b"WithoutFreeSpace"),
+    (Format::Parallels, 0, b"WithouFreSpacExt"),
+    (Format::Luks, 0, b"LUKS\xba\xbe"),
+    (Format::EncryptedDmg, 0, b"encrcdsa"),
+    (Format::SparseImage, 0, b"sprs"),
+    (Format::Asif, 0, b"shdw"),
+    (Format::AndroidSparse, 0, b"\x3a\xff\x26\xed"),
+    (Format::Cloop, 0, b"#!/bin/sh\n#V2.0 Format\n"),
+    (Format::Bochs, 0, b"Bochs Virtual HD Image"),
+    (Format::Ewf, 0, b"EVF\x09\x0d\x0a\xff\x00"),
+    (Format::Ewf, 0, b"EVF2\x0d\x0a\x81\x00"),
+    (Format::Vma, 0, b"VMA\0"),
+    (Format::Zip, 0, b"PK\x03\x04"),
+    (Format::SevenZip, 0, b"7z\xbc\xaf\x27\x1c"),
+    (Format::Gzip, 0, b"\x1f\x8b\x08"),
+    (Format::Xz, 0, b"\xfd7zXZ\0"),
+    (Format::ZstdFile, 0, b"\x28\xb5\x2f\xfd"),
+    (Format::Lz4, 0, b"\x04\x22\x4d\x18"),
+    (Format::Gpt, 512, b"EFI PART"),
+    (Format::Gpt, 4096, b"EFI PART"),
+    (Format::Iso, 0x8001, b"CD001"),
+    (Format::Xfs, 0, b"XFSB"),
+    (Format::Btrfs, 0x10040, b"_BHRfS_M"),
+    (Format::Ntfs, 3, b"NTFS    "),
+    (Format::Exfat, 3, b"EXFAT   "),
+    (Format::Fat, 54, b"FAT12   "),
+    (Format::Fat, 54, b"FAT16   "),
+    (Format::Fat, 82, b"FAT32   "),
+    (Format::HfsPlus, 1024, b"H+\0\x04"),
+    (Format::HfsPlus, 1024, b"HX\0\x05"),
+    (Format::Apfs, 32, b"NXSB"),
+    (Format::Lvm2, 0, b"LABELONE"),
+    (Format::Lvm2, 512, b"LABELONE"),
+    (Format::Lvm2, 1024, b"LABELONE"),
+    (Format::Lvm2, 1536, b"LABELONE"),
+    (Format::LinuxRaid, 0, b"\xfc\x4e\x2b\xa9"),
+    (Format::LinuxRaid, 4096, b"\xfc\x4e\x2b\xa9"),
+    (Format::Swap, 4086, b"SWAPSPACE2"),
+    (Format::Swap, 4086, b"SWAP-SPACE"),
+    (Format::Squashfs, 0, b"hsqs"),
+    (Format::Erofs, 1024, b"\xe2\xe1\xf5\xe0"),
+    (Format::LinuxKernel, 0x202, b"HdrS"),
+    (Format::Cpio, 0, b"070701"),
+    (Format::Cpio, 0, b"070702"),
+];
+
+type Found = Option<(Format, usize, Cow<'static, str>)>;
+
+/// Formats that take more than one look.
+const RECOGNISERS: &[fn(&[u8]) -> Found] =
+    &[qcow, vmdk_descriptor, parallels_bundle, bzip2, tar, udf, ext, boot_record];
+
+fn has(bytes: &[u8], offset: usize, magic: &[u8]) -> bool {
+    bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
+}
+
+fn byte(bytes: &[u8], offset: usize) -> u8 {
+    bytes.get(offset).copied().unwrap_or_default()
+}
+
+fn le16(bytes: &[u8], offset: usize) -> Option<u16> {
+    bytes.get(offset..)?.get(..2).map(LittleEndian::read_u16)
+}
+
+fn le32(bytes: &[u8], offset: usize) -> Option<u32> {
+    bytes.get(offset..)?.get(..4).map(LittleEndian::read_u32)
+}
+
+/// QCOW of any version: the version tells version 1 from QCOW2.
+fn qcow(head: &[u8]) -> Found {
+    if !has(head, 0, b"QFI\xfb") {
+        return None;
+    }
+    match head.get(4..8).map(BigEndian::read_u32) {
+        Some(1) => Some((Format::Qcow, 0, r#"magic "QFI\xfb", version 1"#.into())),
+        Some(version) => {
+            Some((Format::Qcow2, 0, format!(r#"magic "QFI\xfb", version {version}"#).into()))
+        }
+        None => Some((Format::Qcow2, 0, r#"magic "QFI\xfb", cut off"#.into())),
+    }
+}
+
+/// A VMDK descriptor: its first line that is not blank is the comment that names it.
+fn vmdk_descriptor(head: &[u8]) -> Found {
+    let mut lines = head.get(..0x1000).unwrap_or(head).split(|b| matches!(b, b'\n' | b'\r'));
+    let line = lines.find(|line| !line.trim_ascii().is_empty())?.trim_ascii();
+    let name = line.strip_prefix(b"#")?.trim_ascii();
+    let matches = name.get(..19)?.eq_ignore_ascii_case(b"Disk DescriptorFile");
+    matches.then_some((Format::Vmdk, 0, "text \"# Disk DescriptorFile\"".into()))
+}
+
+/// The XML beside the files of a Parallels disk.
+fn parallels_bundle(head: &[u8]) -> Found {
+    let start = head.get(..1024).unwrap_or(head);
+    let tag: &[u8] = b"<Parallels_disk_image";
+    let at = start.windows(tag.len()).position(|window| window == tag)?;
+    Some((Format::Parallels, at, "XML element Parallels_disk_image".into()))
+}
+
+fn bzip2(head: &[u8]) -> Found {
+    let level = byte(head, 3).is_ascii_digit();
+    (has(head, 0, b"BZh") && level && has(head, 4, b"1AY&SY")).then_some((
+        Format::Bzip2,
+        0,
+        "magic \"BZh\" and a block".into(),
+    ))
+}
+
+/// A tar archive; an OVA is one whose first member is the OVF description (DSP0243 section 6).
+fn tar(head: &[u8]) -> Found {
+    if !has(head, 257, b"ustar") {
+        return None;
+    }
+    let name = head.get(..100)?.split(|&b| b == 0).next()?;
+    if name.to_ascii_lowercase().ends_with(b".ovf") {
+        return Some((Format::Ova, 257, "tar archive that starts with an OVF description".into()));
+    }
+    Some((Format::Tar, 257, "magic \"ustar\"".into()))
+}
+
+/// UDF: an NSR descriptor in the volume recognition sequence (ECMA-167 part 2, section 9).
+fn udf(head: &[u8]) -> Found {
+    (0..16).find_map(|sector: usize| {
+        let at = sector.checked_mul(2048)?.checked_add(0x8001)?;
+        (has(head, at, b"NSR02") || has(head, at, b"NSR03")).then_some((
+            Format::Udf,
+            at,
+            "volume descriptor NSR".into(),
+        ))
+    })
+}
+
+/// ext2/3/4: the magic is short, so the block size must make sense too.
+fn ext(head: &[u8]) -> Found {
+    (le16(head, 0x438) == Some(0xef53) && le32(head, 0x418)? <= 6).then_some((
+        Format::Ext,
+        0x438,
+        "superblock magic 0xef53".into(),
+    ))
+}
+
+/// The first sector: a partition table where its four entries make sense, else a boot sector.
+fn boot_record(head: &[u8]) -> Found {
+    if !has(head, 510, b"\x55\xaa") {
+        return None;
+    }
+    // file systems with a boot sector of their own have a BIOS parameter block there instead
+    let file_system = has(head, 3, b"NTFS    ")
+        || has(head, 3, b"EXFAT   ")
+        || has(head, 54, b"FAT")
+        || has(head, 82, b"FAT32");
+    let mut used: usize = 0;
+    for entry in head.get(446..510)?.chunks_exact(16) {
+        let (status, kind) = (byte(entry, 0), byte(entry, 4));
+        let (start, sectors) = (le32(entry, 8)?, le32(entry, 12)?);
+        if status & 0x7f != 0 || (kind != 0 && (start == 0 || sectors == 0)) {
+            used = 0;
+            break;
+        }
+        used = used.saturating_add(usize::from(kind != 0));
+    }
+    if used > 0 && !file_system {
+        let text = format!("signature 0x55aa and {used} partition entries");
+        return Some((Format::Mbr, 510, text.into()));
+    }
+    Some((Format::BootSector, 510, "signature 0x55aa".into()))
+}
+
+/// The footer of a VHD in the last 512 bytes, or in the last 511 as Virtual PC before 2004 wrote
+/// it; only with a valid checksum, since any data can end a file.
+fn vhd_footer(tail: &[u8]) -> Found {
+    [512usize, 511].into_iter().find_map(|length| {
+        let at = tail.len().checked_sub(length)?;
+        let footer = tail.get(at..)?;
+        if !footer.starts_with(b"conectix") {
+            return None;
+        }
+        let stored = footer.get(64..68).map(BigEndian::read_u32)?;
+        let rest = footer.get(..64)?.iter().chain(footer.get(68..)?);
+        let sum = rest.fold(0u32, |sum, &byte| sum.wrapping_add(byte.into()));
+        (stored == !sum).then_some((Format::Vhd, at, "footer with cookie \"conectix\"".into()))
+    })
+}
+
+/// The trailer of a UDIF image, or that of the first encrypted kind.
+fn koly_trailer(tail: &[u8]) -> Found {
+    let at = tail.len().checked_sub(512)?;
+    if has(tail, at, b"koly\0\0\0\x04\0\0\x02\0") {
+        return Some((Format::Dmg, at, "trailer \"koly\"".into()));
+    }
+    let at = tail.len().checked_sub(8)?;
+    has(tail, at, b"cdsaencr").then_some((Format::EncryptedDmg, at, "trailer \"cdsaencr\"".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(head: &[u8]) -> Vec<&'static str> {
+        let probe =
+            probe_bytes(head, Some((&head[head.len().saturating_sub(TAIL)..], head.len() as u64)));
+        probe.matches.iter().map(|m| m.format.name()).collect()
+    }
+
+    #[test]
+    fn every_magic_is_found_at_its_place() {
+        for &(format, offset, magic) in MAGICS {
+            let mut head = vec![0; HEAD];
+            head[offset..offset + magic.len()].copy_from_slice(magic);
+            assert_eq!(names(&head), [format.name()]);
+            head.truncate(offset + magic.len() - 1);
+            assert!(names(&head).is_empty(), "{format} found in a cut-off head");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_may_be_padded_and_start_late() {
+        for text in [
+            "# Disk DescriptorFile\nversion=1\n",
+            "#disk descriptorfile\r\n",
+            "\n\n  # Disk DescriptorFile \n\0\0\0\0",
+        ] {
+            assert_eq!(names(text.as_bytes()), ["vmdk"], "{text:?}");
+        }
+        assert!(names(b"version=1\n# Disk DescriptorFile\n").is_empty());
+    }
+
+    #[test]
+    fn all_matches_are_reported_and_a_polyglot_is_a_finding() {
+        let mut file = vec![0u8; 4096];
+        file[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        let footer = file.len() - 512;
+        file[footer..footer + 8].copy_from_slice(b"conectix");
+        let sum: u32 = b"conectix".iter().map(|&b| u32::from(b)).sum();
+        assert_eq!(names(&file), ["qcow2"], "a footer without its checksum is just data");
+        file[footer + 64..footer + 68].copy_from_slice(&(!sum).to_be_bytes());
+        assert_eq!(names(&file), ["qcow2", "vpc"]);
+        let probe = probe_bytes(&file, Some((&file[footer..], 4096)));
+        assert_eq!(probe.findings()[0].code, Code::Polyglot);
+    }
+
+    #[test]
+    fn a_partition_table_makes_a_raw_disk_and_a_text_none() {
+        let mut disk = vec![0u8; 1024];
+        disk[510..512].copy_from_slice(b"\x55\xaa");
+        disk[446 + 4] = 0x83;
+        disk[446 + 8] = 1;
+        disk[446 + 12] = 1;
+        assert_eq!(names(&disk), ["mbr"]);
+        assert!(probe_bytes(&disk, None).is_raw_disk());
+        assert!(!probe_bytes(b"just some text", None).is_raw_disk());
+        disk[..21].copy_from_slice(b"# Disk DescriptorFile");
+        let probe = probe_bytes(&disk, None);
+        assert_eq!(probe.images().count(), 2, "text over a partition table is both");
+    }
+}

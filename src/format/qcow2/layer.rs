@@ -1,0 +1,443 @@
+//! The guest's view: mapping through the L1 and L2 tables, and decoding.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use byteorder::{BigEndian, ByteOrder};
+
+use crate::codec::{Wrapper, inflate_exact};
+use crate::error::{Error, Result};
+use crate::format::{Format, LayerOptions};
+use crate::layer::{Description, Layer, Mapping, MappingKind, Reference, Role, Source};
+use crate::num::{Pow2, to_u64, to_usize};
+use crate::storage::{Storage, TableCache};
+
+use super::bitmap::{Bitmap, read_bitmaps};
+use super::describe::describe;
+use super::entry::{L1Entry, L2Entry};
+use super::error::Qcow2Detail;
+use super::header::{CompressionType, CryptMethod, Header};
+use super::layout::SUBCLUSTERS;
+use super::snapshot::{SnapshotEntry, find, read_snapshots};
+
+/// A QCOW2 image, or one of its internal snapshots, as a layer.
+#[derive(Debug)]
+pub struct Qcow2Layer {
+    storage: Arc<dyn Storage>,
+    header: Header,
+    snapshots: Vec<SnapshotEntry>,
+    bitmaps: Vec<Bitmap>,
+    references: Vec<Reference>,
+    /// The L1 table in use: the active one or a snapshot's.
+    l1: Range<u64>,
+    /// The size of the disk that it maps.
+    size: u64,
+    trust_broken: bool,
+    cache: TableCache,
+    /// The compressed cluster that was decoded last for a read of a part of it.
+    decoded: Mutex<Option<(u64, Vec<u8>)>>,
+}
+
+impl Qcow2Layer {
+    /// Opens `storage` as a QCOW2 image. Nothing else is opened.
+    pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
+        let limits = &options.limits;
+        let header = Header::read(&storage, limits, options.trust_broken)?;
+        let snapshots = read_snapshots(&storage, &header, limits)?;
+        let bitmaps = read_bitmaps(&storage, &header, limits)?;
+        let references = references(&header)?;
+        let (mut l1_offset, mut l1_size) = (header.l1_table_offset, header.l1_size);
+        let mut size = header.size;
+        if let Some(wanted) = &options.snapshot {
+            let snapshot = find(&snapshots, wanted)?;
+            (l1_offset, l1_size) = (snapshot.l1_table_offset, snapshot.l1_size);
+            size = snapshot.description.virtual_size;
+            header
+                .check_l1(&storage, limits, l1_offset, l1_size, size)
+                .map_err(|error| error.at(snapshot.offset))?;
+        }
+        let l1 = l1_offset..l1_offset.saturating_add(u64::from(l1_size).saturating_mul(8));
+        let cache = TableCache::new(Arc::clone(&storage), limits.table_cache);
+        let decoded = Mutex::new(None);
+        let trust_broken = options.trust_broken;
+        Ok(Self {
+            storage,
+            header,
+            snapshots,
+            bitmaps,
+            references,
+            l1,
+            size,
+            trust_broken,
+            cache,
+            decoded,
+        })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The persistent bitmaps.
+    #[must_use]
+    pub fn bitmaps(&self) -> &[Bitmap] {
+        &self.bitmaps
+    }
+
+    pub(super) fn snapshots(&self) -> &[SnapshotEntry] {
+        &self.snapshots
+    }
+
+    pub(super) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    fn cluster(&self) -> Pow2 {
+        self.header.cluster
+    }
+
+    /// Refuses to give out data that would be wrong.
+    fn check_readable(&self) -> Result<()> {
+        match self.header.crypt_method {
+            CryptMethod::None => {}
+            CryptMethod::Aes => {
+                return Err(Error::new(Qcow2Detail::Encrypted("AES, crypt_method 1")).at(32));
+            }
+            CryptMethod::Luks => {
+                return Err(Error::new(Qcow2Detail::Encrypted("LUKS, crypt_method 2")).at(32));
+            }
+        }
+        if self.header.is_marked_corrupt() && !self.trust_broken {
+            return Err(Error::new(Qcow2Detail::MarkedCorrupt).at(72));
+        }
+        Ok(())
+    }
+
+    /// The L2 table for `offset`; or, where there is none, how many bytes from `offset` on have
+    /// none either, as far as one page of the L1 table tells.
+    fn l2_table(&self, offset: u64) -> Result<Result<u64, u64>> {
+        let span = self.header.l2_span();
+        let first = span.index(offset);
+        let length = self.l1.end.saturating_sub(self.l1.start);
+        let position = first.saturating_mul(8);
+        let page =
+            self.cache.page("the L1 table", self.l1.start, length, position).map_err(|error| {
+                error.affecting(span.floor(offset)..span.ceil(offset.saturating_add(1)))
+            })?;
+        let from = to_usize(position.saturating_sub(page.start));
+        let (entries, _) = page.bytes.get(from..).unwrap_or_default().as_chunks::<8>();
+        let mut run: u64 = 0;
+        for (index, entry) in (first..).zip(entries) {
+            let at = self.l1.start.saturating_add(index.saturating_mul(8));
+            match L1Entry::decode(BigEndian::read_u64(entry), self.cluster()) {
+                Ok(L1Entry::Unallocated) => run = run.saturating_add(1),
+                // what a later entry says is found out when it is its turn
+                _ if run > 0 => break,
+                Ok(L1Entry::Table(table)) => return Ok(Ok(table)),
+                Err(error) => {
+                    let guest = span.floor(offset)..span.ceil(offset.saturating_add(1));
+                    return Err(error.at(at).affecting(guest));
+                }
+            }
+        }
+        let end = span.floor(offset).saturating_add(run.saturating_mul(span.size()));
+        Ok(Err(end.saturating_sub(offset)))
+    }
+
+    /// The L2 entries from the one for `offset` on, to the end of a page: their values and file
+    /// offsets, and the guest cluster they start at.
+    fn with_l2_entries<T>(
+        &self,
+        table: u64,
+        offset: u64,
+        visit: impl FnOnce(L2Run<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let (cluster, span) = (self.cluster(), self.header.l2_span());
+        let entry_size = self.header.l2_entry_size();
+        let index = cluster.index(span.within(offset));
+        let position = entry_size.offset_of(index).unwrap_or_default();
+        let page =
+            self.cache.page("an L2 table", table, cluster.size(), position).map_err(|error| {
+                // the page's part of the table is what cannot be read
+                error.affecting(span.floor(offset)..span.ceil(offset.saturating_add(1)))
+            })?;
+        let from = position.saturating_sub(page.start);
+        visit(L2Run {
+            bytes: page.bytes.get(to_usize(from)..).unwrap_or_default(),
+            file_offset: page.file_offset.saturating_add(from),
+            guest: cluster.floor(offset),
+            header: &self.header,
+        })
+    }
+
+    /// Maps within one L2 table.
+    fn map_table(&self, table: u64, offset: u64, max: u64) -> Result<Mapping> {
+        self.with_l2_entries(table, offset, |run| {
+            let mut entries = run.entries();
+            let Some(first) = entries.next() else {
+                return Err(Error::new(Qcow2Detail::BeyondEnd {
+                    what: "L2 table",
+                    start: table,
+                    size: self.storage.size(),
+                }));
+            };
+            let first = first?;
+            let mut piece = self.piece(&first, self.cluster().within(offset))?;
+            // join what follows while it is of the same kind, cluster by cluster
+            while piece.length < max && piece.to_cluster_end {
+                let Some(Ok(next)) = entries.next() else { break };
+                let Ok(more) = self.piece(&next, 0) else { break };
+                if !piece.kind.continues_with(piece.length, &more.kind) {
+                    break;
+                }
+                piece.length = piece.length.saturating_add(more.length);
+                piece.to_cluster_end = more.to_cluster_end;
+            }
+            Ok(Mapping { length: piece.length.min(max), kind: piece.kind })
+        })
+    }
+
+    /// What one cluster is from its byte `within` on, to its end or a subcluster's.
+    fn piece(&self, entry: &PlacedEntry, within: u64) -> Result<Piece> {
+        let cluster = self.cluster();
+        let rest = cluster.size().saturating_sub(within);
+        let whole = |kind| Ok(Piece { length: rest, kind, to_cluster_end: true });
+        let place = |host: u64| (self.source(), host.saturating_add(within));
+        match entry.entry {
+            L2Entry::Unallocated => whole(MappingKind::Parent { stored: None }),
+            L2Entry::Zero(host) => {
+                whole(MappingKind::Zero { allocated: true, stored: host.map(place) })
+            }
+            L2Entry::Standard(host) => {
+                let (source, offset) = place(host);
+                whole(MappingKind::Stored { source, offset })
+            }
+            L2Entry::Compressed { offset, .. } => {
+                let size = self.storage.size();
+                if offset >= size {
+                    let what = "compressed cluster";
+                    let detail = Qcow2Detail::BeyondEnd { what, start: offset, size };
+                    let guest = entry.guest..entry.guest.saturating_add(cluster.size());
+                    return Err(Error::new(detail).at(entry.file_offset).affecting(guest));
+                }
+                whole(MappingKind::Encoded)
+            }
+            L2Entry::Subclusters { host, states } => {
+                let unit = cluster.size().wrapping_shr(SUBCLUSTERS.trailing_zeros());
+                let index = within.checked_div(unit).unwrap_or_default();
+                let index = u32::try_from(index).unwrap_or_default();
+                let behind = index.saturating_add(states.run(index));
+                let length = u64::from(behind).saturating_mul(unit).saturating_sub(within);
+                let kind = match states.state(index) {
+                    (_, true) => MappingKind::Zero { allocated: true, stored: host.map(place) },
+                    (true, false) => {
+                        let (source, offset) = place(host.unwrap_or_default());
+                        MappingKind::Stored { source, offset }
+                    }
+                    (false, false) => MappingKind::Parent { stored: host.map(place) },
+                };
+                Ok(Piece { length, kind, to_cluster_end: behind == SUBCLUSTERS })
+            }
+        }
+    }
+
+    fn source(&self) -> Source {
+        let data_file = self.references.iter().position(|r| r.role == Role::DataFile);
+        data_file.map_or(Source::Own, Source::Reference)
+    }
+
+    /// Decodes the whole compressed cluster that starts at the guest's `offset`.
+    fn decode_cluster(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let guest = offset..offset.saturating_add(self.cluster().size());
+        let (start, length, at) = match self.l2_table(offset)? {
+            Ok(table) => self.with_l2_entries(table, offset, |run| match run.entries().next() {
+                Some(Ok(PlacedEntry {
+                    entry: L2Entry::Compressed { offset, length },
+                    file_offset,
+                    ..
+                })) => Ok((offset, length, file_offset)),
+                Some(Err(error)) => Err(error),
+                _ => Err(not_encoded()),
+            })?,
+            Err(_) => return Err(not_encoded()),
+        };
+        // the last sector may reach beyond the end of the file
+        let length = length.min(self.storage.size().saturating_sub(start));
+        thread_local! {
+            static INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        INPUT
+            .with_borrow_mut(|input| {
+                input.clear();
+                input.resize(to_usize(length), 0);
+                let read = self.storage.read_exact_at(input, start);
+                read.map_err(|error| error.affecting(guest.clone()))?;
+                let decoded = match self.header.compression_type {
+                    CompressionType::Zlib => {
+                        inflate_exact(input, buf, Wrapper::Raw).map_err(Error::new)
+                    }
+                    #[cfg(feature = "zstd")]
+                    CompressionType::Zstd => {
+                        crate::codec::zstd_exact(input, buf).map_err(Error::new)
+                    }
+                    #[cfg(not(feature = "zstd"))]
+                    CompressionType::Zstd => Err(Qcow2Detail::NoZstd.into()),
+                    CompressionType::Unknown(other) => {
+                        Err(Qcow2Detail::CompressionType(other).into())
+                    }
+                };
+                decoded.map_err(|error| error.at(start).affecting(guest.clone()))
+            })
+            .map_err(|error: Error| error.at(at))
+    }
+}
+
+impl Layer for Qcow2Layer {
+    fn format(&self) -> Format {
+        Format::Qcow2
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn cluster_size(&self) -> Option<u64> {
+        Some(self.cluster().size())
+    }
+
+    fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
+        self.check_readable()?;
+        let max = max.min(self.size.saturating_sub(offset));
+        match self.l2_table(offset)? {
+            Ok(table) => self.map_table(table, offset, max),
+            Err(length) => {
+                Ok(Mapping { length: length.min(max), kind: MappingKind::Parent { stored: None } })
+            }
+        }
+    }
+
+    fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.check_readable()?;
+        let cluster = self.cluster();
+        let (mut rest, mut at) = (buf, offset);
+        while !rest.is_empty() {
+            let within = to_usize(cluster.within(at));
+            let length = to_usize(cluster.rest(at)).min(rest.len());
+            let (part, behind) = rest.split_at_mut(length);
+            if length == to_usize(cluster.size()) {
+                self.decode_cluster(at, part)?;
+            } else {
+                let start = cluster.floor(at);
+                let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+                if decoded.as_ref().is_none_or(|(cached, _)| *cached != start) {
+                    let mut bytes = decoded.take().map(|(_, bytes)| bytes).unwrap_or_default();
+                    bytes.resize(to_usize(cluster.size()), 0);
+                    self.decode_cluster(start, &mut bytes)?;
+                    *decoded = Some((start, bytes));
+                }
+                let bytes = decoded.as_ref().and_then(|(_, bytes)| bytes.get(within..));
+                if let Some(bytes) = bytes.and_then(|bytes| bytes.get(..length)) {
+                    part.copy_from_slice(bytes);
+                }
+            }
+            at = at.saturating_add(to_u64(length));
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> Result<Description> {
+        Ok(describe(self))
+    }
+}
+
+/// What the image needs from other files.
+fn references(header: &Header) -> Result<Vec<Reference>> {
+    let mut references = Vec::new();
+    if header.has_data_file() {
+        let Some((name, offset)) = &header.extensions.data_file else {
+            let detail = Qcow2Detail::BadName("data file name", "missing");
+            return Err(Error::new(detail).at(72));
+        };
+        let (names, format) = (vec![name.clone()], Some(b"raw".to_vec()));
+        references.push(Reference { role: Role::DataFile, names, format, offset: *offset });
+    }
+    if let Some((name, offset)) = &header.backing_file {
+        let format = header.extensions.backing_format.as_ref().map(|(format, _)| format.clone());
+        let names = vec![name.clone()];
+        references.push(Reference { role: Role::Parent, names, format, offset: *offset });
+    }
+    Ok(references)
+}
+
+#[cold]
+fn not_encoded() -> Error {
+    Error::other(crate::ErrorKind::InvalidInput, "the cluster is not compressed")
+}
+
+/// L2 entries that lie one after the other in a page.
+struct L2Run<'a> {
+    bytes: &'a [u8],
+    file_offset: u64,
+    guest: u64,
+    header: &'a Header,
+}
+
+/// An L2 entry, where it lies, and the guest cluster it speaks of.
+struct PlacedEntry {
+    entry: L2Entry,
+    file_offset: u64,
+    guest: u64,
+}
+
+impl<'a> L2Run<'a> {
+    fn entries(self) -> impl Iterator<Item = Result<PlacedEntry>> + 'a {
+        let Self { bytes, file_offset, guest, header } = self;
+        let entry_size = header.l2_entry_size();
+        bytes.chunks_exact(to_usize(entry_size.size())).zip(0u64..).map(move |(entry, index)| {
+            let (value, bitmap) = entry.split_at(8);
+            let value = BigEndian::read_u64(value);
+            let bitmap = (!bitmap.is_empty()).then(|| BigEndian::read_u64(bitmap));
+            let file_offset = file_offset.saturating_add(index.saturating_mul(entry_size.size()));
+            let guest = guest.saturating_add(index.saturating_mul(header.cluster.size()));
+            let behind = guest.saturating_add(header.cluster.size());
+            let entry = L2Entry::decode(value, bitmap, header, guest)
+                .map_err(|error| error.at(file_offset).affecting(guest..behind))?;
+            Ok(PlacedEntry { entry, file_offset, guest })
+        })
+    }
+}
+
+/// A mapping that may go on in the next cluster.
+struct Piece {
+    length: u64,
+    kind: MappingKind,
+    to_cluster_end: bool,
+}
+
+impl MappingKind {
+    /// Whether `next`, which starts `length` bytes further, is of the same kind and place.
+    pub(crate) fn continues_with(&self, length: u64, next: &Self) -> bool {
+        let further = |place: Option<(Source, u64)>| {
+            place.map(|(source, offset)| (source, offset.saturating_add(length)))
+        };
+        match (*self, *next) {
+            (Self::Stored { source, offset }, Self::Stored { source: s, offset: o }) => {
+                further(Some((source, offset))) == Some((s, o))
+            }
+            (Self::Encoded, Self::Encoded) => true,
+            (Self::Zero { allocated, stored }, Self::Zero { allocated: a, stored: s }) => {
+                allocated == a && further(stored) == s
+            }
+            (Self::Parent { stored }, Self::Parent { stored: s }) => further(stored) == s,
+            _ => false,
+        }
+    }
+}

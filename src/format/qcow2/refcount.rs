@@ -1,0 +1,93 @@
+//! Reference counts of host clusters ("Host cluster management").
+
+use std::sync::Arc;
+
+use byteorder::{BigEndian, ByteOrder};
+
+use crate::error::{Error, Result};
+use crate::num::{Pow2, to_usize};
+use crate::storage::{Storage, TableCache};
+
+use super::error::Qcow2Detail;
+use super::header::Header;
+use super::layout::*;
+
+/// The two-level table of reference counts, read page by page.
+#[derive(Debug)]
+pub struct RefcountTable {
+    cache: TableCache,
+    offset: u64,
+    size: u64,
+    cluster: Pow2,
+    order: u32,
+}
+
+impl RefcountTable {
+    /// The refcount table that `header`, read from the same `storage`, speaks of.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, header: &Header, cache: u64) -> Self {
+        let clusters = u64::from(header.refcount_table_clusters);
+        Self {
+            cache: TableCache::new(storage, cache),
+            offset: header.refcount_table_offset,
+            size: header.cluster.offset_of(clusters).unwrap_or_default(),
+            cluster: header.cluster,
+            order: header.refcount_order,
+        }
+    }
+
+    /// How many host clusters one refcount block counts.
+    #[must_use]
+    pub fn block_entries(&self) -> Pow2 {
+        let bits = self.cluster.bits().saturating_add(3).saturating_sub(self.order);
+        Pow2::from_bits(bits).unwrap_or(self.cluster)
+    }
+
+    /// The offset of the refcount block that counts host cluster number `index`; `None` if there
+    /// is none, so that the count is zero.
+    pub fn block_offset(&self, index: u64) -> Result<Option<u64>> {
+        let position = self.block_entries().index(index).saturating_mul(8);
+        if position >= self.size {
+            return Ok(None);
+        }
+        let page = self.cache.page("the refcount table", self.offset, self.size, position)?;
+        let at = position.saturating_sub(page.start);
+        let bytes = page.bytes.get(to_usize(at)..).and_then(|rest| rest.get(..8));
+        let value = bytes.map(BigEndian::read_u64).unwrap_or_default();
+        let error = |detail| Error::new(detail).at(self.offset.saturating_add(position));
+        let offset = value & REFCOUNT_BLOCK_OFFSET;
+        if value != offset {
+            return Err(error(Qcow2Detail::ReservedBits { what: "refcount table entry", value }));
+        }
+        if !self.cluster.is_aligned(offset) {
+            let rule = "at a multiple of the cluster size";
+            return Err(error(Qcow2Detail::Misplaced { what: "refcount block", offset, rule }));
+        }
+        Ok(Some(offset).filter(|&offset| offset != 0))
+    }
+
+    /// The reference count of host cluster number `index`.
+    pub fn get(&self, index: u64) -> Result<u64> {
+        let Some(block) = self.block_offset(index)? else { return Ok(0) };
+        let entry = self.block_entries().within(index);
+        // in bits, since entries are 1 to 64 bits wide
+        let bit = entry.wrapping_shl(self.order);
+        let page =
+            self.cache.page("a refcount block", block, self.cluster.size(), bit.wrapping_shr(3))?;
+        let at = to_usize(bit.wrapping_shr(3).saturating_sub(page.start));
+        let bytes = page.bytes.get(at..).unwrap_or_default();
+        Ok(match self.order {
+            // "If refcount_bits is less than 8, the least significant bit comes first"
+            0..=2 => {
+                let byte = u64::from(bytes.first().copied().unwrap_or_default());
+                let width = 1u32.wrapping_shl(self.order);
+                let shift = u32::try_from(bit & 7).unwrap_or_default();
+                byte.wrapping_shr(shift) & 1u64.wrapping_shl(width).wrapping_sub(1)
+            }
+            order => {
+                let width = to_usize(1u64.wrapping_shl(order.saturating_sub(3)));
+                bytes.get(..width).map(|b| BigEndian::read_uint(b, width)).unwrap_or_default()
+            }
+        })
+    }
+}

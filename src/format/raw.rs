@@ -1,0 +1,51 @@
+//! Raw disks: the file is the disk.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::format::Format;
+use crate::layer::{Description, Layer, Mapping, MappingKind, Source};
+use crate::storage::Storage;
+
+/// A raw disk. Its size is the file's, to the byte; holes of the file are zeros that need no
+/// reading.
+#[derive(Debug)]
+pub struct RawLayer {
+    storage: Arc<dyn Storage>,
+}
+
+impl RawLayer {
+    /// The bytes of `storage` as a disk.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage }
+    }
+}
+
+impl Layer for RawLayer {
+    fn format(&self) -> Format {
+        Format::Raw
+    }
+
+    fn size(&self) -> u64 {
+        self.storage.size()
+    }
+
+    fn cluster_size(&self) -> Option<u64> {
+        None
+    }
+
+    fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
+        let run = self.storage.run_at(offset, max)?;
+        let kind = if run.hole {
+            MappingKind::Zero { allocated: true, stored: Some((Source::Own, offset)) }
+        } else {
+            MappingKind::Stored { source: Source::Own, offset }
+        };
+        Ok(Mapping { length: run.length, kind })
+    }
+
+    fn describe(&self) -> Result<Description> {
+        Ok(Description::default())
+    }
+}

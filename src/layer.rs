@@ -1,0 +1,250 @@
+//! Layer: what a format implements for one image file.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::finding::Finding;
+use crate::format::Format;
+use crate::storage::Storage;
+
+/// One image file, read by its format's rules. It knows its own file only: what it needs from
+/// other files it *names* as [`Reference`]s, and others open them (or refuse to).
+///
+/// # The law of mappings
+///
+/// [`map`](Layer::map) answers for any `offset` below [`size`](Layer::size) and any `max` of at
+/// least 1. The answer is 1..=`max` bytes long, never reaches beyond the size, is the same each
+/// time, and its kind does not depend on where the query starts. It reads no more than the tables
+/// that hold the entry at `offset`.
+pub trait Layer: Send + Sync + Debug {
+    /// The format.
+    fn format(&self) -> Format;
+
+    /// The virtual size, bytes.
+    fn size(&self) -> u64;
+
+    /// The unit of allocation (cluster, grain, block), bytes: a power of two, where there is one.
+    fn cluster_size(&self) -> Option<u64>;
+
+    /// What the image needs from other files, in a fixed order.
+    fn references(&self) -> &[Reference] {
+        &[]
+    }
+
+    /// Hands over the file behind the data-file or extent reference number `index`. Until then,
+    /// mappings that need it are errors of kind [`Denied`](ErrorKind::Denied). Extents are not
+    /// looked into before.
+    fn attach(&mut self, index: usize, storage: Arc<dyn Storage>) -> Result<()> {
+        let _ = (index, storage);
+        Ok(())
+    }
+
+    /// The bytes of the image file as this layer sees them, where they differ from what is on the
+    /// medium because a log of pending writes was applied in memory. [`Source::Own`] means these.
+    fn storage(&self) -> Option<Arc<dyn Storage>> {
+        None
+    }
+
+    /// What tells that this image is the parent that a child means, where the format has that.
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
+
+    /// Whether `parent` is the image that this one was made upon, as far as the formats tell.
+    fn check_parent(&self, parent: &dyn Layer) -> Result<()> {
+        let _ = parent;
+        Ok(())
+    }
+
+    /// What the guest bytes from `offset` on are.
+    fn map(&self, offset: u64, max: u64) -> Result<Mapping>;
+
+    /// Decodes guest bytes that [`map`](Layer::map) called encoded, from `offset` on.
+    fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let _ = (buf, offset);
+        Err(Error::other(ErrorKind::InvalidInput, "nothing is encoded in this format"))
+    }
+
+    /// What the image says of itself.
+    fn describe(&self) -> Result<Description>;
+}
+
+/// Which file a layer's bytes lie in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The image file itself.
+    Own,
+    /// The file behind the reference of this number.
+    Reference(usize),
+}
+
+/// The first run of bytes at a mapped offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapping {
+    /// How many bytes, at least one.
+    pub length: u64,
+    /// What they are.
+    pub kind: MappingKind,
+}
+
+/// What a layer knows of a run of guest bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MappingKind {
+    /// Stored as they are. Whoever reads them checks that the file is that long.
+    Stored {
+        /// The file.
+        source: Source,
+        /// The byte offset in it.
+        offset: u64,
+    },
+    /// Stored compressed: [`Layer::read_encoded`] tells.
+    Encoded,
+    /// Zeros.
+    Zero {
+        /// Whether the image says so itself, rather than nothing having been written.
+        allocated: bool,
+        /// Where room is set aside for them, if it is.
+        stored: Option<(Source, u64)>,
+    },
+    /// Not in this image: the parent's bytes, or zeros if there is no parent.
+    Parent {
+        /// Where room is set aside for them in this image, if it is.
+        stored: Option<(Source, u64)>,
+    },
+}
+
+/// What an image needs from another file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// What for.
+    pub role: Role,
+    /// The names it is known under, as bytes, the preferred one first. Never empty.
+    pub names: Vec<Vec<u8>>,
+    /// The format the image says that file has, in the image's own word.
+    pub format: Option<Vec<u8>>,
+    /// The offset in this file of the structure that names it.
+    pub offset: u64,
+}
+
+impl Reference {
+    /// The preferred name, safe to print.
+    #[must_use]
+    pub fn printable_name(&self) -> String {
+        self.names.first().map(|name| crate::text::printable(name)).unwrap_or_default()
+    }
+}
+
+/// What an image needs another file for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The bytes that the image does not have itself: a backing file, a parent.
+    Parent,
+    /// The guest data of an image that holds only the tables.
+    DataFile,
+    /// A part of the disk.
+    Extent,
+}
+
+impl Role {
+    /// The noun for messages.
+    #[must_use]
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Parent => "backing file",
+            Self::DataFile => "data file",
+            Self::Extent => "extent file",
+        }
+    }
+}
+
+/// What identifies an image as some child's parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Identity {
+    /// A UUID in the byte order of its text form (VHD, VHDX, VDI).
+    Uuid([u8; 16]),
+    /// A VMDK's content identifier.
+    ContentId(u32),
+}
+
+/// What an image says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Description {
+    /// Whether the guest data are encrypted.
+    pub encrypted: bool,
+    /// Whether the image was left in the middle of something.
+    pub dirty: bool,
+    /// The internal snapshots.
+    pub snapshots: Vec<Snapshot>,
+    /// What only this format has, as ordered keys and values; empty if nothing.
+    pub details: Vec<(&'static str, Value)>,
+    /// What is odd, dangerous or broken.
+    pub findings: Vec<Finding>,
+}
+
+/// An internal snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The identifier, as bytes.
+    pub id: Vec<u8>,
+    /// The name, as bytes.
+    pub name: Vec<u8>,
+    /// The size of the disk then, bytes.
+    pub virtual_size: u64,
+    /// The size of the saved machine state, bytes; zero if none.
+    pub vm_state_size: u64,
+    /// When it was taken: seconds since 1970 began, UTC.
+    pub date_sec: u32,
+    /// And nanoseconds.
+    pub date_nsec: u32,
+    /// How long the machine had run, nanoseconds.
+    pub vm_clock_nsec: u64,
+    /// How many instructions it had run, where recorded.
+    pub icount: Option<u64>,
+}
+
+/// A value of a description: a tree that any output form can show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Yes or no.
+    Bool(bool),
+    /// A number.
+    Number(u64),
+    /// Text; may hold anything a file says, so make it printable before it meets a terminal.
+    Text(String),
+    /// Several values.
+    List(Vec<Self>),
+    /// Named values in order.
+    Map(Vec<(&'static str, Self)>),
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Number(value)
+    }
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Self {
+        Self::Number(value.into())
+    }
+}
+
+impl From<&str> for Value {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}

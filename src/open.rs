@@ -1,0 +1,306 @@
+//! Opening: from a path or a storage to one image, or to the disk of a whole chain.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::chain::{Chain, ChainImage};
+use crate::error::{Detail, Error, ErrorKind, Result};
+use crate::format::probe::{Probe, probe};
+use crate::format::{Format, LayerOptions};
+use crate::layer::{Layer, Reference, Role};
+use crate::limits::Limits;
+use crate::resolve::{DenyAll, Resolver};
+use crate::storage::{FileStorage, Storage};
+use crate::text::printable;
+
+/// How to open an image: a builder. The default detects the format, opens no other file and
+/// refuses what is marked as corrupt.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    format: Option<Format>,
+    assume_raw: bool,
+    resolver: Arc<dyn Resolver>,
+    layer: LayerOptions,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            assume_raw: false,
+            resolver: Arc::new(DenyAll),
+            layer: LayerOptions::default(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenDetail {
+    #[error("is in no format that is known")]
+    Unknown,
+    #[error("fits more than one format: {0}")]
+    Ambiguous(String),
+    #[error("is {0}, whose content is not read yet")]
+    NotReadYet(&'static str),
+    #[error("says that its {} '{name}' is in the format '{format}', which is not known", role.noun())]
+    UnknownParentFormat { role: Role, name: String, format: String },
+    #[error("the chain of backing files leads back to this file")]
+    Cycle,
+    #[error("the chain of backing files is longer than {0} images")]
+    TooLong(u32),
+    #[error("the virtual size of {size} bytes is above the limit of {limit}")]
+    TooLarge { size: u64, limit: u64 },
+}
+
+impl Detail for OpenDetail {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unknown | Self::Ambiguous(_) => ErrorKind::InvalidInput,
+            Self::NotReadYet(_) | Self::UnknownParentFormat { .. } => ErrorKind::Unsupported,
+            Self::Cycle => ErrorKind::Corrupt,
+            Self::TooLong(_) | Self::TooLarge { .. } => ErrorKind::LimitExceeded,
+        }
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::Unknown => "if it is a raw disk, say so with -f raw".into(),
+            Self::Ambiguous(_) => "say which one with -f, if you trust its maker".into(),
+            Self::NotReadYet(_) => "unpack or convert it with another program first".into(),
+            Self::UnknownParentFormat { .. } => "name the backing format in the image".into(),
+            Self::Cycle => "the image cannot be read; fetch it again".into(),
+            Self::TooLong(_) => "flatten the chain, or raise the limit".into(),
+            Self::TooLarge { .. } => "raise the limit if this is meant".into(),
+        })
+    }
+}
+
+impl OpenOptions {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the image for this format instead of detecting one. Parents are not affected.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = Some(format);
+        self
+    }
+
+    /// Takes files without any known signature for raw disks, parents included. Without it they
+    /// are refused, because a damaged or unknown image looks just like that.
+    #[must_use]
+    pub fn assume_raw(mut self, yes: bool) -> Self {
+        self.assume_raw = yes;
+        self
+    }
+
+    /// Who decides about files that images name. Default: [`DenyAll`].
+    #[must_use]
+    pub fn resolver(mut self, resolver: impl Resolver + 'static) -> Self {
+        self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.layer.limits = limits;
+        self
+    }
+
+    /// Reads the internal snapshot of this identifier, or else of this name, as the disk.
+    #[must_use]
+    pub fn snapshot(mut self, id_or_name: impl Into<Vec<u8>>) -> Self {
+        self.layer.snapshot = Some(id_or_name.into());
+        self
+    }
+
+    /// Reads images that are marked as corrupt, or that have incompatible features this crate
+    /// does not know. What comes out may be wrong.
+    #[must_use]
+    pub fn trust_broken(mut self, yes: bool) -> Self {
+        self.layer.trust_broken = yes;
+        self
+    }
+
+    /// Opens the file at `path` and everything it needs, as one disk.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Chain> {
+        let path = path.as_ref();
+        self.open_storage(Arc::new(FileStorage::open(path)?), path)
+    }
+
+    /// The same for any storage; `path` is its name, from which relative names start.
+    pub fn open_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Chain> {
+        let mut seen = Vec::from_iter(storage.identity());
+        let (mut top, mut next) = self.open_one(storage, path, self.format, &self.layer)?;
+        self.attach_files(&mut top)?;
+        let mut parents: Vec<ChainImage> = Vec::new();
+        while let Some(reference) = next.take() {
+            let child = parents.last().unwrap_or(&top);
+            let from = child.path();
+            if parents.len().saturating_add(1) >= usize_of(self.layer.limits.max_chain) {
+                return Err(
+                    Error::new(OpenDetail::TooLong(self.layer.limits.max_chain)).in_file(from)
+                );
+            }
+            let resolved = self.resolver.resolve(from, &reference)?;
+            if let Some(identity) = resolved.storage.identity() {
+                if seen.contains(&identity) {
+                    return Err(Error::new(OpenDetail::Cycle).at(reference.offset).in_file(from));
+                }
+                seen.push(identity);
+            }
+            let format = self.declared_format(from, &reference)?;
+            // a snapshot is the top image's, and a broken parent is not what was asked for
+            let options = LayerOptions { snapshot: None, ..self.layer.clone() };
+            let (mut parent, its_parent) =
+                self.open_one(resolved.storage, &resolved.path, format, &options)?;
+            self.attach_files(&mut parent)?;
+            let fits = child.layer().check_parent(parent.layer());
+            fits.map_err(|error| error.in_file(child.path()))?;
+            parents.push(parent);
+            next = its_parent;
+        }
+        Ok(Chain::new(top, parents))
+    }
+
+    /// Opens the one file at `path` and nothing else, whatever it names: to describe or check it.
+    pub fn open_image(&self, path: impl AsRef<Path>) -> Result<Image> {
+        let path = path.as_ref();
+        self.open_image_storage(Arc::new(FileStorage::open(path)?), path)
+    }
+
+    /// The same for any storage; `path` is its name.
+    pub fn open_image_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Image> {
+        let probe = probe(&storage).map_err(|error| error.in_file(path))?;
+        let format = match self.format {
+            Some(format) => format,
+            // describing does no harm, so what is not known is described as a raw disk
+            None => self.choose(&probe).or_else(|error| match error.kind() {
+                ErrorKind::InvalidInput if probe.matches.is_empty() => Ok(Format::Raw),
+                _ => Err(error.in_file(path)),
+            })?,
+        };
+        let layer =
+            format.open(Arc::clone(&storage), &self.layer).map_err(|error| error.in_file(path))?;
+        Ok(Image { path: path.to_owned(), storage, layer, probe, forced: self.format.is_some() })
+    }
+
+    fn open_one(
+        &self,
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        format: Option<Format>,
+        options: &LayerOptions,
+    ) -> Result<(ChainImage, Option<Reference>)> {
+        let open = || {
+            let format = match format {
+                Some(format) => format,
+                None => self.choose(&probe(&storage)?)?,
+            };
+            let layer = format.open(Arc::clone(&storage), options)?;
+            let (size, limit) = (layer.size(), self.layer.limits.max_virtual_size);
+            if size > limit {
+                return Err(OpenDetail::TooLarge { size, limit }.into());
+            }
+            Ok(layer)
+        };
+        let layer = open().map_err(|error: Error| error.in_file(path))?;
+        let parent = layer.references().iter().find(|r| r.role == Role::Parent).cloned();
+        Ok((ChainImage::new(path.to_owned(), layer, storage), parent))
+    }
+
+    /// Opens the files other than parents that an image names.
+    fn attach_files(&self, image: &mut ChainImage) -> Result<()> {
+        let references = image.layer().references().to_vec();
+        for (index, reference) in references.iter().enumerate() {
+            if reference.role != Role::Parent {
+                let resolved = self.resolver.resolve(image.path(), reference)?;
+                image.attach(index, resolved.storage)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn declared_format(&self, from: &Path, reference: &Reference) -> Result<Option<Format>> {
+        let Some(word) = &reference.format else { return Ok(None) };
+        let known = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+        known.map(Some).ok_or_else(|| {
+            Error::new(OpenDetail::UnknownParentFormat {
+                role: reference.role,
+                name: reference.printable_name(),
+                format: printable(word),
+            })
+            .at(reference.offset)
+            .in_file(from)
+        })
+    }
+
+    /// The one format to read a file as, by what was found in it.
+    fn choose(&self, probe: &Probe) -> Result<Format> {
+        let mut images = probe.images();
+        match (images.next(), images.next()) {
+            (Some(only), None) if only.format.is_read() => Ok(only.format),
+            (Some(only), None) => Err(OpenDetail::NotReadYet(only.format.description()).into()),
+            (Some(_), Some(_)) => {
+                let names: Vec<_> = probe.images().map(|m| m.format.name()).collect();
+                Err(OpenDetail::Ambiguous(names.join(", ")).into())
+            }
+            (None, _) if probe.is_raw_disk() || self.assume_raw => Ok(Format::Raw),
+            (None, _) => match probe.matches.first() {
+                Some(found) => Err(OpenDetail::NotReadYet(found.format.description()).into()),
+                None => Err(OpenDetail::Unknown.into()),
+            },
+        }
+    }
+}
+
+fn usize_of(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// One image file, opened without anything it names.
+#[derive(Debug)]
+pub struct Image {
+    path: PathBuf,
+    storage: Arc<dyn Storage>,
+    layer: Box<dyn Layer>,
+    probe: Probe,
+    forced: bool,
+}
+
+impl Image {
+    /// The file's name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    /// What the format makes of it.
+    #[must_use]
+    pub fn layer(&self) -> &dyn Layer {
+        &*self.layer
+    }
+
+    /// Every format that fits it.
+    #[must_use]
+    pub fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    /// Whether the format was named by the caller rather than detected.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.forced
+    }
+}

@@ -1,0 +1,276 @@
+//! Resolver: the only way an image makes another file be opened.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Detail, Error, ErrorKind, Result};
+use crate::layer::{Reference, Role};
+use crate::storage::{FileStorage, Storage};
+use crate::sys;
+use crate::text::printable;
+
+/// Decides whether, and as which file, a name inside an image is opened.
+///
+/// A name is bytes that a stranger wrote. There are no pseudo-protocols: `json:…`, `nbd://…` and
+/// the like are plain (and hardly ever existing) file names.
+pub trait Resolver: Send + Sync + Debug {
+    /// Opens the file that `reference` in the image `from` means, or says why not.
+    fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved>;
+}
+
+/// A file that a [`Resolver`] opened.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// Its bytes.
+    pub storage: Arc<dyn Storage>,
+    /// Its name: for messages, and what relative names inside of it start from.
+    pub path: PathBuf,
+}
+
+/// Why a reference is not followed.
+#[derive(Debug, thiserror::Error)]
+enum ResolveDetail {
+    #[error("needs the {} '{name}', and other files are not opened unless allowed", role.noun())]
+    Denied { role: Role, name: String },
+    #[error("needs the {} '{name}', which lies outside of the allowed folder '{folder}'", role.noun())]
+    Outside { role: Role, name: String, folder: String },
+    #[error("needs the {} '{name}', which is not among the listed files", role.noun())]
+    NotListed { role: Role, name: String },
+    #[error("needs the {} '{name}', which cannot be opened: {source}", role.noun())]
+    Open { role: Role, name: String, source: std::io::Error },
+}
+
+impl Detail for ResolveDetail {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Open { source, .. } if source.kind() != std::io::ErrorKind::PermissionDenied => {
+                ErrorKind::Io
+            }
+            _ => ErrorKind::Denied,
+        }
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::Denied { .. } => {
+                "if you trust the image, allow files of its own folder with --allow-external".into()
+            }
+            Self::Outside { .. } => {
+                "if you trust the image, allow the folder with --allow-external=DIR".into()
+            }
+            Self::NotListed { .. } => "add it to the list".into(),
+            Self::Open { .. } => "put the file there".into(),
+        })
+    }
+}
+
+impl Reference {
+    /// The error of a reference that nobody resolved.
+    pub(crate) fn denied(&self) -> Error {
+        Error::new(ResolveDetail::Denied { role: self.role, name: self.printable_name() })
+            .at(self.offset)
+    }
+
+    fn failed(&self, name: &[u8], source: std::io::Error) -> Error {
+        let error = match source.raw_os_error() {
+            // EXDEV is how openat2 says that the name leaves the folder, ELOOP that it is a link
+            #[cfg(unix)]
+            Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => {
+                std::io::Error::new(std::io::ErrorKind::PermissionDenied, "it is a symbolic link")
+            }
+            _ => source,
+        };
+        Error::new(ResolveDetail::Open { role: self.role, name: printable(name), source: error })
+            .at(self.offset)
+    }
+}
+
+/// Opens nothing: the default.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DenyAll;
+
+impl Resolver for DenyAll {
+    fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved> {
+        Err(reference.denied().in_file(from))
+    }
+}
+
+/// Opens regular files below one folder: never through a symbolic link, never a FIFO, device or
+/// socket. Relative names start from the folder of the image that names them, and absolute ones
+/// count if they lead into the folder.
+#[derive(Debug, Clone)]
+pub struct Beneath {
+    folder: PathBuf,
+    canonical: PathBuf,
+}
+
+impl Beneath {
+    /// Allows `folder`, which must exist.
+    pub fn new(folder: impl Into<PathBuf>) -> Result<Self> {
+        let mut folder = folder.into();
+        if folder.as_os_str().is_empty() {
+            folder.push(".");
+        }
+        match folder.canonicalize() {
+            Ok(canonical) => Ok(Self { folder, canonical }),
+            Err(source) => Err(Error::io("find the allowed folder", source).in_file(&folder)),
+        }
+    }
+
+    /// `name` as a path below the folder without any `..`; `None` if it leads out of it.
+    /// Resolving by text is exact here because links are not followed.
+    fn inside(&self, from: &Path, name: &Path) -> Option<PathBuf> {
+        let absolute = if name.is_absolute() {
+            name.to_owned()
+        } else {
+            let parent = from.parent().filter(|p| !p.as_os_str().is_empty());
+            parent.unwrap_or(Path::new(".")).canonicalize().ok()?.join(name)
+        };
+        let mut clean = PathBuf::new();
+        for component in absolute.components() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    clean.pop();
+                }
+                other => clean.push(other),
+            }
+        }
+        let inside =
+            clean.strip_prefix(&self.canonical).or_else(|_| clean.strip_prefix(&self.folder));
+        inside.ok().filter(|p| !p.as_os_str().is_empty()).map(Path::to_owned)
+    }
+}
+
+impl Resolver for Beneath {
+    fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved> {
+        let mut first_error = None;
+        for name in &reference.names {
+            let attempt = match path_of(name).and_then(|path| self.inside(from, &path)) {
+                None => Err(Error::new(ResolveDetail::Outside {
+                    role: reference.role,
+                    name: printable(name),
+                    folder: printable(self.folder.as_os_str().as_encoded_bytes()),
+                })
+                .at(reference.offset)),
+                Some(path) => sys::open_beneath(&self.canonical, &path)
+                    .map_err(|source| reference.failed(name, source))
+                    .and_then(|file| opened(file, self.canonical.join(path))),
+            };
+            match attempt {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) => first_error.get_or_insert(error),
+            };
+        }
+        Err(first_error.unwrap_or_else(|| reference.denied()).in_file(from))
+    }
+}
+
+/// Opens the files of a list: what each name, taken byte for byte, stands for.
+#[derive(Debug, Clone, Default)]
+pub struct Listed {
+    files: HashMap<Vec<u8>, PathBuf>,
+}
+
+impl Listed {
+    /// An empty list.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds: the name that images use, and the file to open for it.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<Vec<u8>>, file: impl Into<PathBuf>) -> Self {
+        self.files.insert(name.into(), file.into());
+        self
+    }
+}
+
+impl Resolver for Listed {
+    fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved> {
+        let listed = reference.names.iter().find_map(|name| self.files.get(name));
+        match listed {
+            Some(path) => {
+                let storage = Arc::new(FileStorage::open(path)?);
+                Ok(Resolved { storage, path: path.clone() })
+            }
+            None => {
+                let name = reference.printable_name();
+                Err(Error::new(ResolveDetail::NotListed { role: reference.role, name })
+                    .at(reference.offset)
+                    .in_file(from))
+            }
+        }
+    }
+}
+
+fn opened(file: std::fs::File, path: PathBuf) -> Result<Resolved> {
+    let storage = Arc::new(FileStorage::from_file(file, &path)?);
+    Ok(Resolved { storage, path })
+}
+
+/// The bytes of a name as a path of this system.
+#[cfg(unix)]
+fn path_of(name: &[u8]) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    Some(PathBuf::from(std::ffi::OsStr::from_bytes(name)))
+}
+
+#[cfg(not(unix))]
+fn path_of(name: &[u8]) -> Option<PathBuf> {
+    std::str::from_utf8(name).ok().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(name: &str) -> Reference {
+        let names = vec![name.as_bytes().to_vec()];
+        Reference { role: Role::Parent, names, format: None, offset: 8 }
+    }
+
+    #[test]
+    fn the_default_opens_nothing_and_says_how_to_allow() {
+        let error = DenyAll.resolve(Path::new("child"), &reference("base")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert_eq!(error.file(), Some(Path::new("child")));
+        assert!(error.to_string().contains("'base'"), "{error}");
+        assert!(error.advice().unwrap().contains("--allow-external"));
+    }
+
+    #[test]
+    fn names_start_from_the_child_and_stay_beneath_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("images");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(root.join("base"), "b").unwrap();
+        std::fs::write(root.join("sub/inner"), "i").unwrap();
+        std::fs::write(dir.path().join("secret"), "s").unwrap();
+        let beneath = Beneath::new(&root).unwrap();
+        let child = root.join("sub/child");
+        let absolute = root.join("base");
+        for good in ["inner", "./inner", "../base", "../sub/../base", absolute.to_str().unwrap()] {
+            beneath.resolve(&child, &reference(good)).unwrap();
+        }
+        for bad in ["../../secret", "..", "../..", "/etc/passwd", "", "json:{}", "nbd://x", "none"]
+        {
+            assert!(beneath.resolve(&child, &reference(bad)).is_err(), "{bad}");
+        }
+        let error = beneath.resolve(&child, &reference("../../secret")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+    }
+
+    #[test]
+    fn a_list_maps_names_byte_for_byte() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let listed = Listed::new().with("base", file.path());
+        assert!(listed.resolve(Path::new("x"), &reference("base")).is_ok());
+        let error = listed.resolve(Path::new("x"), &reference("./base")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+    }
+}

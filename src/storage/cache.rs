@@ -1,0 +1,137 @@
+//! Pages of on-disk tables, kept within a bound.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Storage, read_vec};
+use crate::error::Result;
+use crate::num::{to_u64, to_usize};
+
+/// The largest piece of a table that is read at once.
+const PAGE: u64 = 64 << 10;
+
+/// Pages of the tables that map a disk (L1 and L2 tables, block allocation tables, grain tables),
+/// read when first needed and dropped, the longest unused first, beyond a bound.
+///
+/// Two generations make that a constant-time affair: what is used moves to the young one; when
+/// the young one holds half the bound, it becomes the old one and the old one is dropped.
+#[derive(Debug)]
+pub struct TableCache {
+    storage: Arc<dyn Storage>,
+    bound: u64,
+    generations: Mutex<Generations>,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<u64, Arc<[u8]>>,
+    old: HashMap<u64, Arc<[u8]>>,
+    young_bytes: u64,
+}
+
+/// A part of a table: the page that holds a wanted entry.
+#[derive(Debug, Clone)]
+pub struct TablePage {
+    /// The bytes of the page.
+    pub bytes: Arc<[u8]>,
+    /// Where in the table the page starts, bytes.
+    pub start: u64,
+    /// Where in the file the page starts, bytes.
+    pub file_offset: u64,
+}
+
+impl TableCache {
+    /// A cache over `storage` that keeps at most about `bound` bytes.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, bound: u64) -> Self {
+        Self { storage, bound, generations: Mutex::default() }
+    }
+
+    /// The page that holds byte `position` of the table that lies at `table_offset` in the file
+    /// and is `table_size` bytes long. Pages start at multiples of 64 KiB from the table's start.
+    /// `what` is the table's name for messages.
+    pub fn page(
+        &self,
+        what: &'static str,
+        table_offset: u64,
+        table_size: u64,
+        position: u64,
+    ) -> Result<TablePage> {
+        let start = position.saturating_sub(position.checked_rem(PAGE).unwrap_or(0));
+        let length = PAGE.min(table_size.saturating_sub(start));
+        let file_offset = table_offset.saturating_add(start);
+        if let Some(bytes) = self.lookup(file_offset, length) {
+            return Ok(TablePage { bytes, start, file_offset });
+        }
+        let bytes: Arc<[u8]> = read_vec(&self.storage, what, file_offset, to_usize(length))?.into();
+        self.insert(file_offset, &bytes);
+        Ok(TablePage { bytes, start, file_offset })
+    }
+
+    fn lookup(&self, offset: u64, length: u64) -> Option<Arc<[u8]>> {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = generations.young.get(&offset) {
+            return (to_u64(bytes.len()) == length).then(|| Arc::clone(bytes));
+        }
+        let bytes = generations.old.remove(&offset)?;
+        generations.insert(offset, &bytes, self.bound);
+        (to_u64(bytes.len()) == length).then_some(bytes)
+    }
+
+    fn insert(&self, offset: u64, bytes: &Arc<[u8]>) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        generations.insert(offset, bytes, self.bound);
+    }
+}
+
+impl Generations {
+    fn insert(&mut self, offset: u64, bytes: &Arc<[u8]>, bound: u64) {
+        let length = to_u64(bytes.len());
+        if self.young_bytes.saturating_add(length) > bound >> 1 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        if self.young.insert(offset, Arc::clone(bytes)).is_none() {
+            self.young_bytes = self.young_bytes.saturating_add(length);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Fault, FaultStorage, MemoryStorage};
+
+    #[test]
+    fn pages_are_read_once_and_memory_stays_bounded() {
+        let bytes: Vec<u8> = (0..4 << 20).map(|i: u32| (i >> 16) as u8).collect();
+        let storage =
+            Arc::new(FaultStorage::new(MemoryStorage::new(bytes), Fault::NthRead(u64::MAX)));
+        let cache = TableCache::new(Arc::clone(&storage) as Arc<dyn Storage>, 1 << 20);
+        for _ in 0..2 {
+            for position in [0, 100, 65_535] {
+                let page = cache.page("the table", 0, 4 << 20, position).unwrap();
+                assert_eq!((page.start, page.bytes.len()), (0, 65_536));
+            }
+        }
+        assert_eq!(storage.reads(), 1);
+        for i in 0..64u64 {
+            assert_eq!(cache.page("the table", 0, 4 << 20, i << 16).unwrap().bytes[0], i as u8);
+        }
+        let generations = cache.generations.lock().unwrap();
+        let held: usize =
+            generations.young.values().chain(generations.old.values()).map(|page| page.len()).sum();
+        assert!(held <= 1 << 20, "{held} bytes are held");
+    }
+
+    #[test]
+    fn the_last_page_is_as_short_as_the_table() {
+        let cache = TableCache::new(Arc::new(MemoryStorage::new(vec![1; 70_000])), 1 << 20);
+        assert_eq!(
+            cache.page("the table", 512, 69_000, 66_000).unwrap().bytes.len(),
+            69_000 - 65_536
+        );
+        let error = cache.page("the table", 512, 80_000, 66_000).unwrap_err();
+        assert_eq!(error.offset(), Some(512 + 65_536));
+    }
+}

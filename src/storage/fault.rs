@@ -1,0 +1,84 @@
+//! A storage that fails on purpose.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{FileIdentity, Run, Storage};
+use crate::error::{Error, Result};
+
+/// How a [`FaultStorage`] fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The n-th read fails, counted from zero; the others work.
+    NthRead(u64),
+    /// Every read that touches these bytes fails.
+    Bytes {
+        /// The first bad byte.
+        start: u64,
+        /// The first good byte behind.
+        end: u64,
+    },
+}
+
+/// Wraps a storage and fails some of its reads with an I/O error, so that callers can test that
+/// they lose nothing silently.
+#[derive(Debug)]
+pub struct FaultStorage<S> {
+    inner: S,
+    fault: Fault,
+    reads: AtomicU64,
+}
+
+impl<S: Storage> FaultStorage<S> {
+    /// `inner`, failing as `fault` says.
+    #[must_use]
+    pub fn new(inner: S, fault: Fault) -> Self {
+        Self { inner, fault, reads: AtomicU64::new(0) }
+    }
+
+    /// How many reads there were so far, failed ones included.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+}
+
+// Wrappers answer for every method of the trait, so that a new one cannot pass by the fault.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Storage> Storage for FaultStorage<S> {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let number = self.reads.fetch_add(1, Ordering::Relaxed);
+        let end = offset.saturating_add(crate::num::to_u64(buf.len()));
+        let fails = match self.fault {
+            Fault::NthRead(n) => n == number,
+            Fault::Bytes { start, end: bad_end } => offset < bad_end && start < end,
+        };
+        if fails {
+            return Err(Error::io("read", std::io::Error::other("injected fault")).at(offset));
+        }
+        self.inner.read_exact_at(buf, offset)
+    }
+
+    fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
+        self.inner.run_at(offset, max)
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        self.inner.allocated_size()
+    }
+
+    fn as_file(&self) -> Option<&std::fs::File> {
+        None
+    }
+
+    fn path(&self) -> Option<&std::path::Path> {
+        self.inner.path()
+    }
+
+    fn identity(&self) -> Option<FileIdentity> {
+        self.inner.identity()
+    }
+}

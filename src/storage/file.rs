@@ -1,0 +1,159 @@
+//! A regular file or a block device.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::{DATA, FileIdentity, Run, Storage, beyond_end};
+use crate::error::{Detail, Error, ErrorKind, Result};
+use crate::num::to_u64;
+use crate::sys;
+
+/// A file of the operating system, read by position.
+#[derive(Debug)]
+pub struct FileStorage {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    /// Whether holes are asked for: a regular file of a system that tells.
+    sparse: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FileDetail {
+    #[error("is {0}, not a regular file or block device")]
+    NotPositional(&'static str),
+}
+
+impl Detail for FileDetail {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidInput
+    }
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        let Self::NotPositional(what) = self;
+        Some(if *what == "a directory" {
+            "name an image inside it".into()
+        } else {
+            "an image is read by position: copy it to a regular file first".into()
+        })
+    }
+}
+
+impl FileStorage {
+    /// Opens `path` for reading. Only regular files and block devices are taken: a FIFO, socket,
+    /// character device or directory is an error of kind [`InvalidInput`](ErrorKind::InvalidInput),
+    /// and opening one neither blocks nor reads.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let file = sys::open_read(path)
+            .map_err(|source| Error::io("open the file", source).in_file(path))?;
+        Self::from_file(file, path)
+    }
+
+    /// Takes an open file; `path` is its name for messages.
+    pub fn from_file(file: File, path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        match sys::file_kind(&file) {
+            Err(source) => Err(Error::io("examine the file", source).in_file(&path)),
+            Ok(sys::FileKind::Other(what)) => {
+                Err(Error::new(FileDetail::NotPositional(what)).in_file(&path))
+            }
+            Ok(sys::FileKind::Regular { size }) => Ok(Self { file, path, size, sparse: true }),
+            Ok(sys::FileKind::Block { size }) => Ok(Self { file, path, size, sparse: false }),
+        }
+    }
+
+    /// The file itself.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Storage for FileStorage {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        sys::read_exact_at(&self.file, buf, offset).map_err(|source| {
+            if source.kind() == std::io::ErrorKind::UnexpectedEof {
+                let size = self.file.metadata().map_or(self.size, |m| m.len());
+                return beyond_end(DATA, size, to_u64(buf.len()), offset).in_file(&self.path);
+            }
+            Error::io("read", source).at(offset).in_file(&self.path)
+        })
+    }
+
+    fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
+        let all = max.min(self.size.saturating_sub(offset));
+        if !self.sparse {
+            return Ok(Run { hole: false, length: all });
+        }
+        let run = sys::run_at(&self.file, offset, self.size)
+            .map_err(|source| Error::io("find the holes", source).at(offset).in_file(&self.path))?;
+        Ok(Run { hole: run.hole, length: run.length.min(all) })
+    }
+
+    fn allocated_size(&self) -> Option<u64> {
+        sys::allocated_size(&self.file)
+    }
+
+    fn as_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn identity(&self) -> Option<FileIdentity> {
+        sys::identity(&self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, SeekFrom, Write};
+
+    #[test]
+    fn a_read_past_the_end_says_where_the_file_ends() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[7; 100]).unwrap();
+        let storage = FileStorage::open(file.path()).unwrap();
+        let error = storage.read_exact_at(&mut [0; 10], 95).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(error.offset(), Some(95));
+        assert_eq!(error.file(), Some(file.path()));
+    }
+
+    #[test]
+    fn a_directory_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = FileStorage::open(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("directory"), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn holes_are_seen() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.seek(SeekFrom::Start(1 << 20)).unwrap();
+        file.write_all(&[7; 1 << 16]).unwrap();
+        file.as_file().set_len(4 << 20).unwrap();
+        let storage = FileStorage::open(file.path()).unwrap();
+        let first = storage.run_at(0, u64::MAX).unwrap();
+        if !first.hole {
+            eprintln!("skipped: this file system does not tell holes");
+            return;
+        }
+        assert_eq!(first, Run { hole: true, length: 1 << 20 });
+        let data = storage.run_at(1 << 20, u64::MAX).unwrap();
+        assert_eq!(data, Run { hole: false, length: 1 << 16 });
+        let tail = storage.run_at((1 << 20) + (1 << 16), u64::MAX).unwrap();
+        assert_eq!(tail, Run { hole: true, length: (3 << 20) - (1 << 16) });
+        assert_eq!(storage.run_at(100, 5).unwrap(), Run { hole: true, length: 5 });
+    }
+}

@@ -1,0 +1,46 @@
+//! A file held in memory.
+
+use super::{DATA, Storage, beyond_end};
+use crate::error::Result;
+use crate::num::{to_u64, to_usize};
+
+/// Bytes in memory: for tests, fuzzing and small uploads.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStorage(Vec<u8>);
+
+impl MemoryStorage {
+    /// A storage over `bytes`.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for MemoryStorage {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn size(&self) -> u64 {
+        to_u64(self.0.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let from = self.0.get(to_usize(offset)..).and_then(|rest| rest.get(..buf.len()));
+        match from {
+            Some(bytes) => {
+                buf.copy_from_slice(bytes);
+                Ok(())
+            }
+            None => Err(beyond_end(DATA, self.size(), to_u64(buf.len()), offset)),
+        }
+    }
+}

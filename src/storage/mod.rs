@@ -1,0 +1,164 @@
+//! Storage: the bytes of one container file, by position.
+
+use std::fmt::Debug;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Detail, Error, ErrorKind, Result};
+use crate::num::to_u64;
+
+mod cache;
+mod fault;
+mod file;
+mod memory;
+#[cfg(feature = "mmap")]
+mod mmap;
+mod window;
+
+pub use cache::TableCache;
+pub use fault::{Fault, FaultStorage};
+pub use file::FileStorage;
+pub use memory::MemoryStorage;
+#[cfg(feature = "mmap")]
+pub use mmap::MmapStorage;
+pub use window::WindowStorage;
+
+/// The bytes of one container file. Any number of threads read it at once.
+///
+/// The size is taken once, when the storage is made; a file that shrinks afterwards is an error
+/// of the read that meets it.
+pub trait Storage: Send + Sync + Debug {
+    /// The size in bytes.
+    fn size(&self) -> u64;
+
+    /// Fills `buf` from `offset` on. Ending early is an error of kind
+    /// [`Corrupt`](ErrorKind::Corrupt); the system's failures are of kind [`Io`](ErrorKind::Io).
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// What lies at `offset`, and for how many bytes (1..=`max`): data, or a hole that reads as
+    /// zeros. Saying data is always right; `offset` lies below the size and `max` is at least 1.
+    fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
+        Ok(Run { hole: false, length: max.min(self.size().saturating_sub(offset)) })
+    }
+
+    /// The bytes that the file takes up on its medium, where the system tells.
+    fn allocated_size(&self) -> Option<u64> {
+        None
+    }
+
+    /// The operating system's file behind it, if there is one and its offsets are the same: what
+    /// lets a converter leave copying to the kernel.
+    fn as_file(&self) -> Option<&File> {
+        None
+    }
+
+    /// The name of the file, for messages.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
+
+    /// What tells that two storages are the same file, where the system has such a thing.
+    fn identity(&self) -> Option<FileIdentity> {
+        None
+    }
+}
+
+/// A run of bytes of a storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Whether it is a hole, which reads as zeros.
+    pub hole: bool,
+    /// Its length in bytes, at least one.
+    pub length: u64,
+}
+
+/// Device and inode number of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// The file system's device number.
+    pub device: u64,
+    /// The inode number in it.
+    pub inode: u64,
+}
+
+/// What a storage can be wrong about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StorageDetail {
+    /// A structure or guest data lies beyond the end.
+    #[error("{what} is cut off: {wanted} bytes are needed, the file ends at {size:#x}")]
+    BeyondEnd { what: &'static str, size: u64, wanted: u64 },
+}
+
+impl Detail for StorageDetail {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Corrupt
+    }
+    fn advice(&self) -> Option<std::borrow::Cow<'static, str>> {
+        Some("the file is truncated or damaged; fetch it again".into())
+    }
+}
+
+/// The error of a read of `wanted` bytes of `what` at `offset` from a file of `size` bytes.
+#[cold]
+pub(crate) fn beyond_end(what: &'static str, size: u64, wanted: u64, offset: u64) -> Error {
+    Error::new(StorageDetail::BeyondEnd { what, size, wanted }).at(offset)
+}
+
+/// What a read without a better name is called in messages.
+pub(crate) const DATA: &str = "the data";
+
+/// Refuses a range that does not lie inside the storage, before anything is allocated for it.
+pub(crate) fn check_inside(
+    storage: &dyn Storage,
+    what: &'static str,
+    offset: u64,
+    length: u64,
+) -> Result<()> {
+    match offset.checked_add(length) {
+        Some(end) if end <= storage.size() => Ok(()),
+        _ => Err(beyond_end(what, storage.size(), length, offset)),
+    }
+}
+
+/// Reads `length` bytes at `offset`, having checked that the file holds them.
+pub(crate) fn read_vec(
+    storage: &dyn Storage,
+    what: &'static str,
+    offset: u64,
+    length: usize,
+) -> Result<Vec<u8>> {
+    check_inside(storage, what, offset, to_u64(length))?;
+    let mut bytes = vec![0; length];
+    storage.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes)
+}
+
+macro_rules! forward_storage {
+    ($($pointer:ty),+) => {$(
+        impl<S: Storage + ?Sized> Storage for $pointer {
+            fn size(&self) -> u64 {
+                (**self).size()
+            }
+            fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+                (**self).read_exact_at(buf, offset)
+            }
+            fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
+                (**self).run_at(offset, max)
+            }
+            fn allocated_size(&self) -> Option<u64> {
+                (**self).allocated_size()
+            }
+            fn as_file(&self) -> Option<&File> {
+                (**self).as_file()
+            }
+            fn path(&self) -> Option<&Path> {
+                (**self).path()
+            }
+            fn identity(&self) -> Option<FileIdentity> {
+                (**self).identity()
+            }
+        }
+    )+};
+}
+forward_storage!(Arc<S>, Box<S>);

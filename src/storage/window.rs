@@ -1,0 +1,64 @@
+//! A part of another storage.
+
+use super::{DATA, Run, Storage, beyond_end};
+use crate::error::{Error, Result};
+use crate::num::to_u64;
+
+/// A range of another storage, seen as a file of its own: a member of an archive, a payload
+/// behind a header.
+#[derive(Debug)]
+pub struct WindowStorage<S> {
+    inner: S,
+    start: u64,
+    size: u64,
+}
+
+impl<S: Storage> WindowStorage<S> {
+    /// The `size` bytes of `inner` from `start` on. An error if `inner` does not hold them.
+    pub fn new(inner: S, start: u64, size: u64) -> Result<Self, Error> {
+        super::check_inside(&inner, DATA, start, size)?;
+        Ok(Self { inner, start, size })
+    }
+}
+
+impl<S: Storage> Storage for WindowStorage<S> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        match offset.checked_add(to_u64(buf.len())) {
+            Some(end) if end <= self.size => {
+                self.inner.read_exact_at(buf, self.start.saturating_add(offset))
+            }
+            _ => Err(beyond_end(DATA, self.size, to_u64(buf.len()), offset)),
+        }
+    }
+
+    fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
+        let max = max.min(self.size.saturating_sub(offset));
+        self.inner.run_at(self.start.saturating_add(offset), max)
+    }
+
+    fn path(&self) -> Option<&std::path::Path> {
+        self.inner.path()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn reads_stay_inside_the_window() {
+        let whole = MemoryStorage::new((0..100).collect());
+        let window = WindowStorage::new(whole, 10, 20).unwrap();
+        let mut buf = [0; 5];
+        window.read_exact_at(&mut buf, 15).unwrap();
+        assert_eq!(buf, [25, 26, 27, 28, 29]);
+        assert!(window.read_exact_at(&mut buf, 16).is_err());
+        assert!(window.read_exact_at(&mut buf, u64::MAX).is_err());
+        assert!(WindowStorage::new(MemoryStorage::default(), 0, 1).is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! Systems that are not Unix: the portable minimum.
+
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path};
+
+use super::FileKind;
+use crate::storage::{FileIdentity, Run};
+
+pub(crate) fn open_read(path: &Path) -> io::Result<File> {
+    if std::fs::metadata(path).is_ok_and(|m| Metadata::is_dir(&m)) {
+        return Err(io::Error::new(ErrorKind::IsADirectory, "it is a directory"));
+    }
+    File::open(path)
+}
+
+pub(crate) fn open_write(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().write(true).open(path)
+}
+
+pub(crate) fn file_kind(file: &File) -> io::Result<FileKind> {
+    let metadata = file.metadata()?;
+    Ok(if metadata.is_file() {
+        FileKind::Regular { size: metadata.len() }
+    } else {
+        FileKind::Other("no regular file")
+    })
+}
+
+pub(crate) fn identity(_file: &File) -> Option<FileIdentity> {
+    None
+}
+
+pub(crate) fn allocated_size(_file: &File) -> Option<u64> {
+    None
+}
+
+#[cfg(windows)]
+pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !buf.is_empty() {
+        match file.seek_read(buf, offset) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                buf = buf.get_mut(n..).unwrap_or_default();
+                offset = offset.saturating_add(crate::num::to_u64(n));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(windows)]
+pub(crate) fn write_all_at(file: &File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !buf.is_empty() {
+        match file.seek_write(buf, offset) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                buf = buf.get(n..).unwrap_or_default();
+                offset = offset.saturating_add(crate::num::to_u64(n));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn run_at(_file: &File, offset: u64, size: u64) -> io::Result<Run> {
+    Ok(Run { hole: false, length: size.saturating_sub(offset) })
+}
+
+pub(crate) fn zero_range(_file: &File, _offset: u64, _length: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
+pub(crate) fn nameless_file(_folder: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
+pub(crate) fn link(_file: &File, _path: &Path) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Refuses every name with a link, a `..` or a prefix in it; then opens.
+pub(crate) fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
+    let denied = |why| Err(io::Error::new(ErrorKind::PermissionDenied, why));
+    let mut path = folder.to_owned();
+    for component in name.components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(part) => path.push(part),
+            _ => return denied("leaves the allowed folder"),
+        }
+        if std::fs::symlink_metadata(&path)?.is_symlink() {
+            return denied("it is a symbolic link");
+        }
+    }
+    if !std::fs::metadata(&path)?.is_file() {
+        return denied("it is not a regular file");
+    }
+    File::open(path)
+}

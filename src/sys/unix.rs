@@ -1,0 +1,261 @@
+//! Linux and the other Unix systems.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::FileKind;
+use crate::storage::{FileIdentity, Run};
+
+/// Opens for reading without ever blocking on a FIFO or taking a controlling terminal.
+pub(crate) fn open_read(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Opens an existing file for writing, without blocking on a FIFO.
+pub(crate) fn open_write(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+pub(crate) fn file_kind(file: &File) -> io::Result<FileKind> {
+    let metadata = file.metadata()?;
+    let kind = metadata.file_type();
+    Ok(if kind.is_file() {
+        FileKind::Regular { size: metadata.len() }
+    } else if kind.is_block_device() {
+        FileKind::Block { size: rustix::fs::seek(file, SeekFrom::End(0))? }
+    } else if kind.is_dir() {
+        FileKind::Other("a directory")
+    } else if kind.is_fifo() {
+        FileKind::Other("a FIFO")
+    } else if kind.is_socket() {
+        FileKind::Other("a socket")
+    } else {
+        FileKind::Other("a character device")
+    })
+}
+
+pub(crate) fn identity(file: &File) -> Option<FileIdentity> {
+    let metadata = file.metadata().ok()?;
+    Some(FileIdentity { device: metadata.dev(), inode: metadata.ino() })
+}
+
+pub(crate) fn allocated_size(file: &File) -> Option<u64> {
+    // st_blocks counts units of 512 bytes whatever the file system's block size (POSIX sys/stat.h)
+    file.metadata().ok()?.blocks().checked_mul(512)
+}
+
+pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(buf, offset)
+}
+
+pub(crate) fn write_all_at(file: &File, buf: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(buf, offset)
+}
+
+/// The run of data or hole at `offset` (below `size`) of a regular file.
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple"
+))]
+pub(crate) fn run_at(file: &File, offset: u64, size: u64) -> io::Result<Run> {
+    let rest = size.saturating_sub(offset);
+    let data = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => data,
+        // no data from here to the end
+        Err(Errno::NXIO) => return Ok(Run { hole: true, length: rest }),
+        // this file system does not tell
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Run { hole: false, length: rest }),
+        Err(errno) => return Err(errno.into()),
+    };
+    if data > offset {
+        return Ok(Run { hole: true, length: data.saturating_sub(offset).min(rest) });
+    }
+    match rustix::fs::seek(file, SeekFrom::Hole(offset)) {
+        Ok(hole) if hole > offset => {
+            Ok(Run { hole: false, length: hole.saturating_sub(offset).min(rest) })
+        }
+        // the file changed under us, or shrank: the read will tell
+        Ok(_) | Err(Errno::NXIO) => Ok(Run { hole: false, length: rest }),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple"
+)))]
+pub(crate) fn run_at(_file: &File, offset: u64, size: u64) -> io::Result<Run> {
+    Ok(Run { hole: false, length: size.saturating_sub(offset) })
+}
+
+/// Makes a range read as zeros without writing it, where the system can. `false`: it cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn zero_range(file: &File, offset: u64, length: u64) -> io::Result<bool> {
+    use rustix::fs::FallocateFlags;
+    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    match rustix::fs::fallocate(file, punch, offset, length) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::NODEV) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn zero_range(_file: &File, _offset: u64, _length: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// A new file in `folder` without a name, which vanishes unless [`link`] names it. `None` where
+/// the file system cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn nameless_file(folder: &Path) -> io::Result<Option<File>> {
+    use rustix::fs::Mode;
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o666);
+    match rustix::fs::open(folder, flags, mode) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        // EISDIR is how a kernel without O_TMPFILE answers
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn nameless_file(_folder: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
+/// Gives a nameless file a name that must not exist yet.
+#[cfg(target_os = "linux")]
+pub(crate) fn link(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD};
+    use std::os::fd::AsRawFd;
+    let name = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    match rustix::fs::linkat(CWD, name, CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Err(Errno::NOENT) => {
+            // no /proc: linking by descriptor alone takes a privilege, but may work
+            Ok(rustix::fs::linkat(file, c"", CWD, path, AtFlags::EMPTY_PATH)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn link(_file: &File, _path: &Path) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// Makes a folder's new entries durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        // some file systems do not sync folders
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+        other => other,
+    }
+}
+
+/// Opens `name`, resolved below `folder` only: no `..` beyond it, no symbolic link, no FIFO.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
+    use rustix::fs::{FileType, Mode, ResolveFlags, fstat, openat2};
+    let root = rustix::fs::open(
+        folder,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    // look first, by a descriptor that can neither read nor block nor wake a device
+    let look = match openat2(&root, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Ok(fd) => fd,
+        Err(Errno::NOSYS | Errno::PERM) => return open_beneath_by_steps(&root, name),
+        Err(errno) => return Err(errno.into()),
+    };
+    let seen = fstat(&look)?;
+    if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile {
+        return Err(not_regular());
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = openat2(&root, name, flags, Mode::empty(), resolve)?;
+    let opened = fstat(&fd)?;
+    if (opened.st_dev, opened.st_ino) != (seen.st_dev, seen.st_ino) {
+        return Err(io::Error::other("the file was exchanged while it was opened"));
+    }
+    Ok(File::from(fd))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
+    use rustix::fs::Mode;
+    let root = rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    open_beneath_by_steps(&root, name)
+}
+
+/// The same for kernels without `openat2`: a step a component, none through a link, no `..`.
+fn open_beneath_by_steps(root: &impl AsFd, name: &Path) -> io::Result<File> {
+    use rustix::fs::{FileType, Mode, fstat, openat};
+    use std::path::Component;
+    let step = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut folder = openat(root, ".", step | OFlags::DIRECTORY, Mode::empty())?;
+    let mut steps = name.components().filter(|c| *c != Component::CurDir).peekable();
+    while let Some(component) = steps.next() {
+        let Component::Normal(part) = component else {
+            return Err(io::Error::new(ErrorKind::PermissionDenied, "leaves the allowed folder"));
+        };
+        if steps.peek().is_some() {
+            folder = openat(&folder, part, step | OFlags::DIRECTORY, Mode::empty())?;
+            continue;
+        }
+        let last = openat(&folder, part, step | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&last)?.st_mode) != FileType::RegularFile {
+            return Err(not_regular());
+        }
+        return Ok(File::from(last));
+    }
+    Err(not_regular())
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(ErrorKind::PermissionDenied, "it is not a regular file")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    type OpenBeneath = fn(&Path, &Path) -> io::Result<File>;
+
+    fn by_steps(folder: &Path, name: &Path) -> io::Result<File> {
+        open_beneath_by_steps(&File::open(folder)?, name)
+    }
+
+    #[test]
+    fn nothing_outside_of_the_folder_opens() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("inside");
+        std::fs::create_dir_all(inside.join("sub")).unwrap();
+        std::fs::write(dir.path().join("secret"), "s").unwrap();
+        std::fs::write(inside.join("sub/file"), "f").unwrap();
+        symlink("../secret", inside.join("link")).unwrap();
+        symlink("sub", inside.join("linked-folder")).unwrap();
+        for open in [open_beneath as OpenBeneath, by_steps as OpenBeneath] {
+            assert!(open(&inside, Path::new("sub/file")).is_ok());
+            assert!(open(&inside, Path::new("./sub/file")).is_ok());
+            for name in ["../secret", "link", "linked-folder/file", "sub", ".", "/etc/passwd"] {
+                assert!(open(&inside, Path::new(name)).is_err(), "{name} opened");
+            }
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Names that come from a file, made safe to print.
+
+use std::fmt::Write;
+
+/// `bytes` as text that no terminal obeys: valid UTF-8 stays, control characters, direction
+/// overrides and bytes that are no UTF-8 become escapes such as `\x1b` and `\u{202e}`.
+#[must_use]
+pub fn printable(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            push_printable(&mut out, c);
+        }
+        for byte in chunk.invalid() {
+            // writing to a String cannot fail
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out
+}
+
+/// The same for text.
+#[must_use]
+pub fn printable_str(text: &str) -> String {
+    printable(text.as_bytes())
+}
+
+fn push_printable(out: &mut String, c: char) {
+    if c.is_control() && c.is_ascii() {
+        let _ = write!(out, "\\x{:02x}", u32::from(c));
+    } else if c.is_control() || is_invisible(c) {
+        let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+    } else {
+        out.push(c);
+    }
+}
+
+/// Characters that reorder or hide text: bidirectional controls, line separators, zero-width ones.
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_a_terminal_obeys_passes() {
+        assert_eq!(printable(b"plain \xc3\xa9"), "plain é");
+        assert_eq!(printable(b"\x1b[31m\n\xff"), "\\x1b[31m\\x0a\\xff");
+        assert_eq!(printable_str("\u{9b}x\u{202e}y"), "\\u{9b}x\\u{202e}y");
+    }
+}

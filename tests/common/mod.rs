@@ -1,0 +1,292 @@
+//! What the whole-library tests share: the images of `testdata/`, those of the corpus where it is
+//! present, and other programs.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part of it; tests may panic"
+)]
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use diskimage::{Beneath, OpenOptions, VirtualDisk, VirtualDiskExt};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// The project's root folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// An image of `testdata/manifest.json`.
+#[derive(Debug, Clone)]
+pub struct Fixture {
+    /// Its path below the unpacked folder.
+    pub file: String,
+    pub path: PathBuf,
+    pub format: String,
+    pub features: Vec<String>,
+    /// The other fixtures that it needs.
+    pub parents: Vec<String>,
+    pub virtual_size: u64,
+    pub guest_sha256: Option<String>,
+    pub snapshots: Vec<Value>,
+    pub samples: Vec<Value>,
+    pub expect: String,
+    /// What qemu-img makes of it: `ok`, `rounds-size`, `refuses`.
+    pub qemu: String,
+}
+
+impl Fixture {
+    pub fn is(&self, feature: &str) -> bool {
+        self.features.iter().any(|f| f == feature)
+    }
+
+    /// Whether its content can be read, other files allowed.
+    pub fn is_readable(&self) -> bool {
+        let is_read = |format: &str| format.parse().is_ok_and(diskimage::Format::is_read);
+        let parents = self.parents.iter().map(|parent| &fixture(parent).format);
+        self.expect.starts_with("ok") && is_read(&self.format) && { parents }.all(|f| is_read(f))
+    }
+
+    /// Whether it is small enough to be held in memory.
+    pub fn is_small(&self) -> bool {
+        self.virtual_size <= 64 << 20
+    }
+}
+
+/// Every image of `testdata/`, unpacked once for each test binary.
+pub fn fixtures() -> &'static [Fixture] {
+    static FIXTURES: OnceLock<Vec<Fixture>> = OnceLock::new();
+    FIXTURES.get_or_init(|| {
+        let dir = unpack_folder();
+        let manifest = std::fs::read(root().join("testdata/manifest.json")).unwrap();
+        let manifest: Vec<Value> = serde_json::from_slice(&manifest).unwrap();
+        manifest.iter().map(|entry| unpack(entry, dir)).collect()
+    })
+}
+
+/// The readable fixtures that fit in memory, by name.
+pub fn small_fixtures() -> impl Iterator<Item = &'static Fixture> {
+    fixtures().iter().filter(|f| f.is_readable() && f.is_small())
+}
+
+pub fn fixture(file: &str) -> &'static Fixture {
+    fixtures().iter().find(|f| f.file == file).unwrap_or_else(|| panic!("no fixture {file}"))
+}
+
+/// A folder for this test binary that goes with the build's other output.
+fn unpack_folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("testdata-{}", env!("CARGO_CRATE_NAME")));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder.canonicalize().unwrap()
+    })
+}
+
+fn unpack(entry: &Value, dir: &Path) -> Fixture {
+    let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+    let file = text("file");
+    let path = dir.join(&file);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let stored = std::fs::read(root().join("testdata").join(text("stored"))).unwrap();
+    let mut bytes = stored;
+    if text("stored").ends_with(".zst") {
+        bytes = zstd::stream::decode_all(&bytes[..]).unwrap();
+    }
+    write_sparse(&path, &bytes);
+    let list = |key: &str| entry[key].as_array().cloned().unwrap_or_default();
+    let strings =
+        |key: &str| list(key).iter().map(|f| f.as_str().unwrap().to_owned()).collect();
+    Fixture {
+        file,
+        path,
+        format: text("format"),
+        features: strings("features"),
+        parents: strings("parents"),
+        virtual_size: entry["virtual_size"].as_u64().unwrap(),
+        guest_sha256: entry["guest_sha256"].as_str().map(str::to_owned),
+        snapshots: list("snapshots"),
+        samples: list("samples"),
+        expect: text("expect"),
+        qemu: text("qemu"),
+    }
+}
+
+/// Writes a file with holes where it has zeros, as the programs that made the images did.
+pub fn write_sparse(path: &Path, bytes: &[u8]) {
+    use std::io::{Seek, SeekFrom, Write};
+    let mut file = std::fs::File::create(path).unwrap();
+    for (index, block) in bytes.chunks(4096).enumerate() {
+        if block.iter().any(|&b| b != 0) {
+            file.seek(SeekFrom::Start(index as u64 * 4096)).unwrap();
+            file.write_all(block).unwrap();
+        }
+    }
+    file.set_len(bytes.len() as u64).unwrap();
+}
+
+/// Options that allow the files of a fixture's folder tree.
+pub fn allow_testdata() -> OpenOptions {
+    fixtures();
+    OpenOptions::new().resolver(Beneath::new(unpack_folder()).unwrap()).assume_raw(true)
+}
+
+pub fn open_fixture(fixture: &Fixture) -> diskimage::Result<diskimage::Chain> {
+    allow_testdata().format(fixture.format.parse().unwrap()).open(&fixture.path)
+}
+
+/// SHA-256 of a disk's content, in hexadecimal.
+pub fn sha256_of(disk: &dyn VirtualDisk) -> diskimage::Result<String> {
+    let mut hash = Sha256::new();
+    let mut buf = vec![0; 1 << 20];
+    for extent in disk.extents(0..disk.size()) {
+        let extent = extent?;
+        let mut at = extent.start;
+        while at < extent.end() {
+            let length = (extent.end() - at).min(buf.len() as u64) as usize;
+            if extent.kind.is_zero() {
+                buf[..length].fill(0);
+            } else {
+                disk.read_exact_at(&mut buf[..length], at)?;
+            }
+            hash.update(&buf[..length]);
+            at += length as u64;
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The whole content of a small disk.
+pub fn content(disk: &dyn VirtualDisk) -> diskimage::Result<Vec<u8>> {
+    let mut bytes = vec![0; disk.size() as usize];
+    disk.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Runs another program; `None`, with a message, where it is not installed. With
+/// `DISKIMAGE_REQUIRE_TOOLS=1` its absence is a failure.
+pub fn tool(program: &str, args: &[&std::ffi::OsStr]) -> Option<Output> {
+    match Command::new(program).args(args).output() {
+        Ok(output) => Some(output),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            assert!(
+                std::env::var_os("DISKIMAGE_REQUIRE_TOOLS").is_none_or(|v| v != "1"),
+                "{program} is not installed, and DISKIMAGE_REQUIRE_TOOLS=1 is set"
+            );
+            eprintln!("skipped: {program} is not installed");
+            None
+        }
+        Err(error) => panic!("{program}: {error}"),
+    }
+}
+
+/// Runs another program and expects success; gives its standard output.
+pub fn tool_output(program: &str, args: &[&std::ffi::OsStr]) -> Option<Vec<u8>> {
+    let output = tool(program, args)?;
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(output.stdout)
+}
+
+/// The images made by other people's software, where that folder is present beside the project.
+pub fn corpus() -> Option<PathBuf> {
+    let folder = root().join("../shared/corpus");
+    if folder.join("manifest.tsv").exists() {
+        return Some(folder);
+    }
+    eprintln!("skipped: there is no corpus at ../shared/corpus");
+    None
+}
+
+/// An image of the corpus, unpacked.
+#[derive(Debug)]
+pub struct CorpusImage {
+    pub name: String,
+    pub path: PathBuf,
+    pub format: String,
+    pub subformat: String,
+    pub virtual_size: Option<u64>,
+    pub guest_sha256: Option<String>,
+    pub verdict: String,
+    pub comment: String,
+}
+
+/// The corpus images for which `wanted` (of format and verdict) holds, unpacked with their
+/// companions.
+pub fn corpus_images(wanted: impl Fn(&str, &str) -> bool) -> Vec<CorpusImage> {
+    let Some(corpus) = corpus() else { return Vec::new() };
+    let out =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("corpus-{}", env!("CARGO_CRATE_NAME")));
+    let text = std::fs::read_to_string(corpus.join("manifest.tsv")).unwrap();
+    let mut lines = text.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split('\t').collect();
+    let mut images = Vec::new();
+    for line in lines {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let field = |name: &str| {
+            let index = columns.iter().position(|c| *c == name).unwrap();
+            fields.get(index).copied().unwrap_or_default().to_owned()
+        };
+        if !wanted(&field("format"), &field("verdict")) {
+            continue;
+        }
+        let path = out.join(field("path"));
+        unpack_stored(&corpus.join(field("stored_as")), &path);
+        // companions are named as beside the image; unpack the whole folder's files
+        let folder = corpus.join(field("path")).parent().unwrap().to_owned();
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            let plain = name.strip_suffix(".zst").unwrap_or(&name);
+            if entry.path().is_file() {
+                unpack_stored(&entry.path(), &path.parent().unwrap().join(plain));
+            }
+        }
+        images.push(CorpusImage {
+            name: field("path"),
+            path,
+            format: field("format"),
+            subformat: field("subformat"),
+            virtual_size: field("virtual_size").parse().ok(),
+            guest_sha256: Some(field("guest_sha256")).filter(|h| h.len() == 64),
+            verdict: field("verdict"),
+            comment: field("comment"),
+        });
+    }
+    images
+}
+
+fn unpack_stored(stored: &Path, path: &Path) {
+    if path.exists() {
+        return;
+    }
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = std::fs::File::open(stored).unwrap();
+    let mut bytes = Vec::new();
+    if stored.extension().is_some_and(|e| e == "zst") {
+        let mut decoder = zstd::stream::Decoder::new(file).unwrap();
+        decoder.window_log_max(27).unwrap();
+        decoder.read_to_end(&mut bytes).unwrap();
+    } else {
+        std::io::BufReader::new(file).read_to_end(&mut bytes).unwrap();
+    }
+    let temporary = path.with_extension(format!("unpacking-{}", std::process::id()));
+    write_sparse(&temporary, &bytes);
+    std::fs::rename(temporary, path).unwrap();
+}

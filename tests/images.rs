@@ -1,0 +1,122 @@
+//! Every image of `testdata/` and of the corpus reads to the content that its manifest names, and
+//! every disk keeps the law of extents.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use common::*;
+use diskimage::conformance;
+use diskimage::{ErrorKind, OpenOptions, VirtualDisk};
+
+#[test]
+fn every_fixture_reads_to_its_hash() {
+    for fixture in fixtures().iter().filter(|f| f.is_readable()) {
+        let disk = open_fixture(fixture).unwrap_or_else(|e| panic!("{}: {e}", fixture.file));
+        assert_eq!(disk.size(), fixture.virtual_size, "{}", fixture.file);
+        if let Some(hash) = &fixture.guest_sha256 {
+            let got = sha256_of(&disk).unwrap_or_else(|e| panic!("{}: {e}", fixture.file));
+            assert_eq!(&got, hash, "{}", fixture.file);
+        }
+        for sample in &fixture.samples {
+            let mut bytes = vec![0; sample["length"].as_u64().unwrap() as usize];
+            disk.read_exact_at(&mut bytes, sample["offset"].as_u64().unwrap()).unwrap();
+            assert_eq!(sha256(&bytes), sample["sha256"].as_str().unwrap(), "{}", fixture.file);
+        }
+    }
+}
+
+#[test]
+fn every_snapshot_reads_to_its_hash_by_id_and_by_name() {
+    let mut seen = 0;
+    for fixture in fixtures() {
+        for snapshot in &fixture.snapshots {
+            let hash = snapshot["guest_sha256"].as_str().unwrap();
+            for key in ["id", "name"] {
+                let wanted = snapshot[key].as_str().unwrap();
+                let disk = allow_testdata().snapshot(wanted).open(&fixture.path).unwrap();
+                assert_eq!(disk.size(), snapshot["virtual_size"].as_u64().unwrap());
+                assert_eq!(sha256_of(&disk).unwrap(), hash, "{} at {wanted}", fixture.file);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "only {seen} snapshots");
+    let error = OpenOptions::new().snapshot("none").open(&fixture("cloud.qcow2").path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn what_must_be_refused_is_refused_for_its_own_reason() {
+    for fixture in fixtures().iter().filter(|f| f.expect.starts_with("refuse")) {
+        let error = open_fixture(fixture)
+            .and_then(|disk| disk.read_exact_at(&mut [0; 512], 0))
+            .expect_err(&fixture.file);
+        let (kind, word) = match fixture.expect.as_str() {
+            "refuse-encrypted" => (ErrorKind::Unsupported, "encrypted"),
+            "refuse-corrupt-bit" => (ErrorKind::Corrupt, "marked as corrupt"),
+            "refuse-unknown-feature" => (ErrorKind::Unsupported, "'quantum clusters' (bit 7)"),
+            other => panic!("{}: {other}?", fixture.file),
+        };
+        assert_eq!(error.kind(), kind, "{}: {error}", fixture.file);
+        assert!(error.to_string().contains(word), "{}: {error}", fixture.file);
+        assert_eq!(error.file(), Some(&*fixture.path));
+        assert!(error.offset().is_some() && error.advice().is_some());
+    }
+}
+
+#[test]
+fn what_is_marked_as_broken_reads_when_trusted_and_encrypted_data_never_do() {
+    for fixture in fixtures().iter().filter(|f| f.expect.starts_with("refuse")) {
+        let options = allow_testdata().trust_broken(true);
+        let read = options.open(&fixture.path).and_then(|disk| sha256_of(&disk));
+        match fixture.expect.as_str() {
+            "refuse-encrypted" => assert!(read.is_err(), "{}: ciphertext was read", fixture.file),
+            _ => assert_eq!(read.unwrap().len(), 64, "{}", fixture.file),
+        }
+    }
+}
+
+#[test]
+fn other_files_are_denied_by_default() {
+    let external: Vec<_> = fixtures().iter().filter(|f| f.expect == "ok-with-external").collect();
+    assert!(external.len() > 10);
+    for fixture in external {
+        let error = OpenOptions::new().open(&fixture.path).expect_err(&fixture.file);
+        assert_eq!(error.kind(), ErrorKind::Denied, "{}: {error}", fixture.file);
+        assert_eq!(error.file(), Some(&*fixture.path));
+        assert!(OpenOptions::new().open_image(&fixture.path).is_ok(), "it can be described");
+    }
+}
+
+#[test]
+fn every_disk_keeps_the_law_of_extents() {
+    for fixture in small_fixtures().filter(|f| f.virtual_size <= 8 << 20) {
+        let disk = open_fixture(fixture).unwrap();
+        let flat = content(&disk).unwrap();
+        conformance::check(&disk, Some(&flat)).unwrap_or_else(|e| panic!("{}: {e}", fixture.file));
+    }
+}
+
+#[test]
+fn third_party_images_read_to_the_hash_of_independent_readers() {
+    let read = |format: &str, verdict: &str| {
+        matches!(format, "qcow2" | "raw") && verdict.starts_with("ok")
+    };
+    for image in corpus_images(read) {
+        let disk = OpenOptions::new()
+            .format(image.format.parse().unwrap())
+            .open(&image.path)
+            .unwrap_or_else(|e| panic!("{}: {e}", image.name));
+        assert_eq!(Some(disk.size()), image.virtual_size, "{}", image.name);
+        let hash = sha256_of(&disk).unwrap_or_else(|e| panic!("{}: {e}", image.name));
+        assert_eq!(Some(hash), image.guest_sha256, "{}", image.name);
+    }
+}
+
+#[test]
+fn third_party_images_that_must_be_refused_are() {
+    for image in corpus_images(|format, verdict| format == "qcow2" && !verdict.starts_with("ok")) {
+        let opened = OpenOptions::new().open(&image.path).and_then(|disk| sha256_of(&disk));
+        assert!(opened.is_err(), "{} ({}) was read", image.name, image.verdict);
+    }
+}
