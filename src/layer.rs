@@ -57,6 +57,12 @@ pub trait Layer: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Whether the guest data can be given out at all; asked when a disk is opened, not when an
+    /// image is described. Encrypted data without a key, or an image marked as corrupt, cannot.
+    fn check_readable(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// What the guest bytes from `offset` on are.
     fn map(&self, offset: u64, max: u64) -> Result<Mapping>;
 

@@ -203,6 +203,7 @@ impl OpenOptions {
                 None => self.choose(&probe(&storage)?)?,
             };
             let layer = format.open(Arc::clone(&storage), options)?;
+            layer.check_readable()?;
             let (size, limit) = (layer.size(), self.layer.limits.max_virtual_size);
             if size > limit {
                 return Err(OpenDetail::TooLarge { size, limit }.into());

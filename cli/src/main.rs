@@ -1,1 +1,34 @@
-fn main() {}
+//! The `diskimage` command: what virtual-disk images are, what is in them, and their conversion.
+
+mod args;
+mod convert;
+mod info;
+mod map;
+mod output;
+mod probe;
+mod report;
+mod size;
+
+use std::process::ExitCode;
+
+use args::{Args, Command};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // help and version go to standard output and are no failure
+            let code = if error.use_stderr() { report::USAGE } else { report::OK };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let code = match args.command {
+        Command::Probe(args) => probe::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Map(args) => map::run(&args),
+        Command::Convert(args) => convert::run(&args),
+    };
+    ExitCode::from(code)
+}

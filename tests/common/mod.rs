@@ -101,8 +101,7 @@ fn unpack(entry: &Value, dir: &Path) -> Fixture {
     }
     write_sparse(&path, &bytes);
     let list = |key: &str| entry[key].as_array().cloned().unwrap_or_default();
-    let strings =
-        |key: &str| list(key).iter().map(|f| f.as_str().unwrap().to_owned()).collect();
+    let strings = |key: &str| list(key).iter().map(|f| f.as_str().unwrap().to_owned()).collect();
     Fixture {
         file,
         path,

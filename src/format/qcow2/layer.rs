@@ -99,23 +99,6 @@ impl Qcow2Layer {
         self.header.cluster
     }
 
-    /// Refuses to give out data that would be wrong.
-    fn check_readable(&self) -> Result<()> {
-        match self.header.crypt_method {
-            CryptMethod::None => {}
-            CryptMethod::Aes => {
-                return Err(Error::new(Qcow2Detail::Encrypted("AES, crypt_method 1")).at(32));
-            }
-            CryptMethod::Luks => {
-                return Err(Error::new(Qcow2Detail::Encrypted("LUKS, crypt_method 2")).at(32));
-            }
-        }
-        if self.header.is_marked_corrupt() && !self.trust_broken {
-            return Err(Error::new(Qcow2Detail::MarkedCorrupt).at(72));
-        }
-        Ok(())
-    }
-
     /// The L2 table for `offset`; or, where there is none, how many bytes from `offset` on have
     /// none either, as far as one page of the L1 table tells.
     fn l2_table(&self, offset: u64) -> Result<Result<u64, u64>> {
@@ -310,6 +293,22 @@ impl Layer for Qcow2Layer {
 
     fn references(&self) -> &[Reference] {
         &self.references
+    }
+
+    fn check_readable(&self) -> Result<()> {
+        match self.header.crypt_method {
+            CryptMethod::None => {}
+            CryptMethod::Aes => {
+                return Err(Error::new(Qcow2Detail::Encrypted("AES, crypt_method 1")).at(32));
+            }
+            CryptMethod::Luks => {
+                return Err(Error::new(Qcow2Detail::Encrypted("LUKS, crypt_method 2")).at(32));
+            }
+        }
+        if self.header.is_marked_corrupt() && !self.trust_broken {
+            return Err(Error::new(Qcow2Detail::MarkedCorrupt).at(72));
+        }
+        Ok(())
     }
 
     fn map(&self, offset: u64, max: u64) -> Result<Mapping> {

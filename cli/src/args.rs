@@ -1,0 +1,170 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use diskimage::{Beneath, Format, OpenOptions, Result};
+
+use crate::size::parse_size;
+
+/// Exit codes that several commands share, for the help.
+const EXIT_CODES: &str = "\
+Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
+`probe` ends with 0 if every file is of a known kind, 1 if one is not, 2 on an error;
+`convert --salvage` with 3 if something was lost.";
+
+#[derive(Debug, Parser)]
+#[command(name = "diskimage", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Tells what files are, like file(1): every format that fits
+    Probe(ProbeArgs),
+    /// Describes an image: format, sizes, snapshots, what it needs and what is odd about it
+    Info(InfoArgs),
+    /// Lists where data, zeros and holes of the disk are
+    Map(MapArgs),
+    /// Converts an image to a raw disk
+    Convert(ConvertArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Human,
+    /// For programs: qemu-img's field names where it has them
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ProbeArgs {
+    /// The files; - is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+/// How to open an image: what all commands that read one share.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OpenArgs {
+    /// Takes the image for this format instead of detecting it
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    pub(crate) format: Option<Format>,
+    /// Opens files that the image names (backing files, data files), if they lie in the image's
+    /// folder or below; with =DIR, in that folder or below. Without it no other file is opened
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub(crate) allow_external: Option<Option<PathBuf>>,
+    /// Takes files without a known signature for raw disks, backing files included
+    #[arg(long)]
+    pub(crate) assume_raw: bool,
+    /// Reads images that are marked as corrupt or use unknown incompatible features
+    #[arg(long)]
+    pub(crate) trust_broken: bool,
+}
+
+impl OpenArgs {
+    /// The options for the image at `path`.
+    pub(crate) fn options(&self, path: &Path) -> Result<OpenOptions> {
+        let mut options =
+            OpenOptions::new().assume_raw(self.assume_raw).trust_broken(self.trust_broken);
+        if let Some(format) = self.format {
+            options = options.format(format);
+        }
+        if let Some(folder) = &self.allow_external {
+            let own = path.parent().unwrap_or(Path::new(""));
+            options = options.resolver(Beneath::new(folder.as_deref().unwrap_or(own))?);
+        }
+        Ok(options)
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InfoArgs {
+    /// The image
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    /// Describes the backing files too (see --allow-external)
+    #[arg(long)]
+    pub(crate) backing_chain: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MapArgs {
+    /// The image
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    /// Maps an internal snapshot, by identifier or name
+    #[arg(long, value_name = "ID_OR_NAME")]
+    pub(crate) snapshot: Option<OsString>,
+    /// The first guest byte
+    #[arg(short, long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
+    pub(crate) start_offset: u64,
+    /// How many guest bytes
+    #[arg(short = 'l', long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_length: Option<u64>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConvertArgs {
+    /// The image to read
+    pub(crate) source: PathBuf,
+    /// The file or block device to write; - is standard output
+    pub(crate) target: PathBuf,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    /// The format to write
+    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
+    pub(crate) output_format: Format,
+    /// Converts an internal snapshot, by identifier or name
+    #[arg(short = 'l', long, value_name = "ID_OR_NAME")]
+    pub(crate) snapshot: Option<OsString>,
+    /// Shows progress: a bar on a terminal, else lines as qemu-img's
+    #[arg(short, long)]
+    pub(crate) progress: bool,
+    /// Leaves blocks of zeros of this size out of the file; 0 writes everything
+    #[arg(short = 'S', long, value_name = "SIZE", default_value = "4k", value_parser = parse_size)]
+    pub(crate) sparse: u64,
+    /// Writes into a target that exists and keeps its size
+    #[arg(short = 'n', long)]
+    pub(crate) no_create: bool,
+    /// With -n: the target is known to read as zeros
+    #[arg(long, requires = "no_create")]
+    pub(crate) target_is_zero: bool,
+    /// Threads [default: one for each processor]
+    #[arg(short = 'm', long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Memory for buffers and cached tables
+    #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_size)]
+    pub(crate) max_memory: u64,
+    /// Reads on past damage: writes zeros there, lists what was lost and ends with exit code 3
+    #[arg(long)]
+    pub(crate) salvage: bool,
+    /// The form of the report; people get one only if something was lost
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+fn parse_format(name: &str) -> Result<Format, String> {
+    name.parse().map_err(|error: diskimage::Error| error.to_string())
+}
+
+/// The bytes of an argument.
+pub(crate) fn argument_bytes(argument: &OsString) -> Vec<u8> {
+    argument.as_encoded_bytes().to_vec()
+}

@@ -1,0 +1,297 @@
+//! `diskimage info`: what an image is.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use diskimage::layer::{Description, Role, Snapshot, Value as Described};
+use diskimage::text::printable;
+use diskimage::{Finding, Layer, Result, Storage};
+use serde_json::{Value, json};
+
+use crate::args::{InfoArgs, Output};
+use crate::size::human_size;
+use crate::{output, report};
+
+/// All that is shown of one image.
+struct Facts<'a> {
+    path: &'a Path,
+    layer: &'a dyn Layer,
+    storage: &'a dyn Storage,
+    description: Description,
+    findings: Vec<Finding>,
+}
+
+pub(crate) fn run(args: &InfoArgs) -> u8 {
+    match answer(args) {
+        Ok(printed) => report::printed(printed),
+        Err(error) => report::fail(&error, &args.file),
+    }
+}
+
+fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
+    let options = args.open.options(&args.file)?;
+    let image = options.open_image(&args.file)?;
+    let description = image.layer().describe().map_err(|error| error.in_file(&args.file))?;
+    let mut findings = if image.is_forced() { Vec::new() } else { image.probe().findings() };
+    findings.extend(description.findings.iter().cloned());
+    let (layer, storage) = (image.layer(), image.storage());
+    let top = Facts { path: &args.file, layer, storage, description, findings };
+    if !args.backing_chain {
+        return Ok(match args.output {
+            Output::Json => output::print_json(&top.json()),
+            Output::Human => top.print(&mut io::stdout().lock()),
+        });
+    }
+    // opening the chain checks that each parent is what its child says
+    let chain = options.open(&args.file)?;
+    let mut all = vec![top];
+    for image in chain.images().iter().skip(1) {
+        let description = image.layer().describe().map_err(|e| e.in_file(image.path()))?;
+        let findings = description.findings.clone();
+        let Some(storage) = image.storage() else { continue };
+        let (path, layer) = (image.path(), image.layer());
+        all.push(Facts { path, layer, storage, description, findings });
+    }
+    Ok(match args.output {
+        Output::Json => output::print_json(&Value::Array(all.iter().map(Facts::json).collect())),
+        Output::Human => {
+            let mut out = io::stdout().lock();
+            all.iter().enumerate().try_for_each(|(index, facts)| {
+                if index > 0 {
+                    writeln!(out)?;
+                }
+                facts.print(&mut out)
+            })
+        }
+    })
+}
+
+impl Facts<'_> {
+    fn backing(&self) -> Option<&diskimage::layer::Reference> {
+        self.layer.references().iter().find(|r| r.role == Role::Parent)
+    }
+
+    fn actual_size(&self) -> u64 {
+        self.storage.allocated_size().unwrap_or_else(|| self.storage.size())
+    }
+
+    /// qemu-img's fields in qemu-img's meaning, then ours.
+    fn json(&self) -> Value {
+        let name = output::text_of(self.path.as_os_str().as_encoded_bytes());
+        let file = json!({
+            "children": [],
+            "filename": name,
+            "format": "file",
+            "virtual-size": self.storage.size().next_multiple_of(512),
+            "actual-size": self.actual_size(),
+            "dirty-flag": false,
+            "format-specific": { "type": "file", "data": {} },
+        });
+        let mut object = json!({
+            "children": [{ "name": "file", "info": file }],
+            "virtual-size": self.layer.size(),
+            "filename": name,
+            "format": self.layer.format().name(),
+            "actual-size": self.actual_size(),
+        });
+        if let Some(cluster) = self.layer.cluster_size() {
+            object["cluster-size"] = json!(cluster);
+        }
+        if self.description.encrypted {
+            object["encrypted"] = json!(true);
+        }
+        if let Some(backing) = self.backing() {
+            let name = backing.names.first().map(Vec::as_slice).unwrap_or_default();
+            object["backing-filename"] = output::text_of(name);
+            object["full-backing-filename"] = output::text_of(&self.full_name(name));
+            if let Some(format) = &backing.format {
+                object["backing-filename-format"] = output::text_of(format);
+            }
+        }
+        if !self.description.snapshots.is_empty() {
+            let snapshots = self.description.snapshots.iter().map(snapshot_json);
+            object["snapshots"] = Value::Array(snapshots.collect());
+        }
+        if !self.description.details.is_empty() {
+            object["format-specific"] = json!({
+                "type": self.layer.format().name(),
+                "data": output::described_map(&self.description.details),
+            });
+        }
+        object["dirty-flag"] = json!(self.description.dirty);
+        object["findings"] = output::findings(&self.findings);
+        object
+    }
+
+    /// A backing file's name, joined to the image's folder.
+    fn full_name(&self, name: &[u8]) -> Vec<u8> {
+        let folder = self.path.parent().map(|p| p.as_os_str().as_encoded_bytes());
+        match folder {
+            Some(folder) if !name.starts_with(b"/") && !folder.is_empty() => {
+                let separator: &[u8] = if folder.ends_with(b"/") { b"" } else { b"/" };
+                [folder, separator, name].concat()
+            }
+            _ => name.to_owned(),
+        }
+    }
+
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let sized = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
+        let format = self.layer.format();
+        let mut line = |key: &str, value: &str| writeln!(out, "{:<16}{value}", format!("{key}:"));
+        line("image", &report::printable(self.path))?;
+        line("format", &format!("{} ({})", format.name(), format.description()))?;
+        line("virtual size", &sized(self.layer.size()))?;
+        line("disk size", &sized(self.actual_size()))?;
+        if let Some(cluster) = self.layer.cluster_size() {
+            line("cluster size", &sized(cluster))?;
+        }
+        if self.description.encrypted {
+            line("encrypted", "yes")?;
+        }
+        if let Some(backing) = self.backing() {
+            let declared = backing.format.as_ref().map(|f| format!(" (format {})", printable(f)));
+            line(
+                "backing file",
+                &format!("{}{}", backing.printable_name(), declared.unwrap_or_default()),
+            )?;
+        }
+        if !self.description.details.is_empty() {
+            writeln!(out, "{} details:", format.name())?;
+            print_details(out, &self.description.details, 4)?;
+        }
+        if !self.description.snapshots.is_empty() {
+            print_snapshots(out, &self.description.snapshots)?;
+        }
+        if !self.findings.is_empty() {
+            writeln!(out, "findings:")?;
+            for finding in &self.findings {
+                let at = finding.offset.map(|at| format!(" (at offset {at:#x})"));
+                let (severity, code) = (finding.code.severity(), finding.code);
+                let at = at.unwrap_or_default();
+                writeln!(out, "    {severity}: {}{at} [{code}]", finding.message)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print_details(
+    out: &mut impl Write,
+    details: &[(&'static str, Described)],
+    indent: usize,
+) -> io::Result<()> {
+    for (key, value) in details {
+        print_value(out, key, value, indent)?;
+    }
+    Ok(())
+}
+
+fn print_value(
+    out: &mut impl Write,
+    key: &str,
+    value: &Described,
+    indent: usize,
+) -> io::Result<()> {
+    let pad = " ".repeat(indent);
+    match value {
+        Described::Bool(yes) => writeln!(out, "{pad}{key}: {}", if *yes { "yes" } else { "no" }),
+        Described::Number(number) => writeln!(out, "{pad}{key}: {number}"),
+        Described::Text(text) => writeln!(out, "{pad}{key}: {}", printable(text.as_bytes())),
+        Described::Map(map) => {
+            writeln!(out, "{pad}{key}:")?;
+            print_details(out, map, indent + 4)
+        }
+        Described::List(list) => {
+            let plain: Option<Vec<String>> = list
+                .iter()
+                .map(|value| match value {
+                    Described::Text(text) => Some(printable(text.as_bytes())),
+                    Described::Number(number) => Some(number.to_string()),
+                    _ => None,
+                })
+                .collect();
+            if let Some(plain) = plain {
+                return writeln!(out, "{pad}{key}: {}", plain.join(", "));
+            }
+            for (index, value) in list.iter().enumerate() {
+                print_value(out, &format!("{key} {}", index + 1), value, indent)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn print_snapshots(out: &mut impl Write, snapshots: &[Snapshot]) -> io::Result<()> {
+    writeln!(out, "snapshots:")?;
+    writeln!(
+        out,
+        "    {:<6}{:<24}{:>10}  {:<20}{:>12}",
+        "id", "name", "vm state", "taken (UTC)", "disk"
+    )?;
+    for snapshot in snapshots {
+        writeln!(
+            out,
+            "    {:<6}{:<24}{:>10}  {:<20}{:>12}",
+            printable(&snapshot.id),
+            printable(&snapshot.name),
+            human_size(snapshot.vm_state_size),
+            date(snapshot.date_sec.into()),
+            human_size(snapshot.virtual_size),
+        )?;
+    }
+    Ok(())
+}
+
+fn snapshot_json(snapshot: &Snapshot) -> Value {
+    let mut object = json!({
+        "id": output::text_of(&snapshot.id),
+        "name": output::text_of(&snapshot.name),
+        "vm-state-size": snapshot.vm_state_size,
+        "date-sec": snapshot.date_sec,
+        "date-nsec": snapshot.date_nsec,
+        "vm-clock-sec": snapshot.vm_clock_nsec / 1_000_000_000,
+        "vm-clock-nsec": snapshot.vm_clock_nsec % 1_000_000_000,
+        "virtual-size": snapshot.virtual_size,
+    });
+    if let Some(icount) = snapshot.icount {
+        object["icount"] = json!(icount);
+    }
+    object
+}
+
+/// Seconds since 1970 as a date and a time, UTC, in the Gregorian calendar.
+fn date(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // days since the first of March of the year 0, in eras of 400 years
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let leaps = day_of_era / 1460 + day_of_era / 146_096;
+    let year_of_era = (day_of_era + day_of_era / 36_524 - leaps) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_399, "2000-02-28 23:59:59"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (951_868_800, "2000-03-01 00:00:00"),
+            (1_700_000_000, "2023-11-14 22:13:20"),
+            (4_294_967_295, "2106-02-07 06:28:15"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `diskimage map`: where data, zeros and holes are.
+
+use std::io::{self, BufWriter, Write};
+
+use diskimage::{Chain, Extent, ExtentKind, Result, VirtualDisk, VirtualDiskExt};
+use serde_json::json;
+
+use crate::args::{MapArgs, Output, argument_bytes};
+use crate::report;
+use crate::size::human_size;
+
+pub(crate) fn run(args: &MapArgs) -> u8 {
+    match answer(args) {
+        Ok(printed) => report::printed(printed),
+        Err(error) => report::fail(&error, &args.file),
+    }
+}
+
+fn answer(args: &MapArgs) -> Result<io::Result<()>> {
+    let mut options = args.open.options(&args.file)?;
+    if let Some(snapshot) = &args.snapshot {
+        options = options.snapshot(argument_bytes(snapshot));
+    }
+    let disk = options.open(&args.file)?;
+    let end = args.max_length.map_or(u64::MAX, |max| args.start_offset.saturating_add(max));
+    let merged = Merged { extents: disk.extents(args.start_offset..end), pending: None };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut form: Box<dyn Form> = match args.output {
+        Output::Json => Box::new(Json { first: true }),
+        Output::Human => Box::new(Human { disk: &disk }),
+    };
+    // the answer is written as it is found, so that a map of any length takes no memory
+    if let Err(error) = form.start(&mut out) {
+        return Ok(Err(error));
+    }
+    for extent in merged {
+        let extent = match extent {
+            Ok(extent) => extent,
+            Err(error) => {
+                // what was found so far stays readable
+                let _ = form.end(&mut out).and_then(|()| out.flush());
+                return Err(error);
+            }
+        };
+        if let Err(error) = form.extent(&mut out, &extent) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(form.end(&mut out).and_then(|()| out.flush()))
+}
+
+/// Joins neighbours that are of one kind.
+struct Merged<I> {
+    extents: I,
+    pending: Option<Extent>,
+}
+
+impl<I: Iterator<Item = Result<Extent>>> Iterator for Merged<I> {
+    type Item = Result<Extent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for next in self.extents.by_ref() {
+            match (next, &mut self.pending) {
+                (Ok(next), Some(pending)) if pending.continues_with(&next) => {
+                    pending.length += next.length;
+                }
+                (Ok(next), pending) => {
+                    if let Some(done) = pending.replace(next) {
+                        return Some(Ok(done));
+                    }
+                }
+                (Err(error), _) => return Some(Err(error)),
+            }
+        }
+        self.pending.take().map(Ok)
+    }
+}
+
+/// A form of the answer.
+trait Form {
+    fn start(&mut self, out: &mut dyn Write) -> io::Result<()>;
+    fn extent(&mut self, out: &mut dyn Write, extent: &Extent) -> io::Result<()>;
+    fn end(&mut self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// qemu-img's: an array with an object on each line.
+struct Json {
+    first: bool,
+}
+
+impl Form for Json {
+    fn start(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "[")
+    }
+
+    fn extent(&mut self, out: &mut dyn Write, extent: &Extent) -> io::Result<()> {
+        let (present, zero, compressed) = match extent.kind {
+            ExtentKind::Stored(_) => (true, false, false),
+            ExtentKind::Encoded => (true, false, true),
+            ExtentKind::Zero { allocated, .. } => (allocated, true, false),
+        };
+        let mut object = json!({
+            "start": extent.start,
+            "length": extent.length,
+            "depth": extent.depth,
+            "present": present,
+            "zero": zero,
+            "data": !zero,
+            "compressed": compressed,
+        });
+        if let Some(location) = extent.kind.location() {
+            object["offset"] = json!(location.offset);
+        }
+        let separator = if std::mem::take(&mut self.first) { "" } else { ",\n" };
+        write!(out, "{separator}{object}")
+    }
+
+    fn end(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "]")
+    }
+}
+
+struct Human<'a> {
+    disk: &'a Chain,
+}
+
+impl Form for Human<'_> {
+    fn start(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{:<20}{:<20}{:>11}  {:<12}{:<20}FILE",
+            "START", "LENGTH", "", "KIND", "OFFSET"
+        )
+    }
+
+    fn extent(&mut self, out: &mut dyn Write, extent: &Extent) -> io::Result<()> {
+        let kind = match extent.kind {
+            ExtentKind::Stored(_) => "data",
+            ExtentKind::Encoded => "compressed",
+            ExtentKind::Zero { allocated: true, .. } => "zero",
+            ExtentKind::Zero { allocated: false, .. } => "hole",
+        };
+        let location = extent.kind.location();
+        let offset = location.map(|location| format!("{:#x}", location.offset));
+        // what is nowhere has no file; what is compressed lies in the image of that depth
+        let path = match (location, extent.kind) {
+            (Some(location), _) => self.disk.storage(location.storage).and_then(|s| s.path()),
+            (None, ExtentKind::Encoded) => {
+                self.disk.images().get(extent.depth as usize).map(|image| image.path())
+            }
+            (None, _) => None,
+        };
+        let line = format!(
+            "{:<20}{:<20}{:>11}  {kind:<12}{:<20}{}",
+            format!("{:#x}", extent.start),
+            format!("{:#x}", extent.length),
+            human_size(extent.length),
+            offset.unwrap_or_default(),
+            path.map(report::printable).unwrap_or_default(),
+        );
+        writeln!(out, "{}", line.trim_end())
+    }
+
+    fn end(&mut self, _out: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! JSON, safe for terminals and valid whatever a file says.
+
+use std::io::{self, Write};
+
+use diskimage::layer::Value as Described;
+use diskimage::{Finding, text};
+use serde_json::{Map, Value, json};
+
+/// Prints a document and a line end.
+pub(crate) fn print_json(value: &Value) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    writeln!(io::stdout().lock(), "{}", escape(&text))
+}
+
+/// Escapes what JSON leaves as it is but a terminal may obey.
+pub(crate) fn escape(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        let code = u32::from(c);
+        if (0x7f..0xa0).contains(&code) || text::is_invisible(c) {
+            // all of them lie in the first plane, so that one escape is enough
+            out.push_str(&format!("\\u{code:04x}"));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Bytes of a file as JSON text; what is no UTF-8 becomes the replacement character.
+pub(crate) fn text_of(bytes: &[u8]) -> Value {
+    Value::String(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// What a layer says of itself, as JSON.
+pub(crate) fn described(value: &Described) -> Value {
+    match value {
+        Described::Bool(yes) => json!(yes),
+        Described::Number(number) => json!(number),
+        Described::Text(text) => json!(text),
+        Described::List(list) => Value::Array(list.iter().map(described).collect()),
+        Described::Map(map) => described_map(map),
+    }
+}
+
+/// The same for keys and values.
+pub(crate) fn described_map(map: &[(&'static str, Described)]) -> Value {
+    let entries = map.iter().map(|(key, value)| ((*key).to_owned(), described(value)));
+    Value::Object(entries.collect::<Map<_, _>>())
+}
+
+/// Findings as JSON.
+pub(crate) fn findings(findings: &[Finding]) -> Value {
+    let one = |finding: &Finding| {
+        let mut object = json!({
+            "code": finding.code.as_str(),
+            "severity": finding.code.severity().as_str(),
+            "message": finding.message,
+        });
+        if let Some(offset) = finding.offset {
+            object["offset"] = json!(offset);
+        }
+        object
+    };
+    Value::Array(findings.iter().map(one).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_holds_no_character_that_a_terminal_obeys() {
+        let text = serde_json::to_string(&json!("a\u{1b}\u{9b}\u{7f}\u{202e}é")).unwrap();
+        let escaped = escape(&text);
+        assert_eq!(escaped, "\"a\\u001b\\u009b\\u007f\\u202eé\"");
+        let back: String = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(back, "a\u{1b}\u{9b}\u{7f}\u{202e}é");
+    }
+}

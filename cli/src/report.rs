@@ -1,0 +1,59 @@
+//! Exit codes, and errors as people read them.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use diskimage::{Error, ErrorKind};
+
+/// All is well.
+pub(crate) const OK: u8 = 0;
+/// An error.
+pub(crate) const ERROR: u8 = 1;
+/// The command line makes no sense.
+pub(crate) const USAGE: u8 = 2;
+/// Something could not be read, and was replaced by zeros as asked for.
+pub(crate) const LOST: u8 = 3;
+
+/// Prints `diskimage: FILE: what is wrong (at offset 0x…): what to do`.
+pub(crate) fn error(error: &Error, file: &Path) {
+    let name = printable(error.file().unwrap_or(file));
+    let advice = error.advice().map(|advice| format!(": {advice}")).unwrap_or_default();
+    message(&format!("{name}: {error}{advice}"));
+}
+
+/// Prints a line to standard error.
+pub(crate) fn message(text: &str) {
+    // there is nobody left to tell if this fails
+    let _ = writeln!(io::stderr(), "diskimage: {text}");
+}
+
+/// The exit code for an error.
+pub(crate) fn code(error: &Error, signal: Option<u8>) -> u8 {
+    match (error.kind(), signal) {
+        (ErrorKind::Cancelled, Some(signal)) => 128 + signal,
+        _ => ERROR,
+    }
+}
+
+/// Reports an error and gives its exit code.
+pub(crate) fn fail(failure: &Error, file: &Path) -> u8 {
+    error(failure, file);
+    ERROR
+}
+
+/// The outcome of printing an answer: a reader that went away is no failure.
+pub(crate) fn printed(result: io::Result<()>) -> u8 {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => OK,
+        Err(error) => {
+            message(&format!("cannot write the answer: {error}"));
+            ERROR
+        }
+        Ok(()) => OK,
+    }
+}
+
+/// A file's name, safe to print.
+pub(crate) fn printable(path: &Path) -> String {
+    diskimage::text::printable(path.as_os_str().as_encoded_bytes())
+}

@@ -1,0 +1,90 @@
+//! Sizes: read as qemu-img reads them, shown for people.
+
+/// Parses `4096`, `4k`, `1.5G`: the suffixes count in steps of 1024, in either case.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let (number, shift) = match lower.strip_suffix(['b', 'k', 'm', 'g', 't', 'p', 'e']) {
+        Some(number) => {
+            let shift = match lower.as_bytes().last() {
+                Some(b'k') => 10,
+                Some(b'm') => 20,
+                Some(b'g') => 30,
+                Some(b't') => 40,
+                Some(b'p') => 50,
+                Some(b'e') => 60,
+                _ => 0,
+            };
+            (number, shift)
+        }
+        None => (&*lower, 0),
+    };
+    let wrong = || format!("'{text}' is no size such as 4096, 64k or 1.5G");
+    let large = || format!("'{text}' is too large");
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return Err(wrong());
+    }
+    let unit = 1u128 << shift;
+    let whole: u128 = whole.parse().map_err(|_| large())?;
+    let scale = 10u128.pow(u32::try_from(fraction.len()).unwrap_or(0));
+    let part: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| wrong())? };
+    let total = whole.checked_mul(unit).ok_or_else(large)? + part * unit / scale;
+    u64::try_from(total).map_err(|_| large())
+}
+
+/// `1.5 GiB`: three digits that count, in steps of 1024.
+pub(crate) fn human_size(bytes: u64) -> String {
+    const UNITS: &[&str] = &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut unit = 0;
+    let mut shown = bytes as f64;
+    while shown >= 1023.5 && unit + 1 < UNITS.len() {
+        shown /= 1024.0;
+        unit += 1;
+    }
+    let digits =
+        if shown.fract() < 0.005 || shown >= 100.0 { 0 } else { 1 + usize::from(shown < 10.0) };
+    let number = format!("{shown:.digits$}");
+    let number =
+        if digits > 0 { number.trim_end_matches('0').trim_end_matches('.') } else { &number };
+    format!("{number} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_qemu_img_reads_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("4k", 4096),
+            ("1.5K", 1536),
+            ("64M", 64 << 20),
+            ("2T", 2 << 40),
+            ("512b", 512),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "k", "-1", "1x", "1.5.5", "16E", "99999999999999999999", "1 k", "0x10"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_short_for_people() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (513, "513 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (388_096, "379 KiB"),
+            (64 << 20, "64 MiB"),
+            ((1 << 30) + (1 << 29), "1.5 GiB"),
+            (u64::MAX, "16 EiB"),
+        ] {
+            assert_eq!(human_size(bytes), text);
+        }
+    }
+}
