@@ -180,10 +180,15 @@ impl OpenOptions {
         let format = match self.format {
             Some(format) => format,
             // describing does no harm, so what is not known is described as a raw disk
-            None => self.choose(&probe).or_else(|error| match error.kind() {
-                ErrorKind::InvalidInput if probe.matches.is_empty() => Ok(Format::Raw),
-                _ => Err(error.in_file(path)),
-            })?,
+            // and what fits several formats as the first of them, with a finding that says so
+            None => match self.choose(&probe) {
+                Ok(format) => format,
+                Err(_) if probe.matches.is_empty() => Format::Raw,
+                Err(error) => match probe.images().find(|m| m.format.is_read()) {
+                    Some(first) if probe.images().count() > 1 => first.format,
+                    _ => return Err(error.in_file(path)),
+                },
+            },
         };
         let layer =
             format.open(Arc::clone(&storage), &self.layer).map_err(|error| error.in_file(path))?;

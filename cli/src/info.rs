@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use diskimage::format::probe::probe;
 use diskimage::layer::{Description, Role, Snapshot, Value as Described};
+use diskimage::storage::FileStorage;
 use diskimage::text::printable;
-use diskimage::{Finding, Layer, Result, Storage};
+use diskimage::{Finding, Format, Layer, Result, Storage};
 use serde_json::{Value, json};
 
 use crate::args::{InfoArgs, Output};
@@ -18,6 +20,8 @@ struct Facts<'a> {
     layer: &'a dyn Layer,
     storage: &'a dyn Storage,
     description: Description,
+    /// Partition tables and file systems that lie in the open.
+    contents: Vec<Format>,
     findings: Vec<Finding>,
 }
 
@@ -30,12 +34,21 @@ pub(crate) fn run(args: &InfoArgs) -> u8 {
 
 fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
     let options = args.open.options(&args.file)?;
-    let image = options.open_image(&args.file)?;
+    let image = match options.open_image(&args.file) {
+        Ok(image) => image,
+        Err(error) => {
+            if args.output == Output::Json {
+                print_identity(&args.file);
+            }
+            return Err(error);
+        }
+    };
     let description = image.layer().describe().map_err(|error| error.in_file(&args.file))?;
     let mut findings = if image.is_forced() { Vec::new() } else { image.probe().findings() };
     findings.extend(description.findings.iter().cloned());
     let (layer, storage) = (image.layer(), image.storage());
-    let top = Facts { path: &args.file, layer, storage, description, findings };
+    let contents = image.probe().contents().map(|m| m.format).collect();
+    let top = Facts { path: &args.file, layer, storage, description, contents, findings };
     if !args.backing_chain {
         return Ok(match args.output {
             Output::Json => output::print_json(&top.json()),
@@ -50,7 +63,8 @@ fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
         let findings = description.findings.clone();
         let Some(storage) = image.storage() else { continue };
         let (path, layer) = (image.path(), image.layer());
-        all.push(Facts { path, layer, storage, description, findings });
+        let contents = Vec::new();
+        all.push(Facts { path, layer, storage, description, contents, findings });
     }
     Ok(match args.output {
         Output::Json => output::print_json(&Value::Array(all.iter().map(Facts::json).collect())),
@@ -64,6 +78,21 @@ fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
             })
         }
     })
+}
+
+/// What can be said, for programs, of a file whose disk cannot be read: what it is.
+fn print_identity(path: &Path) {
+    let Ok(storage) = FileStorage::open(path) else { return };
+    let Ok(found) = probe(&storage) else { return };
+    let formats: Vec<_> = found.matches.iter().map(|m| m.format.name()).collect();
+    // the error that follows is what counts
+    let _ = output::print_json(&json!({
+        "filename": output::text_of(path.as_os_str().as_encoded_bytes()),
+        "format": formats.first(),
+        "formats": formats,
+        "actual-size": storage.allocated_size().unwrap_or_else(|| storage.size()),
+        "findings": output::findings(&found.findings()),
+    }));
 }
 
 impl Facts<'_> {
@@ -119,6 +148,10 @@ impl Facts<'_> {
             });
         }
         object["dirty-flag"] = json!(self.description.dirty);
+        if !self.contents.is_empty() {
+            let contents: Vec<_> = self.contents.iter().map(|format| format.name()).collect();
+            object["contents"] = json!(contents);
+        }
         object["findings"] = output::findings(&self.findings);
         object
     }
@@ -159,6 +192,10 @@ impl Facts<'_> {
         if !self.description.details.is_empty() {
             writeln!(out, "{} details:", format.name())?;
             print_details(out, &self.description.details, 4)?;
+        }
+        if !self.contents.is_empty() {
+            let contents: Vec<_> = self.contents.iter().map(|f| f.description()).collect();
+            writeln!(out, "{:<16}{}", "contents:", contents.join(", "))?;
         }
         if !self.description.snapshots.is_empty() {
             print_snapshots(out, &self.description.snapshots)?;

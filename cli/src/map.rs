@@ -3,7 +3,6 @@
 use std::io::{self, BufWriter, Write};
 
 use diskimage::{Chain, Extent, ExtentKind, Result, VirtualDisk, VirtualDiskExt};
-use serde_json::json;
 
 use crate::args::{MapArgs, Output, argument_bytes};
 use crate::report;
@@ -99,20 +98,18 @@ impl Form for Json {
             ExtentKind::Encoded => (true, false, true),
             ExtentKind::Zero { allocated, .. } => (allocated, true, false),
         };
-        let mut object = json!({
-            "start": extent.start,
-            "length": extent.length,
-            "depth": extent.depth,
-            "present": present,
-            "zero": zero,
-            "data": !zero,
-            "compressed": compressed,
-        });
-        if let Some(location) = extent.kind.location() {
-            object["offset"] = json!(location.offset);
-        }
         let separator = if std::mem::take(&mut self.first) { "" } else { ",\n" };
-        write!(out, "{separator}{object}")
+        // written by hand, since a map can have millions of lines and holds only numbers
+        write!(
+            out,
+            "{separator}{{\"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {present}, \
+             \"zero\": {zero}, \"data\": {}, \"compressed\": {compressed}",
+            extent.start, extent.length, extent.depth, !zero,
+        )?;
+        if let Some(location) = extent.kind.location() {
+            write!(out, ", \"offset\": {}", location.offset)?;
+        }
+        write!(out, "}}")
     }
 
     fn end(&mut self, out: &mut dyn Write) -> io::Result<()> {

@@ -17,22 +17,39 @@ pub(super) struct Salvage<'a> {
 impl Salvage<'_> {
     /// Reads as much of a piece as can be read after a read of all of it failed; what cannot be
     /// read becomes zeros and is listed.
-    pub(super) fn read(
-        &self,
-        kind: ExtentKind,
-        part: &mut [u8],
-        at: u64,
-        error: Error,
-    ) -> Result<()> {
-        if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Denied) {
+    pub(super) fn read(&self, part: &mut [u8], at: u64, error: Error) -> Result<()> {
+        if is_final(&error) {
             return Err(error);
         }
-        if kind == ExtentKind::Encoded {
-            self.read_clusters(part, at);
-        } else {
-            self.bisect(part, at);
+        let (mut rest, mut at) = (part, at);
+        while !rest.is_empty() {
+            let left = as_length(rest);
+            let (end, kind) = match self.job.disk.extent_at(at, left) {
+                Ok(extent) => (extent.end(), Some(extent.kind)),
+                Err(error) => (self.unmapped(at, at.saturating_add(left), error)?.end, None),
+            };
+            let (part, behind) = rest.split_at_mut(to_usize(end.saturating_sub(at).min(left)));
+            match kind {
+                None | Some(ExtentKind::Zero { .. }) => part.fill(0),
+                Some(ExtentKind::Encoded) => self.read_clusters(part, at),
+                Some(ExtentKind::Stored(_)) => self.bisect(part, at),
+            }
+            at = end;
+            rest = behind;
         }
         Ok(())
+    }
+
+    /// What is lost, up to `end`, because the map at `at` cannot be read.
+    pub(super) fn unmapped(&self, at: u64, end: u64, error: Error) -> Result<Range<u64>> {
+        if is_final(&error) {
+            return Err(error);
+        }
+        let around = error.guest_range().filter(|range| range.contains(&at));
+        let around = around.unwrap_or_else(|| cluster_around(self.job.disk, at));
+        let lost = at..around.end.min(end).max(at.saturating_add(1));
+        self.job.lost(lost.clone());
+        Ok(lost)
     }
 
     /// A compressed cluster is whole or lost.
@@ -71,6 +88,11 @@ impl Salvage<'_> {
         part.fill(0);
         self.job.lost(at..at.saturating_add(as_length(part)));
     }
+}
+
+/// Errors that are not about damage.
+fn is_final(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Denied)
 }
 
 /// Sorts ranges and joins neighbours.

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::salvage::Salvage;
-use super::{Job, as_length, cluster_around, length, zero};
+use super::{Job, as_length, length, zero};
 use crate::error::{Error, Result};
-use crate::extent::{Extent, ExtentKind};
+use crate::extent::Extent;
 use crate::num::{Pow2, to_usize};
 
 pub(super) struct Worker<'a> {
@@ -52,8 +52,8 @@ impl<'a> Worker<'a> {
                     at = end;
                 }
                 Ok(extent) => {
-                    let end = extent.end().min(segment.end);
-                    self.copy(&extent, at..end)?;
+                    let end = self.data_end(&extent, segment.end);
+                    self.copy(at..end)?;
                     at = end;
                 }
                 Err(error) => {
@@ -66,8 +66,24 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Copies stored or encoded bytes, a piece at a time.
-    fn copy(&mut self, extent: &Extent, range: Range<u64>) -> Result<()> {
+    /// Where data end that start with `extent`: small extents are joined up to a piece, so that
+    /// they are written together.
+    fn data_end(&self, extent: &Extent, limit: u64) -> u64 {
+        let job = self.job;
+        let mut end = extent.end();
+        let enough = self.piece_end(extent.start).min(limit);
+        while end < enough {
+            match job.disk.extent_at(end, enough.saturating_sub(end)) {
+                Ok(next) if !next.kind.is_zero() => end = next.end(),
+                // zeros end the run, and what is damaged is met again when it is its turn
+                _ => break,
+            }
+        }
+        end.min(limit)
+    }
+
+    /// Copies data, a piece at a time.
+    fn copy(&mut self, range: Range<u64>) -> Result<()> {
         let job = self.job;
         let mut at = range.start;
         while at < range.end {
@@ -75,7 +91,7 @@ impl<'a> Worker<'a> {
             let end = self.piece_end(at).min(range.end);
             let mut buffer = std::mem::take(&mut self.buffer);
             let part = buffer.get_mut(..to_usize(end.saturating_sub(at))).unwrap_or_default();
-            let copied = self.read(extent.kind, part, at).and_then(|()| self.put(part, at));
+            let copied = self.read(part, at).and_then(|()| self.put(part, at));
             self.buffer = buffer;
             copied?;
             job.progress.advance(end.saturating_sub(at));
@@ -90,9 +106,9 @@ impl<'a> Worker<'a> {
         at.saturating_add(unit.map_or(self.job.piece, |unit| unit.rest(at)))
     }
 
-    fn read(&self, kind: ExtentKind, part: &mut [u8], at: u64) -> Result<()> {
+    fn read(&self, part: &mut [u8], at: u64) -> Result<()> {
         match self.job.disk.read_exact_at(part, at) {
-            Err(error) if self.job.salvage => Salvage { job: self.job }.read(kind, part, at, error),
+            Err(error) if self.job.salvage => Salvage { job: self.job }.read(part, at, error),
             other => other,
         }
     }
@@ -159,35 +175,21 @@ impl<'a> Worker<'a> {
     }
 
     fn fill(&self, whole: &mut [u8], segment: &Range<u64>) -> Result<()> {
-        let job = self.job;
-        let (mut at, mut rest) = (segment.start, whole);
-        while !rest.is_empty() {
-            job.progress.check()?;
-            let left = as_length(rest);
-            let (end, kind) = match job.disk.extent_at(at, left) {
-                Ok(extent) => (extent.end(), Some(extent.kind)),
-                Err(error) => (self.unmapped(at, segment.end, error)?.end, None),
-            };
-            let (part, behind) = rest.split_at_mut(to_usize(end.saturating_sub(at).min(left)));
-            match kind {
-                None | Some(ExtentKind::Zero { .. }) => part.fill(0),
-                Some(kind) => self.read(kind, part, at)?,
-            }
-            at = end;
-            rest = behind;
+        let piece = to_usize(self.job.piece);
+        let mut at = segment.start;
+        for part in whole.chunks_mut(piece.max(1)) {
+            self.job.progress.check()?;
+            self.read(part, at)?;
+            at = at.saturating_add(as_length(part));
         }
         Ok(())
     }
 
     /// What is lost because the map at `at` cannot be read; or the error itself, unless salvaging.
     fn unmapped(&self, at: u64, end: u64, error: Error) -> Result<Range<u64>> {
-        if !self.job.salvage || error.kind() == crate::ErrorKind::Denied {
+        if !self.job.salvage {
             return Err(error);
         }
-        let around = error.guest_range().filter(|range| range.contains(&at));
-        let around = around.unwrap_or_else(|| cluster_around(self.job.disk, at));
-        let lost = at..around.end.min(end).max(at.saturating_add(1));
-        self.job.lost(lost.clone());
-        Ok(lost)
+        Salvage { job: self.job }.unmapped(at, end, error)
     }
 }
