@@ -104,25 +104,30 @@ impl Chain {
         self.storages.iter().flatten().map(|storage| &**storage)
     }
 
-    /// The mapping at `offset`, from the uppermost image that has one.
-    fn lookup(&self, offset: u64, max: u64) -> Result<(u32, u64, MappingKind)> {
-        let mut max = max.min(self.size.saturating_sub(offset));
+    /// The mapping at `offset`, from the uppermost image that has one, and that image's depth.
+    fn lookup(&self, offset: u64, max: u64) -> Result<(u32, Mapping)> {
+        let length = max.min(self.size.saturating_sub(offset));
+        let mut found = (0, Mapping { length, kind: MappingKind::Parent { stored: None } });
         for (depth, image) in (0u32..).zip(&self.images) {
             let rest = image.layer.size().saturating_sub(offset);
             if rest == 0 {
                 // a parent that is shorter: the image above it reads zeros here
-                let above = depth.saturating_sub(1);
-                return Ok((above, max, MappingKind::Parent { stored: None }));
+                break;
             }
-            let mapping = image.layer.map(offset, max.min(rest));
-            let Mapping { length, kind } = mapping.map_err(|error| error.in_file(&image.path))?;
-            let last = to_usize(depth.into()).saturating_add(1) == self.images.len();
-            if !matches!(kind, MappingKind::Parent { .. }) || last {
-                return Ok((depth, length, kind));
+            let mapping = image.layer.map(offset, found.1.length.min(rest));
+            found = (depth, mapping.map_err(|error| error.in_file(&image.path))?);
+            if !matches!(found.1.kind, MappingKind::Parent { .. }) {
+                break;
             }
-            max = length;
         }
-        Ok((0, max, MappingKind::Parent { stored: None }))
+        Ok(found)
+    }
+
+    /// The name of a file that an image of this depth has its data in, for messages.
+    fn path_of(&self, depth: u32, location: Location) -> &Path {
+        let own = self.images.get(to_usize(depth.into())).map(|image| &*image.path);
+        let path = self.storage(location.storage).and_then(|storage| storage.path());
+        path.or(own).unwrap_or(Path::new(""))
     }
 
     fn location(&self, depth: u32, source: Source, offset: u64) -> Result<Location> {
@@ -163,7 +168,7 @@ impl VirtualDisk for Chain {
 
     fn extent_at(&self, offset: u64, max: u64) -> Result<Extent> {
         check_range(self.size, offset, 1)?;
-        let (depth, mut length, kind) = self.lookup(offset, max.max(1))?;
+        let (depth, Mapping { mut length, kind }) = self.lookup(offset, max.max(1))?;
         let place = |found: Option<(Source, u64)>| {
             found.map(|(source, at)| self.location(depth, source, at)).transpose()
         };
@@ -175,13 +180,10 @@ impl VirtualDisk for Chain {
                 let size = storage.map_or(0, |storage| storage.size());
                 let left = size.saturating_sub(at);
                 if left == 0 {
-                    let error = beyond_end("guest data", size, length, at)
-                        .affecting(offset..offset.saturating_add(length));
-                    let path = storage.and_then(|s| s.path());
-                    return Err(match path {
-                        Some(path) => error.in_file(path),
-                        None => error,
-                    });
+                    let guest = offset..offset.saturating_add(length);
+                    return Err(beyond_end("guest data", size, length, at)
+                        .affecting(guest)
+                        .in_file(self.path_of(depth, location)));
                 }
                 length = length.min(left);
                 ExtentKind::Stored(location)
@@ -210,9 +212,10 @@ impl VirtualDisk for Chain {
                     let storage = self.storage(location.storage).ok_or_else(|| {
                         Error::other(crate::ErrorKind::Denied, "needs a file that was not opened")
                     })?;
-                    storage
-                        .read_exact_at(part, location.offset)
-                        .map_err(|error| error.affecting(at..extent.end()))?;
+                    storage.read_exact_at(part, location.offset).map_err(|error| {
+                        let path = self.path_of(extent.depth, location);
+                        error.affecting(at..extent.end()).in_file(path)
+                    })?;
                 }
                 ExtentKind::Encoded => {
                     let image = self.images.get(to_usize(extent.depth.into()));

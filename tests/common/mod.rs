@@ -2,6 +2,7 @@
 //! present, and other programs.
 #![allow(
     dead_code,
+    unreachable_pub,
     clippy::unwrap_used,
     reason = "each test binary uses a part of it; tests may panic"
 )]
