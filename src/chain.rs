@@ -43,6 +43,18 @@ impl ChainImage {
         Ok(())
     }
 
+    /// Whether asking for the holes of one of the files pays: always where runs are long, else
+    /// where the file takes up less than nine tenths of its length (preallocated tables do that).
+    fn has_holes(&self, storage: Option<&dyn Storage>) -> bool {
+        let Some(storage) = storage else { return false };
+        let cluster = self.layer.cluster_size().unwrap_or_default();
+        let sparse = storage.allocated_size().is_some_and(|taken| {
+            let slack = taken.checked_div(9).unwrap_or_default().max(cluster.saturating_mul(2));
+            taken.saturating_add(slack) <= storage.size()
+        });
+        sparse || self.layer.stores_long_runs()
+    }
+
     /// The file's name.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -73,6 +85,8 @@ pub struct Chain {
     /// For each image, the number of its first storage.
     first_storage: Vec<usize>,
     storages: Vec<Option<Arc<dyn Storage>>>,
+    /// For each storage, whether its holes are asked for.
+    sparse: Vec<bool>,
     size: u64,
     cluster_size: u64,
 }
@@ -85,12 +99,13 @@ impl Chain {
         let cluster_size = top.layer.cluster_size().unwrap_or(DEFAULT_CLUSTER);
         let mut images = vec![top];
         images.extend(parents);
-        let (mut first_storage, mut storages) = (Vec::new(), Vec::new());
+        let (mut first_storage, mut storages, mut sparse) = (Vec::new(), Vec::new(), Vec::new());
         for image in &images {
             first_storage.push(storages.len());
             storages.extend(image.storages.iter().cloned());
+            sparse.extend(image.storages.iter().map(|storage| image.has_holes(storage.as_deref())));
         }
-        Self { images, first_storage, storages, size, cluster_size }
+        Self { images, first_storage, storages, sparse, size, cluster_size }
     }
 
     /// The images, the opened one first.
@@ -121,6 +136,22 @@ impl Chain {
             }
         }
         Ok(found)
+    }
+
+    /// Stored bytes, or a hole of their file; shortens `length` to where that changes.
+    fn stored(&self, depth: u32, location: Location, length: &mut u64) -> Result<ExtentKind> {
+        let storage = self.storage(location.storage);
+        let asked = storage.filter(|_| self.sparse.get(location.storage.0).is_some_and(|&s| s));
+        if let Some(storage) = asked {
+            let run = storage
+                .run_at(location.offset, *length)
+                .map_err(|error| error.in_file(self.path_of(depth, location)))?;
+            *length = run.length.min(*length).max(1);
+            if run.hole {
+                return Ok(ExtentKind::Hole(location));
+            }
+        }
+        Ok(ExtentKind::Stored(location))
     }
 
     /// The name of a file that an image of this depth has its data in, for messages.
@@ -186,7 +217,7 @@ impl VirtualDisk for Chain {
                         .in_file(self.path_of(depth, location)));
                 }
                 length = length.min(left);
-                ExtentKind::Stored(location)
+                self.stored(depth, location, &mut length)?
             }
             MappingKind::Encoded => ExtentKind::Encoded,
             MappingKind::Zero { allocated, stored } => {
@@ -207,7 +238,7 @@ impl VirtualDisk for Chain {
             let length = to_usize(extent.length).min(rest.len());
             let (part, behind) = rest.split_at_mut(length);
             match extent.kind {
-                ExtentKind::Zero { .. } => part.fill(0),
+                ExtentKind::Zero { .. } | ExtentKind::Hole(_) => part.fill(0),
                 ExtentKind::Stored(location) => {
                     let storage = self.storage(location.storage).ok_or_else(|| {
                         Error::other(crate::ErrorKind::Denied, "needs a file that was not opened")

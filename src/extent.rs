@@ -18,13 +18,15 @@ pub struct Location {
 pub enum ExtentKind {
     /// Stored as they are, contiguously, from this location on.
     Stored(Location),
+    /// Stored as they are from this location on, where the file has a hole: zeros.
+    Hole(Location),
     /// Stored compressed; only a read tells the bytes.
     Encoded,
-    /// Reads as zeros.
+    /// Zeros, says an image; or nothing was ever written.
     Zero {
         /// Whether an image of the chain says so itself; otherwise nothing was ever written.
         allocated: bool,
-        /// Where room for the bytes is set aside (or a hole of a raw file lies), if it is.
+        /// Where room for the bytes is set aside, if it is.
         stored: Option<Location>,
     },
 }
@@ -33,14 +35,14 @@ impl ExtentKind {
     /// Whether the bytes are known to be zeros without reading them.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        matches!(self, Self::Zero { .. })
+        matches!(self, Self::Zero { .. } | Self::Hole(_))
     }
 
     /// Where the bytes lie, or would lie.
     #[must_use]
     pub fn location(&self) -> Option<Location> {
         match *self {
-            Self::Stored(location) => Some(location),
+            Self::Stored(location) | Self::Hole(location) => Some(location),
             Self::Encoded => None,
             Self::Zero { stored, .. } => stored,
         }
@@ -53,6 +55,7 @@ impl ExtentKind {
             |l: Location| Location { storage: l.storage, offset: l.offset.saturating_add(skip) };
         match self {
             Self::Stored(location) => Self::Stored(further(location)),
+            Self::Hole(location) => Self::Hole(further(location)),
             Self::Encoded => Self::Encoded,
             Self::Zero { allocated, stored } => {
                 Self::Zero { allocated, stored: stored.map(further) }

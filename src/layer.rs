@@ -57,6 +57,13 @@ pub trait Layer: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Whether guest bytes are stored in runs so long that the file's holes are worth asking for
+    /// each of them: raw and fixed images. For the others that is done only where the file takes
+    /// up clearly less room than its length.
+    fn stores_long_runs(&self) -> bool {
+        false
+    }
+
     /// Whether the guest data can be given out at all; asked when a disk is opened, not when an
     /// image is described. Encrypted data without a key, or an image marked as corrupt, cannot.
     fn check_readable(&self) -> Result<()> {
@@ -97,7 +104,7 @@ pub struct Mapping {
 /// What a layer knows of a run of guest bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MappingKind {
-    /// Stored as they are. Whoever reads them checks that the file is that long.
+    /// Stored as they are. Whoever reads them checks that the file is that long, and sees to holes.
     Stored {
         /// The file.
         source: Source,

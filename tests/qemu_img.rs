@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use common::*;
-use diskimage::{Beneath, Extent, ExtentKind, OpenOptions, VirtualDisk, VirtualDiskExt};
+use diskimage::{Beneath, Chain, Extent, ExtentKind, OpenOptions, VirtualDisk, VirtualDiskExt};
 use serde_json::Value;
 
 /// A small generator with known output: SplitMix64.
@@ -130,16 +130,21 @@ fn join(entries: Vec<Value>) -> Vec<Value> {
 }
 
 /// Our extents in qemu-img's words, neighbours joined.
-fn our_map(disk: &dyn VirtualDisk) -> Vec<Value> {
+fn our_map(disk: &Chain) -> Vec<Value> {
     let entry = |extent: Extent| {
         let (present, zero, compressed) = match extent.kind {
             ExtentKind::Stored(_) => (true, false, false),
+            ExtentKind::Hole(_) => (true, true, false),
             ExtentKind::Encoded => (true, false, true),
             ExtentKind::Zero { allocated, .. } => (allocated, true, false),
         };
+        let is_raw =
+            |depth: u32| disk.images()[depth as usize].layer().format() == diskimage::Format::Raw;
+        let is_hole = matches!(extent.kind, ExtentKind::Hole(_));
+        let data = !zero || (is_hole && !is_raw(extent.depth));
         let mut entry = serde_json::json!({
             "start": extent.start, "length": extent.length, "depth": extent.depth,
-            "present": present, "zero": zero, "data": !zero, "compressed": compressed,
+            "present": present, "zero": zero, "data": data, "compressed": compressed,
         });
         if let Some(location) = extent.kind.location() {
             entry["offset"] = location.offset.into();

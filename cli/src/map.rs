@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use diskimage::{Chain, Extent, ExtentKind, Result, VirtualDisk, VirtualDiskExt};
+use diskimage::{Chain, Extent, ExtentKind, Format, Result, VirtualDisk, VirtualDiskExt};
 
 use crate::args::{MapArgs, Output, argument_bytes};
 use crate::report;
@@ -25,7 +25,7 @@ fn answer(args: &MapArgs) -> Result<io::Result<()>> {
     let merged = Merged { extents: disk.extents(args.start_offset..end), pending: None };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut form: Box<dyn Form> = match args.output {
-        Output::Json => Box::new(Json { first: true }),
+        Output::Json => Box::new(Json { disk: &disk, first: true }),
         Output::Human => Box::new(Human { disk: &disk }),
     };
     // the answer is written as it is found, so that a map of any length takes no memory
@@ -83,11 +83,12 @@ trait Form {
 }
 
 /// qemu-img's: an array with an object on each line.
-struct Json {
+struct Json<'a> {
+    disk: &'a Chain,
     first: bool,
 }
 
-impl Form for Json {
+impl Form for Json<'_> {
     fn start(&mut self, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "[")
     }
@@ -95,16 +96,21 @@ impl Form for Json {
     fn extent(&mut self, out: &mut dyn Write, extent: &Extent) -> io::Result<()> {
         let (present, zero, compressed) = match extent.kind {
             ExtentKind::Stored(_) => (true, false, false),
+            ExtentKind::Hole(_) => (true, true, false),
             ExtentKind::Encoded => (true, false, true),
             ExtentKind::Zero { allocated, .. } => (allocated, true, false),
         };
+        // where a format stores data the file may have a hole: qemu-img calls that both
+        let image = self.disk.images().get(extent.depth as usize);
+        let is_raw = image.is_some_and(|image| image.layer().format() == Format::Raw);
+        let data = !zero || (matches!(extent.kind, ExtentKind::Hole(_)) && !is_raw);
         let separator = if std::mem::take(&mut self.first) { "" } else { ",\n" };
         // written by hand, since a map can have millions of lines and holds only numbers
         write!(
             out,
             "{separator}{{\"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {present}, \
-             \"zero\": {zero}, \"data\": {}, \"compressed\": {compressed}",
-            extent.start, extent.length, extent.depth, !zero,
+             \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}",
+            extent.start, extent.length, extent.depth,
         )?;
         if let Some(location) = extent.kind.location() {
             write!(out, ", \"offset\": {}", location.offset)?;
@@ -125,7 +131,7 @@ impl Form for Human<'_> {
     fn start(&mut self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
-            "{:<20}{:<20}{:>11}  {:<12}{:<20}FILE",
+            "{:<20}{:<20}{:>11}  {:<13}{:<20}FILE",
             "START", "LENGTH", "", "KIND", "OFFSET"
         )
     }
@@ -135,7 +141,8 @@ impl Form for Human<'_> {
             ExtentKind::Stored(_) => "data",
             ExtentKind::Encoded => "compressed",
             ExtentKind::Zero { allocated: true, .. } => "zero",
-            ExtentKind::Zero { allocated: false, .. } => "hole",
+            ExtentKind::Hole(_) => "hole",
+            ExtentKind::Zero { allocated: false, .. } => "unallocated",
         };
         let location = extent.kind.location();
         let offset = location.map(|location| format!("{:#x}", location.offset));
@@ -148,7 +155,7 @@ impl Form for Human<'_> {
             (None, _) => None,
         };
         let line = format!(
-            "{:<20}{:<20}{:>11}  {kind:<12}{:<20}{}",
+            "{:<20}{:<20}{:>11}  {kind:<13}{:<20}{}",
             format!("{:#x}", extent.start),
             format!("{:#x}", extent.length),
             human_size(extent.length),

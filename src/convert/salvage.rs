@@ -30,7 +30,7 @@ impl Salvage<'_> {
             };
             let (part, behind) = rest.split_at_mut(to_usize(end.saturating_sub(at).min(left)));
             match kind {
-                None | Some(ExtentKind::Zero { .. }) => part.fill(0),
+                None | Some(ExtentKind::Zero { .. } | ExtentKind::Hole(_)) => part.fill(0),
                 Some(ExtentKind::Encoded) => self.read_clusters(part, at),
                 Some(ExtentKind::Stored(_)) => self.bisect(part, at),
             }

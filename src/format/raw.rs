@@ -1,4 +1,4 @@
-//! Raw disks: the file is the disk.
+//! Raw disks: the file is the disk, and its holes are zeros that need no reading.
 
 use std::sync::Arc;
 
@@ -7,8 +7,7 @@ use crate::format::Format;
 use crate::layer::{Description, Layer, Mapping, MappingKind, Source};
 use crate::storage::Storage;
 
-/// A raw disk. Its size is the file's, to the byte; holes of the file are zeros that need no
-/// reading.
+/// A raw disk. Its size is the file's, to the byte.
 #[derive(Debug)]
 pub struct RawLayer {
     storage: Arc<dyn Storage>,
@@ -35,14 +34,13 @@ impl Layer for RawLayer {
         None
     }
 
+    fn stores_long_runs(&self) -> bool {
+        true
+    }
+
     fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
-        let run = self.storage.run_at(offset, max)?;
-        let kind = if run.hole {
-            MappingKind::Zero { allocated: true, stored: Some((Source::Own, offset)) }
-        } else {
-            MappingKind::Stored { source: Source::Own, offset }
-        };
-        Ok(Mapping { length: run.length, kind })
+        let length = max.min(self.size().saturating_sub(offset));
+        Ok(Mapping { length, kind: MappingKind::Stored { source: Source::Own, offset } })
     }
 
     fn describe(&self) -> Result<Description> {
