@@ -184,8 +184,8 @@ impl OpenOptions {
             None => match self.choose(&probe) {
                 Ok(format) => format,
                 Err(_) if probe.matches.is_empty() => Format::Raw,
-                Err(error) => match probe.images().find(|m| m.format.is_read()) {
-                    Some(first) if probe.images().count() > 1 => first.format,
+                Err(error) => match probe.first_read() {
+                    Some(first) if probe.images().count() > 1 => first,
                     _ => return Err(error.in_file(path)),
                 },
             },
