@@ -36,13 +36,17 @@ def by_qemu(make: Factory) -> None:
 
 def creators(make: Factory) -> None:
     guest = content("vhd/creators", 5 * MIB)
-    for creator, system, qemu in ((b"win ", b"Wi2k", "ok"), (b"vbox", b"Wi2k", "ok"), (b"qemu", b"Wi2k", "wrong"),
-                                  (b"vpc ", b"Mac ", "wrong"), (b"d2v\0", b"Wi2k", "ok"), (b"tap\0", b"\0\0\0\0", "ok")):
+    cylinders, heads, track = vhdkit.geometry(guest.size // 512)
+    for creator, system in ((b"win ", b"Wi2k"), (b"vbox", b"Wi2k"), (b"qemu", b"Wi2k"), (b"vpc ", b"Mac "),
+                            (b"d2v\0", b"Wi2k"), (b"tap\0", b"\0\0\0\0")):
         name = creator.strip(b" \0").decode()
-        image = vhd(make, "creator-" + name, guest, "dynamic", f"creator={name}", qemu=qemu,
+        by_geometry = creator in (b"qemu", b"vpc ")  # the rule that qemu-img follows; 7z takes the size
+        image = vhd(make, "creator-" + name, guest, "dynamic", f"creator={name}", seven=not by_geometry,
                     comment="the footer's size is no multiple of its cylinders, heads and sectors"
-                    + ("; qemu shows the smaller size that these give" if qemu == "wrong" else ""))
+                    + ("; of this creator, the geometry is the size" if by_geometry else ""))
         image.hand(vhdkit.sparse(flat(guest), image.path.name, creator=creator, system=system), "written by hand")
+        if by_geometry:
+            image.guest = guest.resized(cylinders * heads * track * 512)
     chs = vhdkit.geometry(5 * MIB // 512)
     size = chs[0] * chs[1] * chs[2] * 512
     image = vhd(make, "creator-vpc-chs", content("vhd/chs", size), "dynamic", "creator=vpc",

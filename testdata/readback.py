@@ -176,6 +176,9 @@ def read_vhd(path: Path) -> bytearray:
     foot = vhd_footer(data)
     head_at, size = struct.unpack_from(">Q", foot, 16)[0], struct.unpack_from(">Q", foot, 48)[0]
     kind = int.from_bytes(foot[60:64], "big")
+    if foot[28:32] in (b"vpc ", b"qemu"):
+        cylinders, heads, track = struct.unpack_from(">HBB", foot, 56)
+        size = cylinders * heads * track * 512
     if kind == 2:
         return bytearray(data[:size])
     head = data[head_at:head_at + 1024]
