@@ -203,6 +203,9 @@ fn old_footers_have_511_bytes() {
 
 #[test]
 fn the_creator_decides_between_geometry_and_current_size() {
+    // exactly a cylinder is missing
+    let whole = Builder { geometry: [0, 2, 4, 17], ..Builder::new(TYPE_FIXED, 204 * 512, 512) };
+    assert_eq!(codes(&open(&whole.build())), [Code::GeometryMismatch]);
     // 2 * 4 * 17 sectors
     let (by_geometry, size) = (2 * 4 * 17 * 512, 150 * 512);
     for (creator, geometry, wanted, mismatch) in [
