@@ -1,0 +1,134 @@
+//! What a VHDX image says of itself. qemu-img has nothing format-specific for it; the keys are ours.
+
+use crate::error::Result;
+use crate::finding::{Code, Finding};
+use crate::layer::{Description, Layer, Value};
+
+use super::layer::VhdxLayer;
+use super::layout::{HEADER_OFFSETS, REGION_TABLE_OFFSETS};
+use super::log::LogState;
+use super::scan::scan;
+
+pub(super) fn describe(layer: &VhdxLayer) -> Result<Description> {
+    Ok(Description {
+        encrypted: false,
+        dirty: layer.log() != LogState::Empty,
+        snapshots: Vec::new(),
+        details: details(layer),
+        findings: findings(layer)?,
+    })
+}
+
+fn details(layer: &VhdxLayer) -> Vec<(&'static str, Value)> {
+    let (headers, regions, metadata) = (layer.headers(), layer.regions(), layer.metadata());
+    let header = &headers.current;
+    let kind = match (&metadata.parent_locator, metadata.leave_blocks_allocated) {
+        (Some(_), _) => "differencing",
+        (None, true) => "fixed",
+        (None, false) => "dynamic",
+    };
+    let mut details = vec![
+        ("type", Value::from(kind)),
+        ("block-size", metadata.block.size().into()),
+        ("logical-sector-size", metadata.logical_sector.size().into()),
+        ("physical-sector-size", metadata.physical_sector_size.into()),
+        ("creator", headers.creator.clone().into()),
+        ("virtual-disk-id", metadata.virtual_disk_id.to_string().into()),
+        ("file-write-guid", header.file_write_guid.to_string().into()),
+        ("data-write-guid", header.data_write_guid.to_string().into()),
+        (
+            "header",
+            Value::Map(vec![
+                ("used", copy_number(header.offset, HEADER_OFFSETS).into()),
+                ("sequence-number", header.sequence_number.into()),
+                ("other-valid", headers.damaged.is_none().into()),
+            ]),
+        ),
+        (
+            "region-table",
+            Value::Map(vec![
+                ("used", copy_number(regions.offset, REGION_TABLE_OFFSETS).into()),
+                ("other-valid", regions.damaged.is_none().into()),
+            ]),
+        ),
+        ("log", log(layer)),
+    ];
+    if let Some(locator) = &metadata.parent_locator {
+        let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes).into_owned());
+        let entries = locator
+            .entries
+            .iter()
+            .map(|(key, value)| Value::Map(vec![("key", text(key)), ("value", text(value))]));
+        details.push(("parent-locator", Value::List(entries.collect())));
+    }
+    details
+}
+
+/// 1 or 2.
+fn copy_number(offset: u64, [first, _]: [u64; 2]) -> u32 {
+    if offset == first { 1 } else { 2 }
+}
+
+fn log(layer: &VhdxLayer) -> Value {
+    let header = &layer.headers().current;
+    let state = match layer.log() {
+        LogState::Empty => "empty",
+        LogState::Replayed { .. } => "replayed-in-memory",
+        LogState::Ignored => "ignored",
+    };
+    let mut log = vec![
+        ("state", Value::from(state)),
+        ("offset", header.log_offset.into()),
+        ("length", header.log_length.into()),
+    ];
+    if !header.log_guid.is_nil() {
+        log.push(("guid", header.log_guid.to_string().into()));
+    }
+    if let LogState::Replayed { entries, sequence_number, sectors, zeros, .. } = layer.log() {
+        log.push(("entries", entries.into()));
+        log.push(("sequence-number", sequence_number.into()));
+        log.push(("sectors-written", sectors.into()));
+        log.push(("bytes-zeroed", zeros.into()));
+    }
+    Value::Map(log)
+}
+
+fn findings(layer: &VhdxLayer) -> Result<Vec<Finding>> {
+    let (headers, regions) = (layer.headers(), layer.regions());
+    let mut findings = Vec::new();
+    for reference in layer.references() {
+        let name = reference.printable_name();
+        let text = format!("needs the {} '{name}'", reference.role.noun());
+        findings.push(Finding::new(Code::BackingFile, text).at(reference.offset));
+    }
+    for (name, damaged) in [("header", headers.damaged), ("region table", regions.damaged)] {
+        if let Some(offset) = damaged {
+            let text = format!("one of the two {name}s is damaged; the other one was used");
+            findings.push(Finding::new(Code::RedundantCopyDamaged, text).at(offset));
+        }
+    }
+    if regions.contradicts {
+        let text = "the two region tables differ; the first one was used";
+        findings.push(Finding::new(Code::CheckError, text).at(regions.offset));
+    }
+    match layer.log() {
+        LogState::Empty => {}
+        LogState::Replayed { entries, .. } => {
+            let text =
+                format!("has a log of {entries} pending entries, which is read as if applied");
+            findings.push(Finding::new(Code::LogDirty, text).at(headers.current.log_offset));
+        }
+        LogState::Ignored => {
+            let text = "has a damaged log of pending writes, which is ignored";
+            findings.push(Finding::new(Code::LogDirty, text).at(headers.current.log_offset));
+        }
+    }
+    let unknown_regions = regions.unknown().map(|region| region.guid);
+    for guid in unknown_regions.chain(layer.metadata().unknown.iter().copied()) {
+        let text = format!("needs a structure that is not known: {guid}");
+        findings.push(Finding::new(Code::UnknownFeature, text));
+    }
+    let block_size = layer.metadata().block.size();
+    findings.extend(scan(layer.bat(), block_size, layer.size(), layer.max_table_size())?);
+    Ok(findings)
+}
