@@ -132,3 +132,91 @@ fn findings(layer: &VhdxLayer) -> Result<Vec<Finding>> {
     findings.extend(scan(layer.bat(), block_size, layer.size(), layer.max_table_size())?);
     Ok(findings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::*;
+    use super::super::testing::{Builder, FIRST_BLOCK, Image, LogEntry};
+    use super::*;
+
+    fn codes(image: &Image) -> Vec<&'static str> {
+        let description = image.trust().unwrap().describe().unwrap();
+        description.findings.iter().map(|finding| finding.code.as_str()).collect()
+    }
+
+    fn image() -> Image {
+        let mut builder = Builder::new(1 << 20, 4 << 20);
+        builder.data(0, vec![1; 1 << 20]);
+        builder.data(1, vec![2; 1 << 20]);
+        builder.build()
+    }
+
+    #[test]
+    fn the_details_say_what_it_is() {
+        let detail = |builder: &Builder, key: &str| {
+            let details = builder.build().open().unwrap().describe().unwrap().details;
+            details.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+        };
+        let mut builder = Builder::new(2 << 20, 4 << 20);
+        assert_eq!(detail(&builder, "type"), Some("dynamic".into()));
+        assert_eq!(detail(&builder, "block-size"), Some((2u64 << 20).into()));
+        assert_eq!(detail(&builder, "creator"), Some("diskimage tests".into()));
+        let guid = "00000002-0002-0002-0000-000000000002";
+        assert_eq!(detail(&builder, "data-write-guid"), Some(guid.into()));
+        assert_eq!(detail(&builder, "parent-locator"), None);
+        builder.fixed();
+        assert_eq!(detail(&builder, "type"), Some("fixed".into()));
+        builder.parent(guid, &[("relative_path", "p")]);
+        assert_eq!(detail(&builder, "type"), Some("differencing".into()));
+        let entry =
+            |key: &str, value: &str| Value::Map(vec![("key", key.into()), ("value", value.into())]);
+        let entries = vec![entry("parent_linkage", guid), entry("relative_path", "p")];
+        assert_eq!(detail(&builder, "parent-locator"), Some(Value::List(entries)));
+        let image = builder.build();
+        assert_eq!(codes(&image), ["backing-file"]);
+    }
+
+    #[test]
+    fn what_is_odd_is_found() {
+        assert!(codes(&image()).is_empty());
+        type Change = fn(&mut Image);
+        let cases: [(Change, &[&str]); 9] = [
+            (|i| i.bytes[HEADER_OFFSETS[0] as usize] = 0, &["redundant-copy-damaged"]),
+            (|i| i.bytes[REGION_TABLE_OFFSETS[1] as usize] = 0, &["redundant-copy-damaged"]),
+            (|i| i.region_table(1, |table| table[100] = 1), &["check-error"]),
+            (|i| i.region(2, super::super::Guid::of(9, 9, 9, 9), 64 << 20, 1 << 20, 1), {
+                &["unknown-feature"]
+            }),
+            (|i| i.mark_log(), &["log-dirty"]),
+            (|i| i.set_bat(2, FIRST_BLOCK | 6), &["check-error"]),
+            (|i| i.set_bat(2, 5), &["check-error"]),
+            (|i| i.set_bat(3, 6 << 20 | 6), &["truncated"]),
+            (|i| i.bytes.truncate((6 << 20) - 1), &["truncated"]),
+        ];
+        for (change, wanted) in cases {
+            let mut image = image();
+            change(&mut image);
+            assert_eq!(codes(&image), wanted);
+        }
+        let mut image = image();
+        image.mark_log();
+        image.put_log(0, &LogEntry::new(1, 0, image.bytes.len(), Vec::new()));
+        assert_eq!(codes(&image), ["log-dirty"]);
+        let description = image.open().unwrap().describe().unwrap();
+        assert!(description.dirty);
+        assert!(description.findings[0].message.contains("1 pending"));
+    }
+
+    #[test]
+    fn a_bitmap_that_shares_its_place_is_found() {
+        let mut builder = Builder::new(1 << 20, 4 << 20);
+        builder.parent("00000002-0002-0002-0000-000000000002", &[("relative_path", "p")]);
+        builder.partial(1, vec![1; 1 << 20], vec![true; 2048]);
+        let mut image = builder.build();
+        assert_eq!(codes(&image), ["backing-file"]);
+        image.set_bitmap(0, FIRST_BLOCK | 6);
+        assert_eq!(codes(&image), ["backing-file", "check-error"]);
+        image.set_bitmap(0, 6 | 8);
+        assert_eq!(codes(&image), ["backing-file", "check-error"]);
+    }
+}

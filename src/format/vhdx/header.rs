@@ -138,13 +138,16 @@ pub(super) fn check_placement(
     }
 }
 
+/// The bytes of both copies of a structure.
+type Copies = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Reads both copies of a structure; `None` for a copy whose signature or checksum is wrong.
 pub(super) fn read_copies(
     storage: &dyn Storage,
     signature: &'static [u8],
     offsets: [u64; 2],
     length: usize,
-) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+) -> Result<Copies> {
     let read = |offset| -> Result<Option<Vec<u8>>> {
         let bytes = read_vec(storage, "the header section", offset, length)?;
         Ok(Some(bytes).filter(|bytes| bytes.starts_with(signature) && is_intact(&[bytes])))
@@ -233,7 +236,8 @@ mod tests {
             header[48] = 1;
             header[64] = 1;
         };
-        let cases: [(&dyn Fn(&mut [u8]), ErrorKind, &str); 7] = [
+        type Change<'a> = &'a dyn Fn(&mut [u8]);
+        let cases: [(Change<'_>, ErrorKind, &str); 7] = [
             (&|h| h[66] = 2, ErrorKind::Unsupported, "version 2"),
             (&unsupported, ErrorKind::Unsupported, "version 1; version 0"),
             (&|h| h[68] = 1, ErrorKind::Corrupt, "LogLength"),

@@ -17,7 +17,6 @@ use super::header::Headers;
 use super::layout::SECTOR_BITMAP_LENGTH;
 use super::log::{LogState, replay};
 use super::metadata::Metadata;
-use super::overlay::LogOverlay;
 use super::region::RegionTable;
 
 /// A VHDX image as a layer. If it has a log of pending writes, the layer is the image with these
@@ -26,7 +25,7 @@ use super::region::RegionTable;
 pub struct VhdxLayer {
     headers: Headers,
     log: LogState,
-    overlay: Option<Arc<LogOverlay>>,
+    overlay: Option<Arc<dyn Storage>>,
     metadata: Metadata,
     references: Vec<Reference>,
     bat: Bat,
@@ -40,10 +39,7 @@ impl VhdxLayer {
         let headers = Headers::read(&storage)?;
         let (log, overlay) = replay(&storage, &headers.current, limits, trust_broken)?;
         // all but the headers is as the log has it
-        let replayed = match &overlay {
-            Some(overlay) => Arc::clone(overlay) as Arc<dyn Storage>,
-            None => Arc::clone(&storage),
-        };
+        let replayed = Arc::clone(overlay.as_ref().unwrap_or(&storage));
         let regions = RegionTable::read(&replayed, &headers.current, trust_broken)?;
         let metadata = Metadata::read(&replayed, &regions.metadata, trust_broken)?;
         let bat = Bat::new(Arc::clone(&replayed), regions, &metadata, limits.table_cache)?;
@@ -152,7 +148,7 @@ impl Layer for VhdxLayer {
     }
 
     fn storage(&self) -> Option<Arc<dyn Storage>> {
-        self.overlay.as_ref().map(|overlay| Arc::clone(overlay) as Arc<dyn Storage>)
+        self.overlay.clone()
     }
 
     fn identity(&self) -> Option<Identity> {
@@ -215,3 +211,6 @@ impl Layer for VhdxLayer {
         describe(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

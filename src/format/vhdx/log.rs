@@ -75,7 +75,7 @@ pub(super) fn replay(
     header: &Header,
     limits: &Limits,
     trust_broken: bool,
-) -> Result<(LogState, Option<Arc<LogOverlay>>)> {
+) -> Result<(LogState, Option<Arc<dyn Storage>>)> {
     if header.log_guid.is_nil() {
         return Ok((LogState::Empty, None));
     }
@@ -326,3 +326,6 @@ fn is_data_sector(sector: &[u8], sequence_number: u64) -> bool {
         && sector.get(4..8) == Some(&[h0, h1, h2, h3])
         && sector.ends_with(&[l0, l1, l2, l3])
 }
+
+#[cfg(test)]
+mod tests;

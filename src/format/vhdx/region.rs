@@ -179,3 +179,102 @@ impl Region {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::header::Headers;
+    use super::super::testing::{BAT, Builder, Image, LOG, METADATA};
+    use super::*;
+    use crate::ErrorKind;
+
+    const UNKNOWN: Guid = Guid::of(9, 9, 9, 9);
+
+    fn image() -> Image {
+        Builder::new(1 << 20, 4 << 20).build()
+    }
+
+    fn read(image: &Image, trust: bool) -> Result<RegionTable> {
+        let storage = image.storage();
+        RegionTable::read(&storage, &Headers::read(&storage)?.current, trust)
+    }
+
+    #[test]
+    fn either_copy_will_do() {
+        for (broken, used) in [(0, 1), (1, 0)] {
+            for at in [0, 4, 8, 65_535] {
+                let mut image = image();
+                image.bytes[REGION_TABLE_OFFSETS[broken] as usize + at] ^= 1;
+                let table = read(&image, false).unwrap();
+                assert_eq!(table.offset, REGION_TABLE_OFFSETS[used]);
+                assert_eq!(table.damaged, Some(REGION_TABLE_OFFSETS[broken]));
+                assert_eq!((table.bat.offset, table.metadata.offset), (BAT, METADATA));
+                image.bytes[REGION_TABLE_OFFSETS[used] as usize + at] ^= 1;
+                let error = read(&image, false).unwrap_err();
+                assert!(error.to_string().contains("both copies of the region table"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_valid_tables_that_differ_are_corrupt_unless_trusted() {
+        let mut image = image();
+        image.region_table(1, |table| table[24] ^= 1);
+        let error = read(&image, false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let table = read(&image, true).unwrap();
+        assert!(table.contradicts);
+        assert_eq!(table.offset, REGION_TABLE_OFFSETS[0]);
+    }
+
+    #[test]
+    fn regions_must_be_known_placed_and_apart() {
+        let corrupt = ErrorKind::Corrupt;
+        let mib = 1u32 << 20;
+        type Entry = (usize, Guid, u64, u32, u32);
+        let cases: [(Entry, ErrorKind, &str); 13] = [
+            ((2, UNKNOWN, 4 << 20, mib, 1), ErrorKind::Unsupported, "not known"),
+            ((2, REGION_BAT, 4 << 20, mib, 1), corrupt, "beyond the end"),
+            ((2, REGION_BAT, BAT, mib, 1), corrupt, "twice"),
+            ((0, REGION_BAT, 0, mib, 1), corrupt, "behind the header section"),
+            ((0, REGION_BAT, BAT + 1, mib, 1), corrupt, "multiple of 1 MiB"),
+            ((0, REGION_BAT, BAT, 0, 1), corrupt, "not zero"),
+            ((0, REGION_BAT, BAT, 4096, 1), corrupt, "multiple of 1 MiB"),
+            ((0, REGION_BAT, BAT, 2 * mib, 1), corrupt, "beyond the end"),
+            ((0, REGION_BAT, u64::MAX << 20, mib, 1), corrupt, "beyond the end"),
+            ((0, REGION_BAT, LOG, mib, 1), corrupt, "overlaps the"),
+            ((0, REGION_BAT, METADATA, mib, 1), corrupt, "overlaps the"),
+            ((2, UNKNOWN, METADATA, mib, 0), corrupt, "overlaps the"),
+            ((0, UNKNOWN, BAT, mib, 0), corrupt, "has no region for the block"),
+        ];
+        for ((index, guid, at, length, flags), kind, text) in cases {
+            let mut image = image();
+            image.region(index, guid, at, length, flags);
+            let error = read(&image, false).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(text), "{error} does not say '{text}'");
+            let first = REGION_TABLE_OFFSETS[0];
+            assert!((first..REGION_TABLE_OFFSETS[1]).contains(&error.offset().unwrap()), "{error}");
+        }
+        let mut image = image();
+        image.region_table(0, |table| table[8..12].copy_from_slice(&2048u32.to_le_bytes()));
+        image.region_table(1, |table| table[8..12].copy_from_slice(&2048u32.to_le_bytes()));
+        assert!(read(&image, true).unwrap_err().to_string().contains("at most 2047"));
+    }
+
+    #[test]
+    fn a_region_that_nobody_needs_is_passed_over_but_not_for_blocks() {
+        let mut image = image();
+        image.region(2, UNKNOWN, 8 << 20, 2 << 20, 0);
+        let table = read(&image, false).unwrap();
+        assert_eq!(table.regions.len(), 3);
+        let check = |start: u64, length: u64| {
+            table.check_block("payload block", start << 20, length << 20).is_ok()
+        };
+        assert!(check(4, 4) && check(10, 100));
+        assert!(!check(0, 1) && !check(1, 1) && !check(2, 1) && !check(3, 1), "the first MiBs");
+        assert!(!check(4, 5) && !check(9, 1) && !check(4, 100));
+        assert!(table.check_block("payload block", u64::MAX << 20, 1 << 20).is_err());
+        image.region(2, UNKNOWN, 8 << 20, 2 << 20, 1);
+        assert_eq!(read(&image, true).unwrap().unknown().count(), 1);
+    }
+}
