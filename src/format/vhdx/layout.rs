@@ -64,6 +64,8 @@ pub const MAX_LOG_RUNS: usize = 1 << 18;
 pub const METADATA_SIGNATURE: &[u8] = b"metadata";
 /// Length of the metadata table, behind which the items lie.
 pub const METADATA_TABLE_LENGTH: u64 = 64 << 10;
+/// Most metadata items of users (2.6.1.2).
+pub const MAX_USER_ITEMS: usize = 1024;
 /// Largest metadata item (2.6.1.2).
 pub const MAX_METADATA_ITEM: u64 = MIB;
 /// Metadata entry, bit 0 of the flags: the item is a user's, whatever its identifier.

@@ -61,6 +61,9 @@ impl ParentLocator {
             if key.is_empty() {
                 return bad("has a key without a name", at);
             }
+            if key.contains(&0) || value.contains(&0) {
+                return bad("has a key or value that is cut by a NUL", at);
+            }
             entries.push((key, value));
         }
         let mut keys: Vec<_> = entries.iter().map(|(key, _)| key).collect();
@@ -192,6 +195,8 @@ mod tests {
             (parse(&[LINKAGE, ("relative_path", "")]), "no name"),
             (parse(&[LINKAGE, path, path]), "twice"),
             (parse(&[LINKAGE, path, ("", "x")]), "without a name"),
+            (parse(&[LINKAGE, ("relative_path", "p\0")]), "NUL"),
+            (parse(&[LINKAGE, path, ("x\0y", "")]), "NUL"),
         ];
         for (got, text) in cases {
             let error = got.unwrap_err();
@@ -209,7 +214,7 @@ mod tests {
         let mut many = good[..20].to_vec();
         many[18..20].copy_from_slice(&60_000u16.to_le_bytes());
         for _ in 0..60_000 {
-            many.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x60, 0xea, 0x60, 0xea]);
+            many.extend([0, 0, 12, 0, 0, 0, 12, 0, 0x60, 0xea, 0x60, 0xea]);
         }
         many.resize(1 << 20, b'x');
         let error = ParentLocator::parse(&many, 0).unwrap_err();

@@ -100,7 +100,9 @@ pub(super) fn replay(
         return Err(Error::new(VhdxDetail::LogFileCut { flushed, size }).at(at(&head, 48)));
     }
     let mut overlay = LogOverlay::new(Arc::clone(base), head.last_file_offset);
-    let file_size = overlay.size();
+    // an earlier entry may have been written when the file was to be longer
+    let lasts = entries.iter().map(|entry| entry.last_file_offset);
+    let most = lasts.fold(overlay.size(), u64::max);
     let (mut sectors, mut zeros) = (0u64, 0u64);
     let log = offset..offset.saturating_add(length);
     for entry in &entries {
@@ -111,7 +113,7 @@ pub(super) fn replay(
             let end = start.checked_add(length);
             let rule = if !start.is_multiple_of(LOG_SECTOR) || !length.is_multiple_of(LOG_SECTOR) {
                 "whole sectors of 4 KiB"
-            } else if end.is_none_or(|end| end > file_size) {
+            } else if end.is_none_or(|end| end > most) {
                 "within the file"
             } else if start < REGION_TABLE_OFFSETS[0] {
                 "behind the headers, which no log speaks of"
@@ -124,6 +126,7 @@ pub(super) fn replay(
                 let detail = VhdxDetail::LogWrite { start, length, rule };
                 return Err(Error::new(detail).at(at(entry, place)));
             }
+            overlay.grow(start.saturating_add(length));
             match descriptor {
                 Descriptor::Zero { .. } => {
                     zeros = zeros.saturating_add(length);
@@ -148,7 +151,7 @@ pub(super) fn replay(
         sequence_number: head.sequence_number,
         sectors,
         zeros,
-        file_size,
+        file_size: overlay.size(),
     };
     Ok((state, Some(Arc::new(overlay))))
 }

@@ -2,7 +2,7 @@
 
 use crate::bytes::LeCursor;
 use crate::error::{Error, Result};
-use crate::num::{Pow2, to_usize};
+use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, read_vec};
 
 use super::error::VhdxDetail;
@@ -180,6 +180,23 @@ fn read_table(storage: &dyn Storage, region: &Region) -> Result<Vec<Item>> {
         item.check(region)?;
         items.push(item);
     }
+    let users = items.iter().filter(|item| item.is_user).count();
+    if users > MAX_USER_ITEMS {
+        let (count, limit) = (to_u64(users), to_u64(MAX_USER_ITEMS));
+        let detail =
+            VhdxDetail::TooManyEntries { what: "users' part of the metadata", count, limit };
+        return Err(Error::new(detail).at(region.offset));
+    }
+    let mut places: Vec<_> = items.iter().map(|i| (i.offset, i.length, i.at)).collect();
+    places.retain(|&(_, length, _)| length > 0);
+    places.sort_unstable();
+    for ((offset, length, _), (next, _, at)) in places.iter().zip(places.iter().skip(1)) {
+        if *next < offset.saturating_add(*length) {
+            let (what, other) = ("metadata item", "item before it");
+            let start = region.offset.saturating_add(*next);
+            return Err(Error::new(VhdxDetail::Overlap { what, start, other }).at(*at));
+        }
+    }
     let mut names: Vec<_> = items.iter().map(|item| (item.guid, item.is_user, item.at)).collect();
     names.sort_unstable();
     for ((guid, user, _), (next, next_user, at)) in names.iter().zip(names.iter().skip(1)) {
@@ -332,6 +349,26 @@ mod tests {
         assert!(error.to_string().contains(&unknown.to_string()));
         let trusted = read(&with(METADATA_IS_REQUIRED), true).unwrap();
         assert_eq!(trusted.unknown, [unknown]);
+    }
+
+    #[test]
+    fn items_must_not_overlap_and_users_have_1024() {
+        let corrupt = ErrorKind::Corrupt;
+        let place = Some((65_536 + 7, 8));
+        fails(|b| b.item(ITEM_VIRTUAL_DISK_SIZE).place = place, corrupt, "overlaps the item");
+        let fill = |count: u32| {
+            move |builder: &mut Builder| {
+                let flags = METADATA_IS_USER;
+                builder.items.extend((0..count).map(|number| {
+                    let guid = Guid::of(number, 1, 1, 1);
+                    Spec { guid, flags, data: vec![1], place: None }
+                }));
+            }
+        };
+        fails(fill(1025), corrupt, "1025 entries, which must be at most 1024");
+        let mut builder = Builder::new(1 << 20, 4 << 20);
+        fill(1024)(&mut builder);
+        read(&builder, false).unwrap();
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl LogOverlay {
         Self { size: size.max(base.size()), base, runs: BTreeMap::new() }
     }
 
+    /// Makes the file at least `size` bytes long.
+    pub(super) fn grow(&mut self, size: u64) {
+        self.size = self.size.max(size);
+    }
+
     /// How many separate runs are replaced.
     pub(super) fn runs(&self) -> usize {
         self.runs.len()
