@@ -80,7 +80,8 @@ pub(super) fn locator(entries: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-fn seal(bytes: &mut [u8]) {
+/// Makes the checksum of a structure right.
+pub(super) fn seal(bytes: &mut [u8]) {
     bytes[4..8].fill(0);
     let sum = crc32c::crc32c(bytes);
     bytes[4..8].copy_from_slice(&sum.to_le_bytes());

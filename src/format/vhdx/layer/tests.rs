@@ -1,7 +1,9 @@
 use super::*;
 use crate::conformance;
 use crate::disk::{VirtualDisk, VirtualDiskExt};
-use crate::format::vhdx::testing::{BAT, Builder, FIRST_BLOCK, Image};
+use crate::format::vhdx::testing::{
+    BAT, Builder, FIRST_BLOCK, Image, LOG, LogEntry, METADATA, Write, seal,
+};
 use crate::{ErrorKind, ExtentKind};
 use proptest::prelude::*;
 
@@ -306,4 +308,59 @@ fn the_parent_is_known_by_its_identifier() {
     assert!(child.check_parent(&raw).is_err());
     assert_eq!(child.references()[0].names, [b"./p.vhdx"]);
     assert!(parent.build().open().unwrap().check_parent(&raw).is_ok(), "it has no parent");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    #[test]
+    fn whatever_a_file_says_is_answered(
+        changes in proptest::collection::vec((0..7usize, 0..320usize, any::<u8>()), 1..5),
+        trust: bool,
+    ) {
+        let mut builder = child(4 << 20, 512);
+        builder.data(0, noise(1, MIB));
+        builder.partial(1, noise(2, MIB), (0..2048).map(|i| i % 3 == 0).collect());
+        let mut image = builder.build();
+        image.mark_log();
+        let size = image.bytes.len();
+        let writes = vec![
+            Write::Zeros { at: FIRST_BLOCK, length: 4096 },
+            Write::Sector { at: FIRST_BLOCK + 8192, bytes: noise(3, 4096) },
+        ];
+        let entries = [LogEntry::new(5, 0, size, writes), LogEntry::new(6, 0, size, Vec::new())];
+        let mut position = 0;
+        for entry in &entries {
+            position = image.put_log(position, entry);
+        }
+        for &(place, at, byte) in &changes {
+            let in_entry = |image: &mut Image| {
+                let entry = &mut image.bytes[LOG as usize..LOG as usize + 8192];
+                entry[at] = byte;
+                seal(entry);
+            };
+            match place {
+                0 | 1 => image.header(place, |header| header[at % 80] = byte),
+                2 | 3 => image.region_table(place - 2, |table| table[at % 80] = byte),
+                4 => image.bytes[METADATA as usize + at] = byte,
+                5 => image.bytes[METADATA as usize + 65_536 + at] = byte,
+                6 if at % 2 == 0 => image.bytes[BAT as usize + at] = byte,
+                _ => in_entry(&mut image),
+            }
+        }
+        // answers of any kind will do, as long as they keep the law
+        if let Ok(layer) = if trust { image.trust() } else { image.open() } {
+            let _ = layer.describe();
+            let size = layer.size();
+            let mut at = 0;
+            while at < size.min(1 << 30) {
+                let Ok(mapping) = layer.map(at, u64::MAX) else { break };
+                prop_assert!(mapping.length > 0 && at + mapping.length <= size);
+                at += mapping.length;
+            }
+        }
+        if let Ok(disk) = image.chain(&[]) {
+            let mut bytes = vec![0; MIB];
+            let _ = disk.read_exact_at(&mut bytes, 0);
+        }
+    }
 }

@@ -42,7 +42,7 @@ fn replayed(image: &Image) -> Vec<u64> {
 }
 
 fn refused(image: &Image, kind: ErrorKind, text: &str) {
-    let error = image.open().err().expect("it was opened");
+    let Err(error) = image.open() else { panic!("it was opened") };
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(text), "{error} does not say '{text}'");
     assert!((LOG..2 * LOG).contains(&error.offset().unwrap()), "{error}");
