@@ -143,6 +143,10 @@ impl Layer for VhdxLayer {
         Some(self.block().size())
     }
 
+    fn stores_long_runs(&self) -> bool {
+        self.metadata.leave_blocks_allocated
+    }
+
     fn references(&self) -> &[Reference] {
         &self.references
     }
