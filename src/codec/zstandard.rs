@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<u8> {
-        (0..65_536u32).map(|i| (i * i >> 7) as u8 & 0x3f).collect()
+        (0..65_536u32).map(|i| ((i * i) >> 7) as u8 & 0x3f).collect()
     }
 
     fn frame(data: &[u8]) -> Vec<u8> {
