@@ -62,7 +62,10 @@ impl Detail for ResolveDetail {
                 "if you trust the image, allow the folder with --allow-external=DIR".into()
             }
             Self::NotListed { .. } => "add it to the list".into(),
-            Self::Open { .. } => "put the file there".into(),
+            Self::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                "put the file there".into()
+            }
+            Self::Open { .. } => "put a regular file there that can be read".into(),
         })
     }
 }
