@@ -51,6 +51,12 @@ pub trait Layer: Send + Sync + Debug {
         None
     }
 
+    /// What changes whenever the guest's data do, where the format has such a mark: a child notes
+    /// its parent's, and so can tell that the parent was written to (VDI).
+    fn modification(&self) -> Option<Identity> {
+        None
+    }
+
     /// Whether `parent` is the image that this one was made upon, as far as the formats tell.
     fn check_parent(&self, parent: &dyn Layer) -> Result<()> {
         let _ = parent;

@@ -282,13 +282,10 @@ impl OpenOptions {
     /// The same to describe it, which does no harm: what is not known is described as a raw disk,
     /// and what fits several formats as the first of them, with a finding that says so.
     fn choose_to_describe(&self, probe: &Probe) -> Result<Format> {
-        self.choose(probe).or_else(|error| {
-            let first = probe.images().find(|m| m.format.is_read());
-            match first {
-                _ if probe.matches.is_empty() => Ok(Format::Raw),
-                Some(first) if probe.images().count() > 1 => Ok(first.format),
-                _ => Err(error),
-            }
+        self.choose(probe).or_else(|error| match probe.first_read() {
+            _ if probe.matches.is_empty() => Ok(Format::Raw),
+            Some(first) if probe.images().count() > 1 => Ok(first),
+            _ => Err(error),
         })
     }
 }

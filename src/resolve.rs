@@ -182,10 +182,12 @@ impl Resolver for Beneath {
     }
 }
 
-/// Opens the files of a list: what each name, taken byte for byte, stands for.
+/// Opens the files of a list: what each name, taken byte for byte, stands for. Formats that know
+/// their parent by UUID only name it by the text of that UUID.
 #[derive(Debug, Clone, Default)]
 pub struct Listed {
     files: HashMap<Vec<u8>, PathBuf>,
+    otherwise: Option<Arc<dyn Resolver>>,
 }
 
 impl Listed {
@@ -201,17 +203,25 @@ impl Listed {
         self.files.insert(name.into(), file.into());
         self
     }
+
+    /// Asks another resolver about names that are not listed.
+    #[must_use]
+    pub fn or_else(mut self, resolver: impl Resolver + 'static) -> Self {
+        self.otherwise = Some(Arc::new(resolver));
+        self
+    }
 }
 
 impl Resolver for Listed {
     fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved> {
         let listed = reference.names.iter().find_map(|name| self.files.get(name));
-        match listed {
-            Some(path) => {
+        match (listed, &self.otherwise) {
+            (None, Some(otherwise)) => otherwise.resolve(from, reference),
+            (Some(path), _) => {
                 let storage = Arc::new(FileStorage::open(path)?);
                 Ok(Resolved { storage, path: path.clone() })
             }
-            None => {
+            (None, None) => {
                 let name = reference.printable_name();
                 Err(Error::new(ResolveDetail::NotListed { role: reference.role, name })
                     .at(reference.offset)

@@ -41,6 +41,19 @@ pub fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// A UUID, its bytes in the order of the text, as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+#[must_use]
+pub fn uuid(bytes: &[u8; 16]) -> String {
+    let mut out = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +63,11 @@ mod tests {
         assert_eq!(printable(b"plain \xc3\xa9"), "plain é");
         assert_eq!(printable(b"\x1b[31m\n\xff"), "\\x1b[31m\\x0a\\xff");
         assert_eq!(printable_str("\u{9b}x\u{202e}y"), "\\u{9b}x\\u{202e}y");
+    }
+
+    #[test]
+    fn a_uuid_has_its_dashes() {
+        let bytes = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(uuid(&bytes), "12345678-9abc-def0-0102-030405060708");
     }
 }

@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use diskimage::{Beneath, Format, OpenOptions, Result};
+use diskimage::resolve::Listed;
+use diskimage::{Beneath, DenyAll, Format, OpenOptions, Result};
 
 use crate::size::parse_size;
 
@@ -62,6 +63,10 @@ pub(crate) struct OpenArgs {
     /// folder or below; with =DIR, in that folder or below. Without it no other file is opened
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
     pub(crate) allow_external: Option<Option<PathBuf>>,
+    /// Opens FILE where the image names NAME, as it is written there; can be given several times.
+    /// Formats that know a parent by UUID only name it by that
+    #[arg(long, value_name = "NAME=FILE", value_parser = parse_pair)]
+    pub(crate) resolve: Vec<(String, PathBuf)>,
     /// Takes files without a known signature for raw disks, backing files included
     #[arg(long)]
     pub(crate) assume_raw: bool,
@@ -78,10 +83,18 @@ impl OpenArgs {
         if let Some(format) = self.format {
             options = options.format(format);
         }
-        if let Some(folder) = &self.allow_external {
-            let own = path.parent().unwrap_or(Path::new(""));
-            options = options.resolver(Beneath::new(folder.as_deref().unwrap_or(own))?);
+        let mut listed = Listed::new();
+        for (name, file) in &self.resolve {
+            listed = listed.with(name.as_bytes(), file);
         }
+        let listed = match &self.allow_external {
+            Some(folder) => {
+                let own = path.parent().unwrap_or(Path::new(""));
+                listed.or_else(Beneath::new(folder.as_deref().unwrap_or(own))?)
+            }
+            None => listed.or_else(DenyAll),
+        };
+        options = options.resolver(listed);
         Ok(options)
     }
 }
@@ -164,6 +177,13 @@ fn parse_granularity(text: &str) -> Result<u64, String> {
     let size = parse_size(text)?;
     let fits = size == 0 || (size >= 512 && size.is_power_of_two());
     fits.then_some(size).ok_or_else(|| "it must be 0 or a power of two of at least 512".into())
+}
+
+fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
+    match pair.split_once('=') {
+        Some((name, file)) if !name.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err(format!("'{pair}' is not of the form NAME=FILE")),
+    }
 }
 
 fn parse_format(name: &str) -> Result<Format, String> {

@@ -21,7 +21,9 @@ fn every_fixture_is_what_its_manifest_says() {
     assert_eq!(answers.as_array().unwrap().len(), fixtures().len());
     for (answer, fixture) in answers.as_array().unwrap().iter().zip(fixtures()) {
         assert_eq!(answer["filename"], fixture.text());
-        if fixture.format == "raw" {
+        if fixture.is("extent") {
+            // a part of a disk, whatever it looks like
+        } else if fixture.format == "raw" {
             let known = fixture.is("mbr") || fixture.is("gpt");
             assert_eq!(
                 answer["format"],

@@ -1,1 +1,170 @@
-//! x
+//! The bodies of the fuzz targets: ordinary functions that panic where a promise is broken.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use diskimage::format::probe::{HEAD, TAIL, probe, probe_bytes};
+use diskimage::storage::MemoryStorage;
+use diskimage::{
+    Chain, Error, ErrorKind, Format, Limits, OpenOptions, Result, Storage, VirtualDisk,
+    VirtualDiskExt,
+};
+
+pub mod mutate;
+
+/// A body, and the name of its target.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: &[Target] =
+    &[("probe", probe_any), ("qcow2_open", qcow2_open), ("qcow2_read", qcow2_read)];
+
+/// Disks larger than this are read at some places only.
+const SMALL: u64 = 256 << 10;
+
+/// Whatever the bytes are: the answer is the same each time, and in pieces as in whole.
+pub fn probe_any(data: &[u8]) {
+    let storage = MemoryStorage::new(data.to_vec());
+    let found = probe(&storage).expect("memory can be read");
+    let tail = &data[data.len().saturating_sub(TAIL)..];
+    let head = &data[..data.len().min(HEAD)];
+    assert_eq!(found, probe_bytes(head, Some((tail, data.len() as u64))));
+    for m in &found.matches {
+        assert!(m.offset < data.len().max(1) as u64, "{m:?} lies outside of the file");
+    }
+    for finding in found.findings() {
+        assert!(!finding.message.contains(char::is_control));
+    }
+}
+
+/// Opening and describing: an error or an image, and no name with control characters in messages.
+pub fn qcow2_open(data: &[u8]) {
+    open_body(Format::Qcow2, data);
+}
+
+/// Reading: see [`read_body`].
+pub fn qcow2_read(data: &[u8]) {
+    read_body(Format::Qcow2, data);
+}
+
+/// Opens and describes `data` as an image of this format.
+pub fn open_body(format: Format, data: &[u8]) {
+    let options = OpenOptions::new().format(format);
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+    match options.open_image_storage(storage, Path::new("fuzz")) {
+        Err(error) => check_error(&error),
+        Ok(image) => match image.layer().describe() {
+            Err(error) => check_error(&error),
+            Ok(description) => {
+                for finding in description.findings {
+                    assert!(!finding.message.contains(char::is_control), "{finding:?}");
+                }
+                for reference in image.layer().references() {
+                    assert!(!reference.names.is_empty());
+                }
+            }
+        },
+    }
+}
+
+/// Opens `data` as an image of this format and reads the disk in several ways, which must agree:
+/// its extents, in one piece, and in odd pieces.
+pub fn read_body(format: Format, data: &[u8]) {
+    let disk = match open(format, data) {
+        Ok(disk) => disk,
+        Err(error) => return check_error(&error),
+    };
+    let size = disk.size();
+    for start in [0, size / 2, size.saturating_sub(SMALL)] {
+        let end = start.saturating_add(SMALL).min(size);
+        check_range(&disk, start, end);
+    }
+}
+
+fn open(format: Format, data: &[u8]) -> Result<Chain> {
+    let mut limits = Limits::default();
+    limits.table_cache = 1 << 20;
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+    OpenOptions::new().format(format).limits(limits).open_storage(storage, Path::new("fuzz"))
+}
+
+fn check_range(disk: &Chain, start: u64, end: u64) {
+    let mut at = start;
+    let mut bytes = Vec::new();
+    let mut steps = 0;
+    while at < end && steps < 4096 {
+        steps += 1;
+        let extent = match disk.extent_at(at, end - at) {
+            Ok(extent) => extent,
+            Err(error) => {
+                check_error(&error);
+                if let Some(guest) = error.guest_range() {
+                    assert!(guest.contains(&at), "{error:?} is not about {at}");
+                }
+                return;
+            }
+        };
+        assert!(extent.start == at && extent.length > 0 && extent.end() <= end, "{extent:?}");
+        assert_eq!(disk.extent_at(at, end - at).ok(), Some(extent), "another answer");
+        let middle = at + extent.length / 2;
+        let inner = disk.extent_at(middle, 1).expect("an extent is readable all over");
+        assert_eq!(inner.kind, extent.kind.advanced(middle - at), "{extent:?}");
+        let mut piece = vec![0xa5; extent.length as usize];
+        match disk.read_exact_at(&mut piece, at) {
+            Ok(()) => {
+                assert!(!extent.kind.is_zero() || piece.iter().all(|&b| b == 0));
+                // an odd piece of it reads the same
+                let (from, to) = (piece.len() / 3, piece.len() - piece.len() / 5);
+                let mut odd = vec![0x5a; to - from];
+                disk.read_exact_at(&mut odd, at + from as u64).expect("a part of it reads too");
+                assert!(odd == piece[from..to], "a part of {extent:?} reads other bytes");
+            }
+            Err(error) => {
+                check_error(&error);
+                return;
+            }
+        }
+        bytes.extend_from_slice(&piece);
+        at = extent.end();
+    }
+    let mut whole = vec![0; bytes.len()];
+    disk.read_exact_at(&mut whole, start).expect("all of its pieces read");
+    assert!(whole == bytes, "the whole differs from its pieces");
+    let tiled: u64 = disk.extents(start..at).flatten().map(|extent| extent.length).sum();
+    assert_eq!(tiled, at - start);
+}
+
+/// An error about bytes in memory blames the file, the format or a limit; never the system.
+fn check_error(error: &Error) {
+    assert!(
+        matches!(
+            error.kind(),
+            ErrorKind::Corrupt
+                | ErrorKind::Unsupported
+                | ErrorKind::LimitExceeded
+                | ErrorKind::Denied
+                | ErrorKind::InvalidInput
+        ),
+        "{error:?}"
+    );
+    assert!(!error.to_string().contains(char::is_control), "{error:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_body_holds_on_mutated_seeds() {
+        let seeds = mutate::seeds();
+        assert!(seeds.len() > 20);
+        for (name, body) in TARGETS {
+            let mut mutator = mutate::Mutator::new(1);
+            for _ in 0..300 {
+                let input = mutator.next(&seeds);
+                let result = std::panic::catch_unwind(|| body(&input));
+                assert!(result.is_ok(), "{name}: {} bytes", input.len());
+            }
+        }
+    }
+}

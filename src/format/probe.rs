@@ -40,6 +40,16 @@ impl Probe {
         self.matches.iter().filter(|m| m.format.class() == Class::Image || self.is_split(m))
     }
 
+    /// The first format that fits and is read; a partition table counts as a raw disk.
+    #[must_use]
+    pub fn first_read(&self) -> Option<Format> {
+        let as_read = |m: &Match| match m.format.class() {
+            Class::Content => Format::Raw,
+            _ => m.format,
+        };
+        self.images().map(as_read).find(|format| format.is_read())
+    }
+
     /// Partition tables and file systems that lie in the open.
     pub fn contents(&self) -> impl Iterator<Item = &Match> {
         self.matches.iter().filter(|m| m.format.class() == Class::Content)
@@ -161,8 +171,6 @@ const MAGICS: &[(Format, usize, &[u8])] = &[
     (Format::Xz, 0, b"\xfd7zXZ\0"),
     (Format::ZstdFile, 0, b"\x28\xb5\x2f\xfd"),
     (Format::Lz4, 0, b"\x04\x22\x4d\x18"),
-    (Format::Gpt, 512, b"EFI PART"),
-    (Format::Gpt, 4096, b"EFI PART"),
     (Format::Iso, 0x8001, b"CD001"),
     (Format::Xfs, 0, b"XFSB"),
     (Format::Btrfs, 0x10040, b"_BHRfS_M"),
@@ -193,7 +201,7 @@ type Found = Option<(Format, usize, Cow<'static, str>)>;
 
 /// Formats that take more than one look.
 const RECOGNISERS: &[fn(&[u8]) -> Found] =
-    &[qcow, vmdk_descriptor, parallels_bundle, bzip2, tar, udf, ext, boot_record];
+    &[qcow, vmdk_descriptor, parallels_bundle, bzip2, tar, gpt, udf, ext, boot_record];
 
 fn has(bytes: &[u8], offset: usize, magic: &[u8]) -> bool {
     bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
@@ -261,6 +269,29 @@ fn tar(head: &[u8]) -> Found {
         return Some((Format::Ova, 257, "tar archive that starts with an OVF description".into()));
     }
     Some((Format::Tar, 257, "magic \"ustar\"".into()))
+}
+
+/// A GPT header behind a first sector of 512 or 4096 bytes (UEFI specification, section 5.3.2).
+fn gpt(head: &[u8]) -> Found {
+    [512usize, 4096].into_iter().find_map(|at| {
+        let header = head.get(at..)?;
+        if !header.starts_with(b"EFI PART") {
+            return None;
+        }
+        let evidence = match le32(header, 16) == gpt_checksum(header) {
+            true => "GPT header with a valid CRC-32",
+            false => "GPT header with a wrong CRC-32",
+        };
+        Some((Format::Gpt, at, evidence.into()))
+    })
+}
+
+/// The CRC-32 of a GPT header, computed with its own field as zeros.
+fn gpt_checksum(header: &[u8]) -> Option<u32> {
+    let length = to_usize(le32(header, 12)?.into());
+    let mut header = header.get(..length).filter(|h| (92..=512).contains(&h.len()))?.to_owned();
+    header.get_mut(16..20)?.fill(0);
+    Some(crc32fast::hash(&header))
 }
 
 /// UDF: an NSR descriptor in the volume recognition sequence (ECMA-167 part 2, section 9).

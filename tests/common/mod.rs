@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+use diskimage::layer::Identity;
+use diskimage::resolve::Listed;
 use diskimage::{Beneath, OpenOptions, VirtualDisk, VirtualDiskExt};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -138,7 +140,25 @@ pub fn allow_testdata() -> OpenOptions {
 }
 
 pub fn open_fixture(fixture: &Fixture) -> diskimage::Result<diskimage::Chain> {
-    allow_testdata().format(fixture.format.parse().unwrap()).open(&fixture.path)
+    let format = fixture.format.parse().unwrap();
+    // a parent that is known by UUID only has to be listed
+    let mut listed = Listed::new().or_else(Beneath::new(unpack_folder()).unwrap());
+    if fixture.is("parent-by-uuid") {
+        for parent in &fixture.parents {
+            let path = &self::fixture(parent).path;
+            if let Some(Identity::Uuid(uuid)) =
+                OpenOptions::new().open_image(path).ok().and_then(|i| i.layer().identity())
+            {
+                listed = listed.with(uuid_text(&uuid), path);
+            }
+        }
+    }
+    allow_testdata().resolver(listed).format(format).open(&fixture.path)
+}
+
+fn uuid_text(uuid: &[u8; 16]) -> String {
+    let text = hex(uuid);
+    [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]].join("-")
 }
 
 /// SHA-256 of a disk's content, in hexadecimal.

@@ -1,0 +1,37 @@
+//! Runs every target's body on damaged seeds for some seconds each, on any toolchain.
+//!
+//! `fuzz-smoke [SECONDS] [START]`: START chooses the sequence of inputs; the default differs from
+//! day to day. An input that breaks a promise is kept in the temporary folder, and named.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use diskimage_fuzz::{TARGETS, mutate};
+
+fn main() -> ExitCode {
+    let mut numbers = std::env::args().skip(1).map_while(|arg| arg.parse::<u64>().ok());
+    let seconds = numbers.next().unwrap_or(5);
+    let today = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() / 86_400);
+    let start = numbers.next().unwrap_or(today);
+    let seeds = mutate::seeds();
+    let mut code = ExitCode::SUCCESS;
+    for (name, body) in TARGETS {
+        let mut mutator = mutate::Mutator::new(start);
+        let end = Instant::now() + Duration::from_secs(seconds);
+        let mut runs = 0_u64;
+        while Instant::now() < end {
+            let input = mutator.next(&seeds);
+            runs += 1;
+            if std::panic::catch_unwind(|| body(&input)).is_err() {
+                let file = std::env::temp_dir().join(format!("fuzz-{name}-{start}-{runs}"));
+                // the message is of use even where the input cannot be kept
+                let _ = std::fs::write(&file, &input);
+                println!("{name}: broken by input {runs}, kept as {}", file.display());
+                code = ExitCode::FAILURE;
+                break;
+            }
+        }
+        println!("{name}: {runs} inputs from start {start}");
+    }
+    code
+}

@@ -1,0 +1,108 @@
+//! The hostile and odd images beside the project, where they are present: each gets the verdict
+//! that it must get, and none a panic.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::*;
+use diskimage::{Format, Image, OpenOptions, Result, VirtualDisk};
+use serde_json::Value;
+
+/// Content that takes longer than a test should: it is one small cluster mapped a million times.
+const SLOW: &[&str] = &["q2-amplify-2g.qcow2"];
+
+/// Guest bytes that are read at most: huge disks are read at their ends.
+const MOST: u64 = 64 << 20;
+
+fn unpacked() -> Option<PathBuf> {
+    let archive = root().join("../shared/hostile/dev.tar.xz");
+    if !archive.exists() {
+        eprintln!("skipped: there is no set of hostile images at ../shared/hostile");
+        return None;
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile");
+    if !folder.join("manifest.jsonl").exists() {
+        std::fs::create_dir_all(&folder).unwrap();
+        let args = ["--sparse".as_ref(), "-xJf".as_ref(), archive.as_os_str(), "-C".as_ref()];
+        tool_output("tar", &[&args[..], &[folder.as_os_str()]].concat())?;
+    }
+    Some(folder)
+}
+
+fn options(case: &Value) -> OpenOptions {
+    match case["open_as"].as_str() {
+        Some(name) => OpenOptions::new().format(name.parse().unwrap()),
+        None => OpenOptions::new(),
+    }
+}
+
+/// What a conversion would read.
+fn read(case: &Value, path: &Path) -> Result<Option<String>> {
+    let disk = options(case).open(path)?;
+    if disk.size() <= MOST {
+        return sha256_of(&disk).map(Some);
+    }
+    let mut bytes = vec![0; 1 << 20];
+    disk.read_exact_at(&mut bytes, 0)?;
+    disk.read_exact_at(&mut bytes, disk.size() - (1 << 20))?;
+    Ok(None)
+}
+
+fn codes(image: &Image) -> Vec<&'static str> {
+    let described = image.layer().describe().map(|d| d.findings).unwrap_or_default();
+    let probed = image.probe().findings();
+    described.iter().chain(&probed).map(|finding| finding.code.as_str()).collect()
+}
+
+/// Flags that other commands than info answer, or that are not codes.
+fn is_for_others(flag: &str) -> bool {
+    matches!(flag, "check_error" | "none" | "escape_output") || flag.starts_with("detect:")
+}
+
+#[test]
+fn every_case_of_a_format_that_is_read_gets_its_verdict() {
+    let Some(folder) = unpacked() else { return };
+    let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for case in manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let file = case["file"].as_str().unwrap();
+        let format = case["format"].as_str().unwrap().parse::<Format>();
+        if !format.is_ok_and(Format::is_read) || SLOW.contains(&file) {
+            continue;
+        }
+        let path = folder.join(file);
+        let image = options(&case).open_image(&path);
+        if image.as_ref().is_err_and(|error| error.to_string().contains("not read yet")) {
+            continue;
+        }
+        tried += 1;
+        let content = read(&case, &path);
+        let complaint = match case["expected"].as_str().unwrap() {
+            "must_open_same_content" => match (content, case["guest_sha256"].as_str()) {
+                (Err(error), _) => Some(error.to_string()),
+                (Ok(Some(got)), Some(wanted)) if got != wanted => Some("other content".into()),
+                _ => None,
+            },
+            "must_reject_open" | "must_reject_by_policy" => {
+                content.is_ok().then(|| "was read".to_owned())
+            }
+            "must_flag" => {
+                let codes = image.as_ref().map(codes).unwrap_or_default();
+                let flags = case["flags"].as_array().unwrap().iter().map(|f| f.as_str().unwrap());
+                let missing = flags
+                    .filter(|flag| !is_for_others(flag))
+                    .find(|flag| !codes.contains(&flag.replace('_', "-").as_str()));
+                missing.map(|flag| format!("{flag} is not reported, only {codes:?}"))
+            }
+            // that it came back is what counts
+            _ => None,
+        };
+        if let Some(complaint) = complaint {
+            wrong.push(format!("{file} ({}): {complaint}", case["attack"].as_str().unwrap()));
+        }
+    }
+    assert!(tried > 200, "only {tried} cases");
+    assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
+}
