@@ -11,7 +11,8 @@ pub struct Limits {
     /// Tables are paged, not held, so this bounds time rather than memory. Default: 32 MiB, which
     /// is also QEMU's bound on an L1 table.
     pub max_table_size: u64,
-    /// Memory for cached pages of tables, bytes for each image of a chain. Default: 8 MiB.
+    /// Memory for cached pages of tables, bytes for a whole chain of images: the first gets half,
+    /// its parent a quarter, and so on, but none less than 128 KiB. Default: 16 MiB.
     pub table_cache: u64,
     /// Images in a chain of backing files, the first one counted. Default: 64.
     pub max_chain: u32,
@@ -26,7 +27,7 @@ impl Default for Limits {
         Self {
             max_virtual_size: i64::MAX.unsigned_abs(),
             max_table_size: 32 << 20,
-            table_cache: 8 << 20,
+            table_cache: 16 << 20,
             max_chain: 64,
             max_snapshots: 65_536,
             max_directory_size: 16 << 20,

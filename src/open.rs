@@ -35,6 +35,10 @@ impl Default for OpenOptions {
     }
 }
 
+/// What every image of a chain may keep of its tables: a page of 64 KiB for each of the two
+/// generations of a cache.
+const MIN_TABLE_CACHE: u64 = 128 << 10;
+
 #[derive(Debug, thiserror::Error)]
 enum OpenDetail {
     #[error("is in no format that is known")]
@@ -154,7 +158,7 @@ impl OpenOptions {
         purpose: &Purpose,
     ) -> Result<Vec<ChainImage>> {
         let mut seen = Vec::from_iter(storage.identity());
-        let top = self.open_one(storage, path, self.format, &self.layer, purpose)?;
+        let top = self.open_one(storage, path, self.format, &self.layer_options(0), purpose)?;
         let mut next = parent_of(&top);
         let mut images = vec![top];
         while let (Some(reference), Some(child)) = (next.take(), images.last()) {
@@ -172,8 +176,7 @@ impl OpenOptions {
                 seen.push(identity);
             }
             let format = self.declared_format(from, &reference)?;
-            // a snapshot is the top image's, and a broken parent is not what was asked for
-            let options = LayerOptions { snapshot: None, ..self.layer.clone() };
+            let options = self.layer_options(images.len());
             let parent =
                 self.open_one(resolved.storage, &resolved.path, format, &options, purpose)?;
             let fits = child.layer().check_parent(parent.layer());
@@ -182,6 +185,20 @@ impl OpenOptions {
             images.push(parent);
         }
         Ok(images)
+    }
+
+    /// The options for the image at this depth of the chain.
+    fn layer_options(&self, depth: usize) -> LayerOptions {
+        let mut options = self.layer.clone();
+        if depth > 0 {
+            // a snapshot is the top image's
+            options.snapshot = None;
+        }
+        // how long the chain is shows only when it is open, so each image gets half of what is left
+        let halvings = u32::try_from(depth).unwrap_or(u32::MAX).saturating_add(1);
+        let share = options.limits.table_cache.checked_shr(halvings).unwrap_or_default();
+        options.limits.table_cache = share.max(MIN_TABLE_CACHE);
+        options
     }
 
     /// Opens the one file at `path` and nothing else, whatever it names: to describe or check it.

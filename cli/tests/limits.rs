@@ -80,6 +80,25 @@ fn memory_stays_bounded_whatever_the_clusters_and_the_size() {
 }
 
 #[test]
+fn memory_stays_bounded_for_a_long_chain_too() {
+    // the tables of each of these images would fill a cache of their own
+    let dir = tempfile::tempdir().unwrap();
+    for number in 0..40 {
+        let backing = (number > 0).then(|| format!("{}.qcow2", number - 1));
+        let (bytes, size) = qcow2::empty_tables(160, backing.as_deref().map(str::as_bytes));
+        let path = dir.path().join(format!("{number}.qcow2"));
+        write_sparse(&path, &bytes);
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size).unwrap();
+    }
+    let [top, target] = ["39.qcow2", "out.raw"].map(|name| dir.path().join(name));
+    let (top, target) = (top.to_str().unwrap(), target.to_str().unwrap());
+    let args = ["convert", "--allow-external", "--threads=4", top, target];
+    let Some(peak) = peak_memory(&args) else { return };
+    assert!(peak < 64 * MIB, "{} KiB", peak >> 10);
+    assert_eq!(std::fs::metadata(target).unwrap().len(), 160 << 29);
+}
+
+#[test]
 fn the_largest_image_converts_where_the_file_system_allows() {
     let image = fixture("qcow2/v3-sparse-64T.qcow2");
     // many file systems end at 16 TiB; one in memory does not

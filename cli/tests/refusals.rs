@@ -124,6 +124,16 @@ fn backing_files_are_opened_only_where_they_are_allowed() {
 }
 
 #[test]
+fn a_listed_name_opens_the_file_it_stands_for_and_no_other() {
+    let (dir, top) = over(b"/etc/passwd");
+    let file = dir.path().join("base.raw");
+    let option = |name: &str| format!("--resolve={name}={}", file.display());
+    diskimage(["convert", &option("/etc/passwd"), top.to_str().unwrap(), "-"]).ok();
+    all_refuse(&top, &[&option("passwd")], &["needs the backing file '/etc/passwd'"]);
+    assert_eq!(diskimage(["info", "--resolve=x", top.to_str().unwrap()]).code, Some(2));
+}
+
+#[test]
 fn names_that_lead_out_of_the_folder_are_refused() {
     for name in ["../base.raw", "../images/../base.raw", "/etc/passwd", "sub/../../base.raw"] {
         let (dir, top) = over(name.as_bytes());

@@ -59,3 +59,30 @@ pub fn set_backing_name(bytes: &mut [u8], name: &[u8]) {
     bytes[at..at + name.len()].copy_from_slice(name);
     bytes[16..20].copy_from_slice(&u32::try_from(name.len()).unwrap().to_be_bytes());
 }
+
+/// The first part of an image of 64 KiB clusters with `tables` L2 tables, 512 MiB apart, that say
+/// nothing: what follows, up to the size that is given too, is zeros. Over `backing`, if any.
+pub fn empty_tables(tables: u64, backing: Option<&[u8]>) -> (Vec<u8>, u64) {
+    const CLUSTER: u64 = 65_536;
+    let mut bytes = vec![0; 4 * CLUSTER as usize];
+    bytes[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+    bytes[20..24].copy_from_slice(&16u32.to_be_bytes());
+    put64(&mut bytes, 24, tables << 29);
+    bytes[36..40].copy_from_slice(&u32::try_from(tables).unwrap().to_be_bytes());
+    // the refcount table, empty, and the L1 table
+    put64(&mut bytes, 40, 2 * CLUSTER);
+    put64(&mut bytes, 48, CLUSTER);
+    bytes[56..60].copy_from_slice(&1u32.to_be_bytes());
+    bytes[96..100].copy_from_slice(&4u32.to_be_bytes());
+    bytes[100..104].copy_from_slice(&104u32.to_be_bytes());
+    if let Some(name) = backing {
+        // the format of the backing file, then its name
+        bytes[104..117].copy_from_slice(b"\xe2\x79\x2a\xca\0\0\0\x05qcow2");
+        put64(&mut bytes, 8, 128);
+        set_backing_name(&mut bytes, name);
+    }
+    for table in 0..tables {
+        put64(&mut bytes, (2 * CLUSTER + 8 * table) as usize, 1 << 63 | ((4 + table) * CLUSTER));
+    }
+    (bytes, (4 + tables) * CLUSTER)
+}
