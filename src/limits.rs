@@ -10,7 +10,8 @@ pub struct Limits {
     /// Largest table that maps a disk (an L1 table, a block allocation table), bytes in the file.
     /// Tables are paged, not held, so this bounds time rather than memory. Default: 1 GiB.
     pub max_table_size: u64,
-    /// Memory for cached pages of tables, bytes for each image of a chain. Default: 8 MiB.
+    /// Memory for cached pages of tables, bytes for a whole chain of images: the first gets half,
+    /// its parent a quarter, and so on, but none less than 128 KiB. Default: 16 MiB.
     pub table_cache: u64,
     /// Images in a chain of backing files, the first one counted. Default: 64.
     pub max_chain: u32,
@@ -25,7 +26,7 @@ impl Default for Limits {
         Self {
             max_virtual_size: i64::MAX.unsigned_abs(),
             max_table_size: 1 << 30,
-            table_cache: 8 << 20,
+            table_cache: 16 << 20,
             max_chain: 64,
             max_snapshots: 65_536,
             max_directory_size: 16 << 20,

@@ -35,6 +35,10 @@ impl Default for OpenOptions {
     }
 }
 
+/// What every image of a chain may keep of its tables: a page of 64 KiB for each of the two
+/// generations of a cache.
+const MIN_TABLE_CACHE: u64 = 128 << 10;
+
 #[derive(Debug, thiserror::Error)]
 enum OpenDetail {
     #[error("is in no format that is known")]
@@ -135,14 +139,31 @@ impl OpenOptions {
 
     /// The same for any storage; `path` is its name, from which relative names start.
     pub fn open_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Chain> {
+        let mut images = self.open_images(storage, path, &Purpose::Read)?.into_iter();
+        let Some(top) = images.next() else { return Err(OpenDetail::Unknown.into()) };
+        Ok(Chain::new(top, images.collect()))
+    }
+
+    /// Opens the file at `path` and its parents, the nearest first, to describe them: no other
+    /// file is opened, and what can be described but not read passes.
+    pub fn open_chain_images(&self, path: impl AsRef<Path>) -> Result<Vec<ChainImage>> {
+        let path = path.as_ref();
+        self.open_images(Arc::new(FileStorage::open(path)?), path, &Purpose::Describe)
+    }
+
+    fn open_images(
+        &self,
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        purpose: &Purpose,
+    ) -> Result<Vec<ChainImage>> {
         let mut seen = Vec::from_iter(storage.identity());
-        let (mut top, mut next) = self.open_one(storage, path, self.format, &self.layer)?;
-        self.attach_files(&mut top)?;
-        let mut parents: Vec<ChainImage> = Vec::new();
-        while let Some(reference) = next.take() {
-            let child = parents.last().unwrap_or(&top);
+        let top = self.open_one(storage, path, self.format, &self.layer_options(0), purpose)?;
+        let mut next = parent_of(&top);
+        let mut images = vec![top];
+        while let (Some(reference), Some(child)) = (next.take(), images.last()) {
             let from = child.path();
-            if parents.len().saturating_add(1) >= usize_of(self.layer.limits.max_chain) {
+            if images.len() >= usize_of(self.layer.limits.max_chain) {
                 return Err(
                     Error::new(OpenDetail::TooLong(self.layer.limits.max_chain)).in_file(from)
                 );
@@ -155,17 +176,29 @@ impl OpenOptions {
                 seen.push(identity);
             }
             let format = self.declared_format(from, &reference)?;
-            // a snapshot is the top image's, and a broken parent is not what was asked for
-            let options = LayerOptions { snapshot: None, ..self.layer.clone() };
-            let (mut parent, its_parent) =
-                self.open_one(resolved.storage, &resolved.path, format, &options)?;
-            self.attach_files(&mut parent)?;
+            let options = self.layer_options(images.len());
+            let parent =
+                self.open_one(resolved.storage, &resolved.path, format, &options, purpose)?;
             let fits = child.layer().check_parent(parent.layer());
             fits.map_err(|error| error.in_file(child.path()))?;
-            parents.push(parent);
-            next = its_parent;
+            next = parent_of(&parent);
+            images.push(parent);
         }
-        Ok(Chain::new(top, parents))
+        Ok(images)
+    }
+
+    /// The options for the image at this depth of the chain.
+    fn layer_options(&self, depth: usize) -> LayerOptions {
+        let mut options = self.layer.clone();
+        if depth > 0 {
+            // a snapshot is the top image's
+            options.snapshot = None;
+        }
+        // how long the chain is shows only when it is open, so each image gets half of what is left
+        let halvings = u32::try_from(depth).unwrap_or(u32::MAX).saturating_add(1);
+        let share = options.limits.table_cache.checked_shr(halvings).unwrap_or_default();
+        options.limits.table_cache = share.max(MIN_TABLE_CACHE);
+        options
     }
 
     /// Opens the one file at `path` and nothing else, whatever it names: to describe or check it.
@@ -179,16 +212,7 @@ impl OpenOptions {
         let probe = probe(&storage).map_err(|error| error.in_file(path))?;
         let format = match self.format {
             Some(format) => format,
-            // describing does no harm, so what is not known is described as a raw disk
-            // and what fits several formats as the first of them, with a finding that says so
-            None => match self.choose(&probe) {
-                Ok(format) => format,
-                Err(_) if probe.matches.is_empty() => Format::Raw,
-                Err(error) => match probe.first_read() {
-                    Some(first) if probe.images().count() > 1 => first,
-                    _ => return Err(error.in_file(path)),
-                },
-            },
+            None => self.choose_to_describe(&probe).map_err(|error| error.in_file(path))?,
         };
         let layer =
             format.open(Arc::clone(&storage), &self.layer).map_err(|error| error.in_file(path))?;
@@ -201,13 +225,18 @@ impl OpenOptions {
         path: &Path,
         format: Option<Format>,
         options: &LayerOptions,
-    ) -> Result<(ChainImage, Option<Reference>)> {
+        purpose: &Purpose,
+    ) -> Result<ChainImage> {
         let open = || {
-            let format = match format {
-                Some(format) => format,
-                None => self.choose(&probe(&storage)?)?,
+            let format = match (format, purpose) {
+                (Some(format), _) => format,
+                (None, Purpose::Read) => self.choose(&probe(&storage)?)?,
+                (None, Purpose::Describe) => self.choose_to_describe(&probe(&storage)?)?,
             };
             let layer = format.open(Arc::clone(&storage), options)?;
+            if *purpose == Purpose::Describe {
+                return Ok(layer);
+            }
             layer.check_readable()?;
             let (size, limit) = (layer.size(), self.layer.limits.max_virtual_size);
             if size > limit {
@@ -216,8 +245,11 @@ impl OpenOptions {
             Ok(layer)
         };
         let layer = open().map_err(|error: Error| error.in_file(path))?;
-        let parent = layer.references().iter().find(|r| r.role == Role::Parent).cloned();
-        Ok((ChainImage::new(path.to_owned(), layer, storage), parent))
+        let mut image = ChainImage::new(path.to_owned(), layer, storage);
+        if *purpose == Purpose::Read {
+            self.attach_files(&mut image)?;
+        }
+        Ok(image)
     }
 
     /// Opens the files other than parents that an image names.
@@ -263,6 +295,27 @@ impl OpenOptions {
             },
         }
     }
+
+    /// The same to describe it, which does no harm: what is not known is described as a raw disk,
+    /// and what fits several formats as the first of them, with a finding that says so.
+    fn choose_to_describe(&self, probe: &Probe) -> Result<Format> {
+        self.choose(probe).or_else(|error| match probe.first_read() {
+            _ if probe.matches.is_empty() => Ok(Format::Raw),
+            Some(first) if probe.images().count() > 1 => Ok(first),
+            _ => Err(error),
+        })
+    }
+}
+
+/// What a chain is opened for.
+#[derive(Debug, PartialEq, Eq)]
+enum Purpose {
+    Read,
+    Describe,
+}
+
+fn parent_of(image: &ChainImage) -> Option<Reference> {
+    image.layer().references().iter().find(|r| r.role == Role::Parent).cloned()
 }
 
 fn usize_of(value: u32) -> usize {

@@ -62,7 +62,10 @@ impl Detail for ResolveDetail {
                 "if you trust the image, allow the folder with --allow-external=DIR".into()
             }
             Self::NotListed { .. } => "add it to the list".into(),
-            Self::Open { .. } => "put the file there".into(),
+            Self::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                "put the file there".into()
+            }
+            Self::Open { .. } => "put a regular file there that can be read".into(),
         })
     }
 }
@@ -143,6 +146,16 @@ impl Beneath {
             clean.strip_prefix(&self.canonical).or_else(|_| clean.strip_prefix(&self.folder));
         inside.ok().filter(|p| !p.as_os_str().is_empty()).map(Path::to_owned)
     }
+
+    /// The name of a file inside the folder: as the image `from` was named, so that people find it
+    /// again, unless a step up makes that unclear.
+    fn shown(&self, from: &Path, name: &[u8], inside: PathBuf) -> PathBuf {
+        let plain = |path: &PathBuf| path.components().all(|c| c != Component::ParentDir);
+        match path_of(name).filter(plain) {
+            Some(name) => from.parent().unwrap_or(Path::new("")).join(name),
+            None => self.canonical.join(inside),
+        }
+    }
 }
 
 impl Resolver for Beneath {
@@ -158,7 +171,7 @@ impl Resolver for Beneath {
                 .at(reference.offset)),
                 Some(path) => sys::open_beneath(&self.canonical, &path)
                     .map_err(|source| reference.failed(name, source))
-                    .and_then(|file| opened(file, self.canonical.join(path))),
+                    .and_then(|file| opened(file, self.shown(from, name, path))),
             };
             match attempt {
                 Ok(resolved) => return Ok(resolved),
@@ -271,6 +284,9 @@ mod tests {
         {
             assert!(beneath.resolve(&child, &reference(bad)).is_err(), "{bad}");
         }
+        let found = |name| beneath.resolve(&child, &reference(name)).unwrap().path;
+        assert_eq!(found("./inner"), root.join("sub/./inner"));
+        assert_eq!(found("../base"), root.canonicalize().unwrap().join("base"));
         let error = beneath.resolve(&child, &reference("../../secret")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied);
     }

@@ -151,7 +151,7 @@ pub(crate) struct ConvertArgs {
     #[arg(short, long)]
     pub(crate) progress: bool,
     /// Leaves blocks of zeros of this size out of the file; 0 writes everything
-    #[arg(short = 'S', long, value_name = "SIZE", default_value = "4k", value_parser = parse_size)]
+    #[arg(short = 'S', long, value_name = "SIZE", default_value = "4k", value_parser = parse_granularity)]
     pub(crate) sparse: u64,
     /// Writes into a target that exists and keeps its size
     #[arg(short = 'n', long)]
@@ -171,6 +171,12 @@ pub(crate) struct ConvertArgs {
     /// The form of the report; people get one only if something was lost
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
+}
+
+fn parse_granularity(text: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    let fits = size == 0 || (size >= 512 && size.is_power_of_two());
+    fits.then_some(size).ok_or_else(|| "it must be 0 or a power of two of at least 512".into())
 }
 
 fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {

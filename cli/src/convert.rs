@@ -1,8 +1,9 @@
 //! `diskimage convert`: an image into a raw disk.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use diskimage::{
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 
 use crate::args::{ConvertArgs, Output, argument_bytes};
 use crate::{output, report};
@@ -23,18 +25,31 @@ const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &ConvertArgs) -> u8 {
     let signal = Arc::new(AtomicUsize::new(0));
+    // the second signal ends the process at once, and so does the first where there is no file to
+    // clean up: a pipe that nobody reads blocks for ever
+    let at_once = Arc::new(AtomicBool::new(to_stdout(args)));
     for number in [SIGINT, SIGTERM, SIGHUP] {
-        // without the handler the process just ends, and leaves no file either
-        let _ = signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize);
+        // without the handlers the process just ends, and leaves no file either
+        let _ = flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&at_once));
+        let _ = flag::register(number, Arc::clone(&at_once));
+        let _ = flag::register_usize(number, Arc::clone(&signal), number as usize);
     }
+    // a file that exceeds the limit of the process is an error that can be told
+    let _ = flag::register(SIGXFSZ, Arc::default());
     let caught = || u8::try_from(signal.load(Ordering::Relaxed)).ok().filter(|&s| s != 0);
     match convert(args, &signal) {
         Ok(report) => conclude(args, &report),
         Err(error) => {
-            report::error(&error, &args.source);
+            let stream = to_stdout(args) && error.kind() == ErrorKind::Io;
+            let file = if stream { Path::new("standard output") } else { &*args.source };
+            report::error(&error, file);
             report::code(&error, caught())
         }
     }
+}
+
+fn to_stdout(args: &ConvertArgs) -> bool {
+    args.target.as_os_str() == "-"
 }
 
 fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
@@ -63,6 +78,9 @@ fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
     }
     watched(args, signal, &progress, || {
         let report = job.run(&disk, &*target)?;
+        if signal.load(Ordering::Relaxed) != 0 {
+            return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
+        }
         target.finish()?;
         Ok(report)
     })
@@ -70,7 +88,7 @@ fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
 
 fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
     let size = disk.size();
-    if args.target.as_os_str() == "-" {
+    if to_stdout(args) {
         return Ok(Box::new(StreamTarget::new(io::stdout())));
     }
     let target = if args.no_create {
@@ -133,7 +151,6 @@ enum Display {
 
 impl Display {
     fn new(args: &ConvertArgs) -> Self {
-        let to_stdout = args.target.as_os_str() == "-";
         if io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             let template = "{bar:40} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} {eta}";
@@ -142,8 +159,9 @@ impl Display {
             }
             return Self::Bar(bar);
         }
-        // where qemu-img prints it, unless the disk goes there
-        Self::Lines(if to_stdout { Box::new(io::stderr()) } else { Box::new(io::stdout()) })
+        // where qemu-img prints it, unless the disk or the report goes there
+        let taken = to_stdout(args) || args.output == Output::Json;
+        Self::Lines(if taken { Box::new(io::stderr()) } else { Box::new(io::stdout()) })
     }
 
     fn show(&mut self, progress: &Progress) {
@@ -181,7 +199,7 @@ fn conclude(args: &ConvertArgs, done: &Report) -> u8 {
         report::message(&format!("{name}: lost {length} bytes at guest offset {start:#x}"));
         code = report::LOST;
     }
-    if args.output == Output::Json && args.target.as_os_str() != "-" {
+    if args.output == Output::Json && !to_stdout(args) {
         let lost = lost.map(|(start, length)| json!({ "start": start, "length": length }));
         let answer = json!({
             "virtual-size": done.size,

@@ -56,9 +56,9 @@ fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
         });
     }
     // opening the chain checks that each parent is what its child says
-    let chain = options.open(&args.file)?;
+    let chain = options.open_chain_images(&args.file)?;
     let mut all = vec![top];
-    for image in chain.images().iter().skip(1) {
+    for image in chain.iter().skip(1) {
         let description = image.layer().describe().map_err(|e| e.in_file(image.path()))?;
         let findings = description.findings.clone();
         let Some(storage) = image.storage() else { continue };

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use diskimage::{Chain, Extent, ExtentKind, Format, Result, VirtualDisk, VirtualDiskExt};
+use diskimage::{Chain, Error, Extent, ExtentKind, Format, Result, VirtualDisk, VirtualDiskExt};
 
 use crate::args::{MapArgs, Output, argument_bytes};
 use crate::report;
@@ -22,7 +22,8 @@ fn answer(args: &MapArgs) -> Result<io::Result<()>> {
     }
     let disk = options.open(&args.file)?;
     let end = args.max_length.map_or(u64::MAX, |max| args.start_offset.saturating_add(max));
-    let merged = Merged { extents: disk.extents(args.start_offset..end), pending: None };
+    let merged =
+        Merged { extents: disk.extents(args.start_offset..end), pending: None, failed: None };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut form: Box<dyn Form> = match args.output {
         Output::Json => Box::new(Json { disk: &disk, first: true }),
@@ -52,6 +53,8 @@ fn answer(args: &MapArgs) -> Result<io::Result<()>> {
 struct Merged<I> {
     extents: I,
     pending: Option<Extent>,
+    /// What ended it, told after all that was found before.
+    failed: Option<Error>,
 }
 
 impl<I: Iterator<Item = Result<Extent>>> Iterator for Merged<I> {
@@ -68,10 +71,10 @@ impl<I: Iterator<Item = Result<Extent>>> Iterator for Merged<I> {
                         return Some(Ok(done));
                     }
                 }
-                (Err(error), _) => return Some(Err(error)),
+                (Err(error), _) => self.failed = Some(error),
             }
         }
-        self.pending.take().map(Ok)
+        self.pending.take().map(Ok).or_else(|| self.failed.take().map(Err))
     }
 }
 

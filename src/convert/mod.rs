@@ -1,5 +1,6 @@
 //! Converting: a disk into a target, in parallel.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,7 +54,7 @@ const THREAD_OVERHEAD: u64 = 384 << 10;
 
 #[derive(Debug, thiserror::Error)]
 enum ConvertDetail {
-    #[error("{wanted} bytes of memory are needed, {limit} are allowed")]
+    #[error("a thread needs {wanted} bytes of memory for its buffers, {limit} are allowed")]
     Memory { wanted: u64, limit: u64 },
     #[error("the granularity of zeros is {0}, which must be 0 or a power of two of at least 512")]
     Sparse(u64),
@@ -65,6 +66,13 @@ impl Detail for ConvertDetail {
             Self::Memory { .. } => ErrorKind::LimitExceeded,
             Self::Sparse(_) => ErrorKind::InvalidInput,
         }
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::Memory { .. } => "allow more with --max-memory".into(),
+            Self::Sparse(_) => "give such a size with -S".into(),
+        })
     }
 }
 

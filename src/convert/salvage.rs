@@ -52,18 +52,24 @@ impl Salvage<'_> {
         Ok(lost)
     }
 
-    /// A compressed cluster is whole or lost.
+    /// A compressed cluster is whole or lost. Which one is lost the error tells: in a parent the
+    /// clusters may be of another size than the disk's.
     fn read_clusters(&self, part: &mut [u8], at: u64) {
         let (mut rest, mut at) = (part, at);
         while !rest.is_empty() {
-            let end = cluster_around(self.job.disk, at).end;
-            let step = to_usize(end.saturating_sub(at)).min(rest.len());
-            let (cluster, behind) = rest.split_at_mut(step);
-            if self.job.disk.read_exact_at(cluster, at).is_err() {
-                self.lose(cluster, at);
-            }
-            at = at.saturating_add(to_u64(step));
-            rest = behind;
+            let Err(error) = self.job.disk.read_exact_at(rest, at) else { return };
+            let behind = at.saturating_add(as_length(rest));
+            let around = error.guest_range().filter(|lost| lost.start < behind && lost.end > at);
+            let around = around.unwrap_or_else(|| cluster_around(self.job.disk, at));
+            let start = around.start.clamp(at, behind);
+            let end = around.end.clamp(start, behind);
+            let (before, damaged) = rest.split_at_mut(to_usize(start.saturating_sub(at)));
+            let (damaged, after) = damaged.split_at_mut(to_usize(end.saturating_sub(start)));
+            // what lies before it is whole, but may not have been filled in
+            self.read_clusters(before, at);
+            self.lose(damaged, start);
+            at = end;
+            rest = after;
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::{DATA, FileIdentity, Run, Storage, beyond_end};
 use crate::error::{Detail, Error, ErrorKind, Result};
@@ -17,6 +19,9 @@ pub struct FileStorage {
     size: u64,
     /// Whether holes are asked for: a regular file of a system that tells.
     sparse: bool,
+    /// The run of data that was found last: most queries lie in it, and finding the end of a run
+    /// can take the system long.
+    data: Mutex<Range<u64>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,9 +63,13 @@ impl FileStorage {
             Ok(sys::FileKind::Other(what)) => {
                 Err(Error::new(FileDetail::NotPositional(what)).in_file(&path))
             }
-            Ok(sys::FileKind::Regular { size }) => Ok(Self { file, path, size, sparse: true }),
-            Ok(sys::FileKind::Block { size }) => Ok(Self { file, path, size, sparse: false }),
+            Ok(sys::FileKind::Regular { size }) => Ok(Self::new(file, path, size, true)),
+            Ok(sys::FileKind::Block { size }) => Ok(Self::new(file, path, size, false)),
         }
+    }
+
+    fn new(file: File, path: PathBuf, size: u64, sparse: bool) -> Self {
+        Self { file, path, size, sparse, data: Mutex::default() }
     }
 
     /// The file itself.
@@ -90,8 +99,17 @@ impl Storage for FileStorage {
         if !self.sparse {
             return Ok(Run { hole: false, length: all });
         }
+        // data is always a right answer, even where a hole was made since
+        let known = self.data.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if known.contains(&offset) {
+            return Ok(Run { hole: false, length: known.end.saturating_sub(offset).min(all) });
+        }
         let run = sys::run_at(&self.file, offset, self.size)
             .map_err(|source| Error::io("find the holes", source).at(offset).in_file(&self.path))?;
+        if !run.hole {
+            *self.data.lock().unwrap_or_else(PoisonError::into_inner) =
+                offset..offset.saturating_add(run.length);
+        }
         Ok(Run { hole: run.hole, length: run.length.min(all) })
     }
 
@@ -126,6 +144,16 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert_eq!(error.offset(), Some(95));
         assert_eq!(error.file(), Some(file.path()));
+    }
+
+    #[test]
+    fn a_file_that_became_shorter_has_no_hole_at_its_old_end() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        let storage = FileStorage::open(file.path()).unwrap();
+        file.as_file().set_len(1 << 16).unwrap();
+        assert!(!storage.run_at(1 << 19, u64::MAX).unwrap().hole);
+        assert!(storage.read_exact_at(&mut [0; 10], 1 << 19).is_err());
     }
 
     #[test]

@@ -71,8 +71,11 @@ pub(crate) fn run_at(file: &File, offset: u64, size: u64) -> io::Result<Run> {
     let rest = size.saturating_sub(offset);
     let data = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
         Ok(data) => data,
-        // no data from here to the end
-        Err(Errno::NXIO) => return Ok(Run { hole: true, length: rest }),
+        // no data from here to the end; but where the file has become shorter the read is to tell
+        Err(Errno::NXIO) => {
+            let hole = file.metadata()?.len() >= size;
+            return Ok(Run { hole, length: rest });
+        }
         // this file system does not tell
         Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Run { hole: false, length: rest }),
         Err(errno) => return Err(errno.into()),

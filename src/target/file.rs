@@ -64,8 +64,10 @@ enum TargetDetail {
     TooSmall { holds: u64, needed: u64 },
     #[error("is {0}, which cannot be written by position")]
     NotPositional(&'static str),
-    #[error("the file system cannot hold a file of {0} bytes")]
+    #[error("a file of {0} bytes is more than the file system or the limit of the process allows")]
     TooLargeForFileSystem(u64),
+    #[error("is a symbolic link to a file that does not exist")]
+    DanglingLink,
 }
 
 impl Detail for TargetDetail {
@@ -77,8 +79,10 @@ impl Detail for TargetDetail {
             Self::TooSmall { .. } => "make it larger first".into(),
             Self::NotPositional(_) => "write to standard output with - instead".into(),
             Self::TooLargeForFileSystem(_) => {
-                "choose another file system (XFS, Btrfs, tmpfs)".into()
+                "choose another file system (XFS, Btrfs, tmpfs), or raise the limit (ulimit -f)"
+                    .into()
             }
+            Self::DanglingLink => "name the file itself, or remove the link".into(),
         })
     }
 }
@@ -93,7 +97,15 @@ impl FileTarget {
         // a link is followed, so that the file behind it is replaced and not the link
         let final_path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let replaced = match std::fs::symlink_metadata(&final_path) {
-            Ok(metadata) if metadata.is_file() => Some(metadata.permissions()),
+            Ok(metadata) if metadata.is_file() => {
+                // a rename would replace even what must not be written, or fail when all is done
+                sys::open_write(&final_path)
+                    .map_err(|source| here(Error::io("open the file for writing", source)))?;
+                Some(metadata.permissions())
+            }
+            Ok(metadata) if metadata.is_symlink() => {
+                return Err(here(Error::new(TargetDetail::DanglingLink)));
+            }
             Ok(_) => return Self::existing(path, size, Existing::Unknown),
             Err(_) => None,
         };
