@@ -16,8 +16,19 @@ pub mod mutate;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: &[Target] =
-    &[("probe", probe_any), ("qcow2_open", qcow2_open), ("qcow2_read", qcow2_read)];
+pub const TARGETS: &[Target] = &[
+    ("probe", probe_any),
+    ("qcow2_open", qcow2_open),
+    ("qcow2_read", qcow2_read),
+    ("vmdk_open", vmdk_open),
+    ("vmdk_read", vmdk_read),
+    ("vhd_open", vhd_open),
+    ("vhd_read", vhd_read),
+    ("vhdx_open", vhdx_open),
+    ("vhdx_read", vhdx_read),
+    ("vdi_open", vdi_open),
+    ("vdi_read", vdi_read),
+];
 
 /// Disks larger than this are read at some places only.
 const SMALL: u64 = 256 << 10;
@@ -37,17 +48,30 @@ pub fn probe_any(data: &[u8]) {
     }
 }
 
-/// Opening and describing: an error or an image, and no name with control characters in messages.
-pub fn qcow2_open(data: &[u8]) {
-    open_body(Format::Qcow2, data);
+macro_rules! bodies {
+    ($($format:ident $open:ident $read:ident)+) => {$(
+        /// Opening and describing: see [`open_body`].
+        pub fn $open(data: &[u8]) {
+            open_body(Format::$format, data);
+        }
+
+        /// Reading: see [`read_body`].
+        pub fn $read(data: &[u8]) {
+            read_body(Format::$format, data);
+        }
+    )+};
 }
 
-/// Reading: see [`read_body`].
-pub fn qcow2_read(data: &[u8]) {
-    read_body(Format::Qcow2, data);
+bodies! {
+    Qcow2 qcow2_open qcow2_read
+    Vmdk vmdk_open vmdk_read
+    Vhd vhd_open vhd_read
+    Vhdx vhdx_open vhdx_read
+    Vdi vdi_open vdi_read
 }
 
-/// Opens and describes `data` as an image of this format.
+/// Opens and describes `data` as an image of this format: an error or an image, and no name with
+/// control characters in messages.
 pub fn open_body(format: Format, data: &[u8]) {
     let options = OpenOptions::new().format(format);
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
@@ -156,11 +180,11 @@ mod tests {
 
     #[test]
     fn every_body_holds_on_mutated_seeds() {
-        let seeds = mutate::seeds();
-        assert!(seeds.len() > 20);
         for (name, body) in TARGETS {
+            let seeds = mutate::seeds(name);
+            assert!(seeds.len() > 5, "{name} has {} seeds", seeds.len());
             let mut mutator = mutate::Mutator::new(1);
-            for _ in 0..300 {
+            for _ in 0..100 {
                 let input = mutator.next(&seeds);
                 let result = std::panic::catch_unwind(|| body(&input));
                 assert!(result.is_ok(), "{name}: {} bytes", input.len());

@@ -4,25 +4,35 @@ use std::path::Path;
 
 /// Files of up to this size are seeds: small ones are quick, and mutations hit their tables.
 const LARGEST: usize = 1 << 20;
+/// The same for VHDX and VDI, whose smallest files are some blocks of a MiB or more.
+const LARGEST_IN_BLOCKS: usize = 16 << 20;
 
-/// The small images of `testdata/`, as they are.
+/// The small images of `testdata/` that belong to a target (all of them for `probe`), as they are.
 ///
 /// # Panics
 ///
 /// If `testdata/` cannot be read.
 #[must_use]
-pub fn seeds() -> Vec<Vec<u8>> {
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let wanted = target.split('_').next().unwrap_or(target);
+    let largest = match wanted {
+        "vhdx" | "vdi" => LARGEST_IN_BLOCKS,
+        _ => LARGEST,
+    };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata");
     let manifest = std::fs::read(folder.join("manifest.json")).expect("testdata has a manifest");
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("it is JSON");
     let mut seeds = Vec::new();
     for entry in manifest.as_array().into_iter().flatten() {
         let Some(stored) = entry["stored"].as_str() else { continue };
+        if wanted != "probe" && !stored.contains(&format!(".{wanted}")) {
+            continue;
+        }
         let mut bytes = std::fs::read(folder.join(stored)).expect("the image is there");
         if stored.ends_with(".zst") {
             bytes = zstd::stream::decode_all(&bytes[..]).expect("it is whole");
         }
-        if bytes.len() <= LARGEST {
+        if bytes.len() <= largest {
             seeds.push(bytes);
         }
     }

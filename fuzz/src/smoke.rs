@@ -13,9 +13,9 @@ fn main() -> ExitCode {
     let seconds = numbers.next().unwrap_or(5);
     let today = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() / 86_400);
     let start = numbers.next().unwrap_or(today);
-    let seeds = mutate::seeds();
     let mut code = ExitCode::SUCCESS;
     for (name, body) in TARGETS {
+        let seeds = mutate::seeds(name);
         let mut mutator = mutate::Mutator::new(start);
         let end = Instant::now() + Duration::from_secs(seconds);
         let mut runs = 0_u64;
