@@ -12,6 +12,7 @@ use crate::storage::Storage;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
+pub mod vmdk;
 
 /// What a kind of file is to a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,7 +127,7 @@ impl Format {
     /// Whether this crate reads the disk inside.
     #[must_use]
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Raw | Self::Qcow2)
+        matches!(self, Self::Raw | Self::Qcow2 | Self::Vmdk)
     }
 
     /// Opens `storage` as one image of this format. Names of other files are taken up, not
@@ -138,6 +139,7 @@ impl Format {
         match self {
             Self::Raw => Ok(Box::new(raw::RawLayer::new(storage))),
             Self::Qcow2 => Ok(Box::new(qcow2::Qcow2Layer::open(storage, options)?)),
+            Self::Vmdk => Ok(Box::new(vmdk::VmdkLayer::open(storage, options)?)),
             _ => Err(FormatDetail::NotRead(self.name()).into()),
         }
     }
