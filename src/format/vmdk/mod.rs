@@ -16,6 +16,8 @@ mod names;
 mod part;
 mod sesparse;
 mod sparse;
+#[cfg(test)]
+mod tests;
 
 pub use cowd::CowdHeader;
 pub use descriptor::Descriptor;
