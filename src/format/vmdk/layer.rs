@@ -120,23 +120,22 @@ impl VmdkLayer {
             return embedded("is of a disk type that has none");
         }
         let line = match descriptor.extents.as_slice() {
-            [line] if line.kind == ExtentType::Sparse => line.clone(),
+            [line] if line.kind == ExtentType::Sparse => line,
             [] => return embedded("names no extent"),
             [_] => return embedded("names an extent that is not this sparse one"),
             _ => return embedded("names more than one extent"),
         };
         let mut layer = Self::new(Arc::clone(&storage), options);
         // whatever name the line has, it means this file
-        let mut part = Part::new(line, 0, None)?;
+        let mut part = Part::new(line.clone(), 0, None)?;
         let mut directory = Some(header.gd_offset);
         if header.gd_offset == GD_AT_END {
             directory = layer.take_footer(&header)?;
         }
         if let Some(directory) = directory {
             let (cache, header) = (options.limits.table_cache, header.clone());
-            let sparse = Sparse::hosted(storage, header, grain, directory, 0, cache, options)?;
-            let sectors = part.line.as_ref().map_or(0, |line| line.sectors);
-            part.length = fit(sectors, &sparse, options)?;
+            let mut sparse = Sparse::hosted(storage, header, grain, directory, 0, cache, options)?;
+            part.length = fit(line.sectors, &mut sparse, options)?;
             part.content = Content::Sparse(Some(Box::new(sparse)));
         }
         layer.size = part.length;

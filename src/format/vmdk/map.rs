@@ -99,6 +99,12 @@ impl Sparse {
             let kind = self.grain_at(entries.next().unwrap_or_default()).map_err(fail)?;
             let kind = self.mapping(kind, source, within);
             let mut length = self.grain.rest(offset);
+            if kind == UNALLOCATED {
+                // most entries of most tables: worth being fast
+                let more = to_u64(entries.take_while(|&value| value == 0).count());
+                length = length.saturating_add(self.grain.offset_of(more).unwrap_or(u64::MAX));
+                return Ok(Mapping { length: length.min(max), kind });
+            }
             // join what follows while it is of the same kind, grain by grain
             while length < max {
                 let next = entries.next().and_then(|value| self.grain_at(value).ok());

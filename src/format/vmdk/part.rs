@@ -88,9 +88,9 @@ impl Part {
             Content::Zero => {}
             Content::Flat { storage: slot, .. } => *slot = Some(Arc::clone(storage)),
             Content::Sparse(slot) => {
-                let sparse = Sparse::open(Arc::clone(storage), self.start, cache, options)?;
+                let mut sparse = Sparse::open(Arc::clone(storage), self.start, cache, options)?;
                 let line = self.length.checked_div(SECTOR).unwrap_or_default();
-                self.length = fit(line, &sparse, options)?;
+                self.length = fit(line, &mut sparse, options)?;
                 *slot = Some(Box::new(sparse));
             }
         }
@@ -143,17 +143,19 @@ impl Part {
     }
 }
 
-/// The length in bytes of a sparse extent whose line says `line` sectors. Its header's capacity is
+/// Gives a sparse extent the length that its line says, `line` sectors. Its header's capacity is
 /// the same, or that rounded up to whole grains, which some writers do.
-pub(super) fn fit(line: u64, sparse: &Sparse, options: &LayerOptions) -> Result<u64> {
-    let wanted = line.saturating_mul(SECTOR);
+pub(super) fn fit(line: u64, sparse: &mut Sparse, options: &LayerOptions) -> Result<u64> {
     let capacity = sparse.capacity();
-    if wanted == capacity || (wanted < capacity && sparse.grain().ceil(wanted) == capacity) {
-        return Ok(wanted);
+    let mut wanted = line.saturating_mul(SECTOR);
+    let rounded = wanted < capacity && sparse.grain().ceil(wanted) == capacity;
+    if wanted != capacity && !rounded {
+        if !options.trust_broken {
+            let capacity = capacity.checked_div(SECTOR).unwrap_or_default();
+            return Err(Error::new(VmdkDetail::SizeMismatch { line, capacity }).at(12));
+        }
+        wanted = wanted.min(capacity);
     }
-    if options.trust_broken {
-        return Ok(wanted.min(capacity));
-    }
-    let capacity = capacity.checked_div(SECTOR).unwrap_or_default();
-    Err(Error::new(VmdkDetail::SizeMismatch { line, capacity }).at(12))
+    sparse.capacity = wanted;
+    Ok(wanted)
 }

@@ -23,7 +23,7 @@ pub(super) struct Sparse {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) cache: TableCache,
     pub(super) kind: Kind,
-    /// The size of the extent as its header says, bytes.
+    /// The size of the extent, bytes: what its header says, until its line is known.
     pub(super) capacity: u64,
     /// The size of a grain, bytes.
     pub(super) grain: Pow2,

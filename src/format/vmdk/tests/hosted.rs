@@ -71,6 +71,41 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn damage_is_an_answer_or_an_error(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        head in any::<bool>(),
+        footer in any::<bool>(),
+        trust in any::<bool>(),
+    ) {
+        let recipe = Hosted { compressed: footer, footer, redundant: !footer, ..Hosted::default() };
+        let mut bytes = recipe.build().bytes;
+        let end = if head { 80 } else { bytes.len() };
+        for (index, value) in changes {
+            bytes[index.index(end)] = value;
+        }
+        let options = if trust { trusting() } else { Default::default() };
+        if let Ok(layer) = super::super::VmdkLayer::open(memory(bytes), &options) {
+            let _ = layer.describe().unwrap();
+            let (mut at, mut buf) = (0, vec![0; 8192]);
+            for _ in 0..100 {
+                let Ok(mapping) = layer.map(at, u64::MAX) else { break };
+                prop_assert!(mapping.length > 0 && mapping.length <= layer.size() - at);
+                if mapping.kind == MappingKind::Encoded {
+                    let length = mapping.length.min(8192) as usize;
+                    let _ = layer.read_encoded(&mut buf[..length], at);
+                }
+                at += mapping.length;
+                if at == layer.size() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn long_runs_without_tables_are_one_answer_a_page() {
     let cells = vec![Cell::None; 4096];
@@ -319,6 +354,18 @@ fn the_line_tells_the_size_that_the_header_rounds_up() {
         assert!(error.to_string().contains("40"), "{error}");
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
+}
+
+#[test]
+fn a_rounded_capacity_does_not_ask_the_last_grain_for_more_than_the_disk_has() {
+    let recipe = Hosted { descriptor: Some(embedded(37)), ..stream() };
+    let mut built = recipe.build();
+    let grain = built.grains[4].unwrap();
+    let data = zlib(&recipe.grain_bytes(4)[..5 * 512]);
+    built.put32(grain + 8, data.len() as u32);
+    built.bytes[grain + 12..grain + 12 + data.len()].copy_from_slice(&data);
+    let disk = built.open().unwrap();
+    conformance::check(&disk, Some(&recipe.content()[..37 * 512])).unwrap();
 }
 
 #[test]
