@@ -430,8 +430,13 @@ fn read_text(storage: &dyn Storage) -> Result<Vec<u8>> {
         return Err(Error::new(VmdkDetail::TooLarge { what, size, limit }).at(0));
     }
     if let Some(end) = text.iter().position(|&byte| byte == 0) {
-        let padding = text.get(end..).unwrap_or_default();
-        if let Some(more) = padding.iter().position(|&byte| byte != 0) {
+        let (kept, behind) = text.split_at_checked(end).unwrap_or_default();
+        let more = behind.iter().position(|&byte| byte != 0).unwrap_or(behind.len());
+        let last =
+            behind.iter().rposition(|&byte| byte != 0).map_or(more, |at| at.saturating_add(1));
+        // who writes a shorter content identifier over a longer one, as qemu-img does, leaves the
+        // end of the old text behind that of the new one
+        if !kept.ends_with(behind.get(more..last).unwrap_or_default()) {
             let at = to_u64(end.saturating_add(more));
             return Err(Error::new(VmdkDetail::TrailingData).at(at));
         }

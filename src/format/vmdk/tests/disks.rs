@@ -248,6 +248,11 @@ fn a_descriptor_may_be_padded_by_nuls_and_by_nothing_else() {
     assert_eq!(layer(padded.clone()).unwrap().size(), 512);
     let marked = [b"\xef\xbb\xbf", text.as_bytes()].concat();
     assert_eq!(layer(marked).unwrap().size(), 512);
+    for rest in ["\n", "\"\n", "ide\"\n"] {
+        // what a longer text leaves that a shorter one was written over
+        let left = [text.as_bytes(), b"\0", rest.as_bytes(), &[0; 100]].concat();
+        assert_eq!(layer(left).unwrap().size(), 512, "{rest}");
+    }
     let mut behind = padded.clone();
     behind.extend(b"x");
     let error = layer(behind.clone()).unwrap_err();
