@@ -57,6 +57,12 @@ pub trait Layer: Send + Sync + Debug {
         None
     }
 
+    /// The same, where an image has more than one such thing: a VMDK may have a content identifier
+    /// and a UUID.
+    fn identities(&self) -> Vec<Identity> {
+        Vec::from_iter(self.identity())
+    }
+
     /// Whether `parent` is the image that this one was made upon, as far as the formats tell.
     fn check_parent(&self, parent: &dyn Layer) -> Result<()> {
         let _ = parent;

@@ -25,8 +25,9 @@ impl Wrapper {
 }
 
 /// Decodes `input` until `output` is full. Bytes behind the stream are normal, since containers
-/// store whole sectors; so is a full output before the stream's end mark. Anything that does not
-/// fill the output is an error.
+/// store whole sectors; so is, without a wrapper, a full output before the stream's end mark. A
+/// stream in a zlib wrapper must end with the output, and its Adler-32 must be right. Anything that
+/// does not fill the output is an error.
 pub fn inflate_exact(input: &[u8], output: &mut [u8], wrapper: Wrapper) -> Result<(), CodecError> {
     #[cfg(feature = "libdeflate")]
     if whole_buffer(input, output, wrapper) {
@@ -65,14 +66,19 @@ fn streaming(input: &[u8], output: &mut [u8], wrapper: Wrapper) -> Result<(), Co
         let got = crate::num::to_usize(decoder.total_out());
         match status {
             _ if got < output.len() => Err(CodecError::Short { codec, got, wanted: output.len() }),
-            // what follows the output is checked as far as it goes: a zlib wrapper's Adler-32
+            // behind the output, only the end mark and the Adler-32 may follow
             Status::Ok | Status::BufError if wrapper == Wrapper::Zlib => {
                 let mut beyond = [0u8; 1];
                 let done = crate::num::to_usize(decoder.total_in());
                 let rest = input.get(done..).unwrap_or_default();
+                let got = decoder.total_out();
                 match decoder.decompress(rest, &mut beyond, FlushDecompress::Finish) {
                     Err(e) => Err(CodecError::Damaged { codec, why: e.to_string() }),
-                    Ok(_) => Ok(()),
+                    Ok(Status::StreamEnd) if decoder.total_out() == got => Ok(()),
+                    Ok(_) => {
+                        let why = "it does not end with its data".to_owned();
+                        Err(CodecError::Damaged { codec, why })
+                    }
                 }
             }
             _ => Ok(()),
@@ -144,6 +150,14 @@ mod tests {
         let mut stream = encoder.finish().unwrap();
         let mut out = vec![0; 65_536];
         inflate_exact(&stream, &mut out, Wrapper::Zlib).unwrap();
+        for cut in 1..=5 {
+            let cut = &stream[..stream.len() - cut];
+            assert!(inflate_exact(cut, &mut out, Wrapper::Zlib).is_err(), "without its end");
+        }
+        assert!(inflate_exact(&stream, &mut out[..65_535], Wrapper::Zlib).is_err(), "too long");
+        let mut padded = stream.clone();
+        padded.extend([0; 511]);
+        inflate_exact(&padded, &mut out, Wrapper::Zlib).unwrap();
         *stream.last_mut().unwrap() ^= 1;
         assert!(inflate_exact(&stream, &mut out, Wrapper::Zlib).is_err());
     }

@@ -15,6 +15,7 @@ pub mod raw;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
+pub mod vmdk;
 
 /// What a kind of file is to a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,7 +130,7 @@ impl Format {
     /// Whether this crate reads the disk inside.
     #[must_use]
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Raw | Self::Qcow2 | Self::Vhd | Self::Vhdx | Self::Vdi)
+        matches!(self, Self::Raw | Self::Qcow2 | Self::Vmdk | Self::Vhd | Self::Vhdx | Self::Vdi)
     }
 
     /// Opens `storage` as one image of this format. Names of other files are taken up, not
@@ -144,6 +145,7 @@ impl Format {
             Self::Vhd => Ok(Box::new(vhd::VhdLayer::open(storage, options)?)),
             Self::Vdi => Ok(Box::new(vdi::VdiLayer::open(storage, options)?)),
             Self::Vhdx => Ok(Box::new(vhdx::VhdxLayer::open(storage, options)?)),
+            Self::Vmdk => Ok(Box::new(vmdk::VmdkLayer::open(storage, options)?)),
             _ => Err(FormatDetail::NotRead(self.name()).into()),
         }
     }

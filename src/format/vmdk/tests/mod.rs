@@ -1,0 +1,6 @@
+//! Tests of whole images.
+
+mod build;
+mod disks;
+mod hosted;
+mod links;
