@@ -67,7 +67,7 @@ codes! {
     VirtualSizeHuge = "virtual-size-huge", Warning;
     /// The file ends before what its tables and headers speak of.
     Truncated = "truncated", Error;
-    /// A log of pending writes was not replayed.
+    /// A log of pending writes is still in the file; reading applies it in memory.
     LogDirty = "log-dirty", Warning;
     /// One of two copies of the footer is missing or damaged.
     FooterMissing = "footer-missing", Warning;

@@ -133,6 +133,26 @@ pub enum MappingKind {
     },
 }
 
+impl MappingKind {
+    /// Whether `next`, which starts `length` bytes further, is of the same kind and place.
+    pub(crate) fn continues_with(&self, length: u64, next: &Self) -> bool {
+        let further = |place: Option<(Source, u64)>| {
+            place.map(|(source, offset)| (source, offset.saturating_add(length)))
+        };
+        match (*self, *next) {
+            (Self::Stored { source, offset }, Self::Stored { source: s, offset: o }) => {
+                further(Some((source, offset))) == Some((s, o))
+            }
+            (Self::Encoded, Self::Encoded) => true,
+            (Self::Zero { allocated, stored }, Self::Zero { allocated: a, stored: s }) => {
+                allocated == a && further(stored) == s
+            }
+            (Self::Parent { stored }, Self::Parent { stored: s }) => further(stored) == s,
+            _ => false,
+        }
+    }
+}
+
 /// What an image needs from another file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {

@@ -7,9 +7,8 @@
 pub struct Limits {
     /// Largest virtual size, bytes. Default: 2^63 − 1, what a file offset can address.
     pub max_virtual_size: u64,
-    /// Largest top-level table (a QCOW2 L1 table, a block allocation table), bytes in the file.
-    /// Tables are paged, not held, so this bounds time rather than memory. Default: 32 MiB, which
-    /// is also QEMU's bound on an L1 table.
+    /// Largest table that maps a disk (an L1 table, a block allocation table), bytes in the file.
+    /// Tables are paged, not held, so this bounds time rather than memory. Default: 1 GiB.
     pub max_table_size: u64,
     /// Memory for cached pages of tables, bytes for a whole chain of images: the first gets half,
     /// its parent a quarter, and so on, but none less than 128 KiB. Default: 16 MiB.
@@ -26,7 +25,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_virtual_size: i64::MAX.unsigned_abs(),
-            max_table_size: 32 << 20,
+            max_table_size: 1 << 30,
             table_cache: 16 << 20,
             max_chain: 64,
             max_snapshots: 65_536,

@@ -7,30 +7,9 @@ mod common;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use common::sweep::{Random, our_map, qemu_map};
 use common::*;
-use diskimage::{Beneath, Chain, Extent, ExtentKind, OpenOptions, VirtualDisk, VirtualDiskExt};
-use serde_json::Value;
-
-/// A small generator with known output: SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
+use diskimage::{Beneath, OpenOptions, VirtualDisk};
 
 fn run(program: &str, args: &[&str]) -> Option<Vec<u8>> {
     let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
@@ -100,60 +79,6 @@ fn qemu_io(path: &Path, commands: &[String]) -> Option<()> {
     run("qemu-io", &args).map(|_| ())
 }
 
-/// What qemu-img's map says, neighbours joined.
-fn qemu_map(path: &Path) -> Option<Vec<Value>> {
-    let out = run("qemu-img", &["map", "--output=json", path.to_str().unwrap()])?;
-    let mut entries: Vec<Value> = serde_json::from_slice(&out).unwrap();
-    // an empty disk has no extents; qemu-img shows one of no length
-    entries.retain(|entry| entry["length"] != 0);
-    Some(join(entries))
-}
-
-fn join(entries: Vec<Value>) -> Vec<Value> {
-    let mut joined: Vec<Value> = Vec::new();
-    for entry in entries {
-        let number = |value: &Value, key: &str| value[key].as_u64();
-        if let Some(last) = joined.last_mut() {
-            let length = number(last, "length").unwrap();
-            let same = ["depth", "present", "zero", "data", "compressed"]
-                .iter()
-                .all(|key| last[*key] == entry[*key]);
-            let follows = number(last, "offset").map(|o| o + length) == number(&entry, "offset");
-            if same && follows {
-                last["length"] = (length + number(&entry, "length").unwrap()).into();
-                continue;
-            }
-        }
-        joined.push(entry);
-    }
-    joined
-}
-
-/// Our extents in qemu-img's words, neighbours joined.
-fn our_map(disk: &Chain) -> Vec<Value> {
-    let entry = |extent: Extent| {
-        let (present, zero, compressed) = match extent.kind {
-            ExtentKind::Stored(_) => (true, false, false),
-            ExtentKind::Hole(_) => (true, true, false),
-            ExtentKind::Encoded => (true, false, true),
-            ExtentKind::Zero { allocated, .. } => (allocated, true, false),
-        };
-        let is_raw =
-            |depth: u32| disk.images()[depth as usize].layer().format() == diskimage::Format::Raw;
-        let is_hole = matches!(extent.kind, ExtentKind::Hole(_));
-        let data = !zero || (is_hole && !is_raw(extent.depth));
-        let mut entry = serde_json::json!({
-            "start": extent.start, "length": extent.length, "depth": extent.depth,
-            "present": present, "zero": zero, "data": data, "compressed": compressed,
-        });
-        if let Some(location) = extent.kind.location() {
-            entry["offset"] = location.offset.into();
-        }
-        entry
-    };
-    join(disk.extents(0..disk.size()).map(|extent| entry(extent.unwrap())).collect())
-}
-
 fn compare(path: &Path, description: &str) -> Option<()> {
     let folder = Beneath::new(path.parent().unwrap()).unwrap();
     let disk = OpenOptions::new()
@@ -165,7 +90,7 @@ fn compare(path: &Path, description: &str) -> Option<()> {
     let wanted = std::fs::read(&raw).unwrap();
     assert_eq!(disk.size(), wanted.len() as u64, "{description}");
     assert!(content(&disk).unwrap() == wanted, "{description}: the content differs");
-    assert_eq!(our_map(&disk), qemu_map(path)?, "{description}");
+    assert_eq!(our_map(&disk, false), qemu_map(path, None)?, "{description}");
     Some(())
 }
 

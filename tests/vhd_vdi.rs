@@ -5,31 +5,11 @@
 mod common;
 
 use std::ffi::OsStr;
-use std::path::Path;
 
+use common::sweep::{Random, our_map, qemu_map};
 use common::*;
 use diskimage::conformance;
-use diskimage::{
-    Beneath, Chain, Code, ErrorKind, ExtentKind, Format, OpenOptions, VirtualDisk, VirtualDiskExt,
-};
-use serde_json::Value;
-
-/// A generator of the same numbers each time (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
+use diskimage::{Beneath, Code, ErrorKind, Format, OpenOptions, VirtualDisk};
 
 /// A disk of `size` bytes with a few runs of data.
 fn random_disk(random: &mut Random, size: u64) -> Vec<u8> {
@@ -47,49 +27,6 @@ fn random_disk(random: &mut Random, size: u64) -> Vec<u8> {
 
 fn args<'a>(list: &[&'a dyn AsRef<OsStr>]) -> Vec<&'a OsStr> {
     list.iter().map(|arg| (*arg).as_ref()).collect()
-}
-
-/// What qemu-img says lies where: start, length, zero, offset.
-type Run = (u64, u64, bool, Option<u64>);
-
-fn qemu_map(format: &str, path: &Path) -> Vec<Run> {
-    let json =
-        tool_output("qemu-img", &args(&[&"map", &"--output=json", &"-f", &format, &path])).unwrap();
-    let runs: Vec<Value> = serde_json::from_slice(&json).unwrap();
-    let number = |run: &Value, key: &str| run[key].as_u64();
-    let run = |r: &Value| {
-        let (start, length) = (number(r, "start").unwrap(), number(r, "length").unwrap());
-        (start, length, r["zero"].as_bool().unwrap(), number(r, "offset"))
-    };
-    join(runs.iter().map(run))
-}
-
-fn our_map(disk: &Chain) -> Vec<Run> {
-    join(disk.extents(0..disk.size()).map(|extent| {
-        let extent = extent.unwrap();
-        let offset = match extent.kind {
-            ExtentKind::Stored(at) => Some(at.offset),
-            ExtentKind::Zero { stored, allocated } => {
-                assert!(allocated);
-                stored.map(|at| at.offset)
-            }
-            other => panic!("{other:?}"),
-        };
-        (extent.start, extent.length, extent.kind.is_zero(), offset)
-    }))
-}
-
-fn join(runs: impl Iterator<Item = Run>) -> Vec<Run> {
-    let mut joined: Vec<Run> = Vec::new();
-    for run in runs {
-        match joined.last_mut() {
-            Some(last) if last.2 == run.2 && last.3.map(|at| at + last.1) == run.3 => {
-                last.1 += run.1
-            }
-            _ => joined.push(run),
-        }
-    }
-    joined
 }
 
 #[test]
@@ -115,6 +52,7 @@ fn what_qemu_img_writes_reads_and_maps_as_qemu_img_has_it() {
         if tool_output("qemu-img", &args(&convert)).is_none() {
             return;
         }
+        let is_dynamic = option.contains("dynamic") || option.contains("static=off");
         let ours = OpenOptions::new().format(format.parse().unwrap()).open(&path).unwrap();
         let case = format!("round {round}: {format} {option}, {size} bytes");
         // qemu-img makes disks of whole sectors, or of what a geometry can say
@@ -122,7 +60,7 @@ fn what_qemu_img_writes_reads_and_maps_as_qemu_img_has_it() {
         let mut wanted = disk;
         wanted.resize(ours.size() as usize, 0);
         conformance::check(&ours, Some(&wanted)).unwrap_or_else(|e| panic!("{case}: {e}"));
-        assert_eq!(our_map(&ours), qemu_map(format, &path), "{case}");
+        assert_eq!(our_map(&ours, is_dynamic), qemu_map(&path, Some(format)).unwrap(), "{case}");
         let image = OpenOptions::new().open_image(&path).unwrap();
         assert_eq!(image.layer().format(), format.parse::<Format>().unwrap(), "{case}: detected");
         assert_eq!(image.layer().describe().unwrap().findings, [], "{case}");

@@ -14,6 +14,7 @@ pub mod qcow2;
 pub mod raw;
 pub mod vdi;
 pub mod vhd;
+pub mod vhdx;
 
 /// What a kind of file is to a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,7 +129,7 @@ impl Format {
     /// Whether this crate reads the disk inside.
     #[must_use]
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Raw | Self::Qcow2 | Self::Vhd | Self::Vdi)
+        matches!(self, Self::Raw | Self::Qcow2 | Self::Vhd | Self::Vhdx | Self::Vdi)
     }
 
     /// Opens `storage` as one image of this format. Names of other files are taken up, not
@@ -142,6 +143,7 @@ impl Format {
             Self::Qcow2 => Ok(Box::new(qcow2::Qcow2Layer::open(storage, options)?)),
             Self::Vhd => Ok(Box::new(vhd::VhdLayer::open(storage, options)?)),
             Self::Vdi => Ok(Box::new(vdi::VdiLayer::open(storage, options)?)),
+            Self::Vhdx => Ok(Box::new(vhdx::VhdxLayer::open(storage, options)?)),
             _ => Err(FormatDetail::NotRead(self.name()).into()),
         }
     }

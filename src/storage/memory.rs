@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::num::{to_u64, to_usize};
 
 /// Bytes in memory: for tests, fuzzing and small uploads.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryStorage(Vec<u8>);
 
 impl MemoryStorage {
@@ -19,6 +19,12 @@ impl MemoryStorage {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl std::fmt::Debug for MemoryStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MemoryStorage({} bytes)", self.0.len())
     }
 }
 

@@ -7,6 +7,8 @@
     reason = "each test binary uses a part of it; tests may panic"
 )]
 
+pub mod sweep;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

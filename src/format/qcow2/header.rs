@@ -297,8 +297,9 @@ impl Header {
         size: u64,
     ) -> Result<()> {
         let table = u64::from(entries).saturating_mul(8);
-        if table > limits.max_table_size {
-            let (what, limit) = ("L1 table", limits.max_table_size);
+        let limit = limits.max_table_size.min(MAX_L1_TABLE_SIZE);
+        if table > limit {
+            let what = "L1 table";
             return Err(Qcow2Detail::TooLarge { what, size: table, limit }.into());
         }
         let needed = self.l2_span().count(size);

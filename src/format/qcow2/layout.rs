@@ -18,6 +18,8 @@ pub const MIN_EXTENDED_L2_CLUSTER_BITS: u32 = 14;
 pub const MAX_REFCOUNT_ORDER: u32 = 6;
 /// The `refcount_order` that version 2 has always.
 pub const V2_REFCOUNT_ORDER: u32 = 4;
+/// Largest L1 table, bytes. The specification has no bound but notes that QEMU has this one.
+pub const MAX_L1_TABLE_SIZE: u64 = 32 << 20;
 /// Largest refcount table, bytes. The specification has no bound; QEMU takes 8 MiB, which counts
 /// the clusters of a 2 EiB file.
 pub const MAX_REFCOUNT_TABLE_SIZE: u64 = 8 << 20;

@@ -67,25 +67,6 @@ impl VdiLayer {
             }
         })
     }
-
-    /// Tells holes of the file from data, for images whose blocks were all there from the start.
-    fn punch(&self, mapping: Mapping) -> Result<Mapping> {
-        match mapping.kind {
-            MappingKind::Stored { source, offset }
-                if self.header.image_type == ImageType::Fixed && offset < self.storage.size() =>
-            {
-                let left = self.storage.size().saturating_sub(offset);
-                let run = self.storage.run_at(offset, mapping.length.min(left))?;
-                let kind = if run.hole {
-                    MappingKind::Zero { allocated: true, stored: Some((source, offset)) }
-                } else {
-                    mapping.kind
-                };
-                Ok(Mapping { length: run.length, kind })
-            }
-            _ => Ok(mapping),
-        }
-    }
 }
 
 impl Layer for VdiLayer {
@@ -99,6 +80,10 @@ impl Layer for VdiLayer {
 
     fn cluster_size(&self) -> Option<u64> {
         Some(self.header.block.size())
+    }
+
+    fn stores_long_runs(&self) -> bool {
+        self.header.image_type == ImageType::Fixed
     }
 
     fn references(&self) -> &[Reference] {
@@ -168,7 +153,7 @@ impl Layer for VdiLayer {
             }
             other => other,
         };
-        self.punch(Mapping { length: length.saturating_sub(within).min(max), kind })
+        Ok(Mapping { length: length.saturating_sub(within).min(max), kind })
     }
 
     fn describe(&self) -> Result<Description> {

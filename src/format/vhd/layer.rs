@@ -27,7 +27,6 @@ use super::locator::parent_reference;
 /// readers do the same.
 #[derive(Debug)]
 pub struct VhdLayer {
-    storage: Arc<dyn Storage>,
     copies: FooterCopies,
     size: u64,
     /// None for fixed disks.
@@ -59,7 +58,7 @@ impl VhdLayer {
             _ => Vec::new(),
         };
         let cache = TableCache::new(Arc::clone(&storage), limits.table_cache);
-        Ok(Self { storage, copies, size, header, references, trust_broken, cache })
+        Ok(Self { copies, size, header, references, trust_broken, cache })
     }
 
     /// The footer that counts.
@@ -110,13 +109,8 @@ impl VhdLayer {
             let detail = VhdDetail::FixedTooShort { size: self.size, held: end };
             return Err(Error::new(detail).at(end).affecting(end..self.size));
         }
-        let run = self.storage.run_at(offset, max.min(left))?;
-        let kind = if run.hole {
-            MappingKind::Zero { allocated: true, stored: Some((Source::Own, offset)) }
-        } else {
-            MappingKind::Stored { source: Source::Own, offset }
-        };
-        Ok(Mapping { length: run.length, kind })
+        let kind = MappingKind::Stored { source: Source::Own, offset };
+        Ok(Mapping { length: max.min(left), kind })
     }
 
     /// The entries of the block allocation table from that of block `index` on, to the end of a
@@ -281,6 +275,10 @@ impl Layer for VhdLayer {
 
     fn cluster_size(&self) -> Option<u64> {
         self.header.as_ref().map(|header| header.block.size())
+    }
+
+    fn stores_long_runs(&self) -> bool {
+        self.header.is_none()
     }
 
     fn references(&self) -> &[Reference] {

@@ -1,0 +1,220 @@
+//! The guest's view: mapping through the block allocation table and sector bitmaps.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::format::{Format, LayerOptions};
+use crate::layer::{Description, Identity, Layer, Mapping, MappingKind, Reference, Source};
+use crate::num::Pow2;
+use crate::storage::Storage;
+
+use super::bat::{Bat, BatEntry, BlockState};
+use super::describe::describe;
+use super::error::VhdxDetail;
+use super::guid::Guid;
+use super::header::Headers;
+use super::layout::SECTOR_BITMAP_LENGTH;
+use super::log::{LogState, replay};
+use super::metadata::Metadata;
+use super::region::RegionTable;
+
+/// A VHDX image as a layer. If it has a log of pending writes, the layer is the image with these
+/// applied; the file is not written.
+#[derive(Debug)]
+pub struct VhdxLayer {
+    headers: Headers,
+    log: LogState,
+    overlay: Option<Arc<dyn Storage>>,
+    metadata: Metadata,
+    references: Vec<Reference>,
+    bat: Bat,
+    max_table_size: u64,
+}
+
+impl VhdxLayer {
+    /// Opens `storage` as a VHDX image. Nothing else is opened.
+    pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
+        let (limits, trust_broken) = (&options.limits, options.trust_broken);
+        let headers = Headers::read(&storage)?;
+        let (log, overlay) = replay(&storage, &headers.current, limits, trust_broken)?;
+        // all but the headers is as the log has it
+        let replayed = Arc::clone(overlay.as_ref().unwrap_or(&storage));
+        let regions = RegionTable::read(&replayed, &headers.current, trust_broken)?;
+        let metadata = Metadata::read(&replayed, &regions.metadata, trust_broken)?;
+        let bat = Bat::new(Arc::clone(&replayed), regions, &metadata, limits.table_cache)?;
+        let layer = Self {
+            references: metadata.parent_locator.iter().map(|l| l.reference()).collect(),
+            headers,
+            log,
+            overlay,
+            metadata,
+            bat,
+            max_table_size: limits.max_table_size,
+        };
+        layer.check_growth(storage.size())?;
+        Ok(layer)
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The region table.
+    #[must_use]
+    pub fn regions(&self) -> &RegionTable {
+        self.bat.regions()
+    }
+
+    /// The metadata.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// What became of the log.
+    #[must_use]
+    pub fn log(&self) -> LogState {
+        self.log
+    }
+
+    pub(super) fn bat(&self) -> &Bat {
+        &self.bat
+    }
+
+    pub(super) fn max_table_size(&self) -> u64 {
+        self.max_table_size
+    }
+
+    fn block(&self) -> Pow2 {
+        self.metadata.block
+    }
+
+    /// Refuses a log that makes the file longer than all the disk could take: what lies beyond
+    /// the real end reads as zeros.
+    fn check_growth(&self, real_size: u64) -> Result<()> {
+        let LogState::Replayed { file_size: last, .. } = self.log else { return Ok(()) };
+        let blocks = self.bat.blocks().saturating_mul(self.block().size());
+        let bitmaps = self.bat.bitmaps().saturating_mul(SECTOR_BITMAP_LENGTH);
+        let room = blocks.saturating_add(bitmaps).saturating_add(self.regions().end());
+        if last > real_size.saturating_add(room) {
+            let offset = self.headers.current.log_offset;
+            return Err(Error::new(VhdxDetail::LogFileGrown { last }).at(offset));
+        }
+        Ok(())
+    }
+
+    /// What a payload block is from its byte `within` on, to its end or that of a run of sectors.
+    fn piece(&self, block: u64, entry: BatEntry, within: u64) -> Result<(u64, MappingKind)> {
+        let rest = self.block().size().saturating_sub(within);
+        let place = entry.offset.saturating_add(within);
+        let stored = MappingKind::Stored { source: Source::Own, offset: place };
+        Ok(match entry.state {
+            BlockState::NotPresent if !self.references.is_empty() => {
+                (rest, MappingKind::Parent { stored: None })
+            }
+            BlockState::NotPresent
+            | BlockState::Undefined
+            | BlockState::Zero
+            | BlockState::Unmapped => (rest, MappingKind::Zero { allocated: true, stored: None }),
+            BlockState::FullyPresent => (rest, stored),
+            BlockState::PartiallyPresent => match self.bat.sector_run(block, within)? {
+                (true, length) => (length, stored),
+                (false, length) => {
+                    (length, MappingKind::Parent { stored: Some((Source::Own, place)) })
+                }
+            },
+        })
+    }
+}
+
+impl Layer for VhdxLayer {
+    fn format(&self) -> Format {
+        Format::Vhdx
+    }
+
+    fn size(&self) -> u64 {
+        self.metadata.virtual_disk_size
+    }
+
+    fn cluster_size(&self) -> Option<u64> {
+        Some(self.block().size())
+    }
+
+    fn stores_long_runs(&self) -> bool {
+        self.metadata.leave_blocks_allocated
+    }
+
+    fn references(&self) -> &[Reference] {
+        &self.references
+    }
+
+    fn storage(&self) -> Option<Arc<dyn Storage>> {
+        self.overlay.clone()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(Identity::Uuid(*self.headers.current.data_write_guid.as_bytes()))
+    }
+
+    fn check_parent(&self, parent: &dyn Layer) -> Result<()> {
+        let Some(locator) = &self.metadata.parent_locator else { return Ok(()) };
+        let found = match parent.identity() {
+            Some(Identity::Uuid(bytes)) => {
+                let found = Guid::from_text_order(bytes);
+                if locator.means(found) {
+                    return Ok(());
+                }
+                found.to_string()
+            }
+            _ => "none".to_owned(),
+        };
+        let wanted = locator.linkage.to_string();
+        Err(Error::new(VhdxDetail::WrongParent { wanted, found }).at(locator.offset))
+    }
+
+    fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
+        let block = self.block();
+        let max = max.min(self.size().saturating_sub(offset));
+        let first = block.index(offset);
+        let mut found: Option<Result<Mapping>> = None;
+        let visited = self.bat.visit(first, |index, entry, _| {
+            let within = if index == first { block.within(offset) } else { 0 };
+            let piece = entry.and_then(|entry| self.piece(index, entry, within));
+            let (length, kind) = match (piece, &mut found) {
+                (Ok(piece), _) => piece,
+                // what a later entry says is found out when it is its turn
+                (Err(_), Some(_)) => return ControlFlow::Break(()),
+                (Err(error), None) => {
+                    found = Some(Err(error));
+                    return ControlFlow::Break(());
+                }
+            };
+            match &mut found {
+                Some(Ok(run)) if run.kind.continues_with(run.length, &kind) => {
+                    run.length = run.length.saturating_add(length);
+                }
+                None => found = Some(Ok(Mapping { length, kind })),
+                Some(_) => return ControlFlow::Break(()),
+            }
+            let whole = within.saturating_add(length) == block.size();
+            let enough = matches!(&found, Some(Ok(run)) if run.length >= max);
+            if whole && !enough { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        visited.map_err(|error| error.affecting(self.bat.guest(first)))?;
+        match found {
+            Some(found) => found.map(|run| Mapping { length: run.length.min(max), ..run }),
+            // no block at all: an offset beyond the size, which nobody asks for
+            None => Ok(Mapping { length: max, kind: MappingKind::Parent { stored: None } }),
+        }
+    }
+
+    fn describe(&self) -> Result<Description> {
+        describe(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;
