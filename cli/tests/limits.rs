@@ -11,17 +11,18 @@ use common::*;
 
 const MIB: u64 = 1 << 20;
 
-/// The most memory that the command had, in bytes.
-fn peak_memory(args: &[&str]) -> Option<u64> {
+/// The most memory that the command had, in bytes, and the seconds that it computed.
+fn measured(args: &[&str]) -> Option<(u64, f64)> {
     if !has("time") {
         return None;
     }
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut command = Command::new("time");
-    command.args(["-f", "%M", "-o"]).arg(log.path()).arg(DISKIMAGE).args(args);
+    command.args(["-f", "%M %U", "-o"]).arg(log.path()).arg(DISKIMAGE).args(args);
     ran(&mut command).ok();
-    let kilobytes = std::fs::read_to_string(log.path()).unwrap();
-    Some(kilobytes.trim().parse::<u64>().unwrap() << 10)
+    let numbers = std::fs::read_to_string(log.path()).unwrap();
+    let (kilobytes, seconds) = numbers.trim().split_once(' ').unwrap();
+    Some((kilobytes.parse::<u64>().unwrap() << 10, seconds.parse().unwrap()))
 }
 
 /// How many bytes the command reads from files.
@@ -68,19 +69,19 @@ fn memory_stays_bounded_whatever_the_clusters_and_the_size() {
     for image in images.map(|name| fixture(&format!("qcow2/{name}.qcow2"))) {
         for threads in ["1", "16", "64"] {
             let args = ["convert", "--threads", threads, image.text(), target.to_str().unwrap()];
-            let Some(peak) = peak_memory(&args) else { return };
+            let Some((peak, _)) = measured(&args) else { return };
             assert!(peak < 64 * MIB, "{} with {threads} threads: {} KiB", image.file, peak >> 10);
         }
     }
     let image = fixture("qcow2/v3-sparse-64T.qcow2");
     for args in [&["info", image.text()][..], &["map", image.text()], &["probe", image.text()]] {
-        let Some(peak) = peak_memory(args) else { return };
+        let Some((peak, _)) = measured(args) else { return };
         assert!(peak < 64 * MIB, "{args:?}: {} KiB", peak >> 10);
     }
 }
 
 #[test]
-fn memory_stays_bounded_for_a_long_chain_too() {
+fn a_long_chain_takes_no_more_memory_and_more_threads_take_no_more_work() {
     // the tables of each of these images would fill a cache of their own
     let dir = tempfile::tempdir().unwrap();
     for number in 0..40 {
@@ -92,10 +93,14 @@ fn memory_stays_bounded_for_a_long_chain_too() {
     }
     let [top, target] = ["39.qcow2", "out.raw"].map(|name| dir.path().join(name));
     let (top, target) = (top.to_str().unwrap(), target.to_str().unwrap());
-    let args = ["convert", "--allow-external", "--threads=4", top, target];
-    let Some(peak) = peak_memory(&args) else { return };
-    assert!(peak < 64 * MIB, "{} KiB", peak >> 10);
-    assert_eq!(std::fs::metadata(target).unwrap().len(), 160 << 29);
+    let with = |threads: &str| {
+        let measured = measured(&["convert", "--allow-external", threads, top, target])?;
+        assert!(measured.0 < 64 * MIB, "{threads}: {} KiB", measured.0 >> 10);
+        assert_eq!(std::fs::metadata(target).unwrap().len(), 160 << 29);
+        Some(measured.1)
+    };
+    let (Some(one), Some(many)) = (with("--threads=1"), with("--threads=16")) else { return };
+    assert!(many < 4.0 * one + 1.0, "16 threads compute for {many} s, one for {one} s");
 }
 
 #[test]
@@ -125,7 +130,7 @@ fn the_largest_image_converts_where_the_file_system_allows() {
         assert_eq!(sha256(&bytes), sample["sha256"].as_str().unwrap());
     }
     assert!(allocated(&target) < MIB);
-    let Some(peak) = peak_memory(&args) else { return };
+    let Some((peak, _)) = measured(&args) else { return };
     assert!(peak < 64 * MIB, "{} KiB", peak >> 10);
 }
 

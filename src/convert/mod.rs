@@ -158,6 +158,7 @@ impl Convert {
             ascending,
             progress: &self.progress,
             next: AtomicU64::new(0),
+            explorer: Mutex::default(),
             failed: AtomicBool::new(false),
             outcome: Mutex::default(),
             turn: Mutex::new(0),
@@ -215,6 +216,8 @@ struct Job<'a> {
     progress: &'a Progress,
     /// The first guest byte that no worker has taken on.
     next: AtomicU64,
+    /// Held by the one worker that looks for long holes.
+    explorer: Mutex<()>,
     failed: AtomicBool,
     outcome: Mutex<Outcome>,
     /// For targets that take ascending writes only: the byte whose turn it is.
@@ -242,9 +245,10 @@ impl Job<'_> {
         taken.ok().map(|start| start..behind(start))
     }
 
-    /// Takes on what follows a segment that ends at `end`, up to `further`, if nobody has.
-    fn extend(&self, end: u64, further: u64) -> bool {
-        self.next.compare_exchange(end, further, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    /// Takes on all that nobody has yet, up to `end`.
+    fn take_until(&self, end: u64) -> Range<u64> {
+        let start = self.next.fetch_max(end, Ordering::Relaxed);
+        start.min(end)..end
     }
 
     fn outcome(&self) -> MutexGuard<'_, Outcome> {

@@ -1,6 +1,7 @@
 //! One thread of a conversion: it maps, reads, decodes and writes its own segments.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use super::salvage::Salvage;
 use super::{Job, as_length, length, zero};
@@ -35,21 +36,18 @@ impl<'a> Worker<'a> {
     }
 
     /// Converts a segment for a target that can be written anywhere.
-    fn place_segment(&mut self, mut segment: Range<u64>) -> Result<()> {
+    fn place_segment(&mut self, segment: Range<u64>) -> Result<()> {
         let job = self.job;
         let mut at = segment.start;
         while at < segment.end {
             job.progress.check()?;
-            // look as far as the table tells, so that a long hole is one step
-            match job.disk.extent_at(at, job.size.saturating_sub(at)) {
+            match job.disk.extent_at(at, segment.end.saturating_sub(at)) {
                 Ok(extent) if extent.kind.is_zero() => {
-                    let mut end = extent.end();
-                    if end > segment.end && job.extend(segment.end, end) {
-                        segment.end = end;
+                    self.put_zeros(at..extent.end())?;
+                    at = extent.end();
+                    if at == segment.end && job.sparse.is_some() {
+                        self.explore()?;
                     }
-                    end = end.min(segment.end);
-                    self.put_zeros(at..end)?;
-                    at = end;
                 }
                 Ok(extent) => {
                     let end = self.data_end(&extent, segment.end);
@@ -64,6 +62,33 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Looks as far as the tables tell at what nobody has taken on, so that a long hole is one
+    /// step. One worker at a time, since all would look at the same.
+    fn explore(&mut self) -> Result<()> {
+        let job = self.job;
+        let Ok(_one) = job.explorer.try_lock() else { return Ok(()) };
+        loop {
+            job.progress.check()?;
+            let from = job.next.load(Ordering::Relaxed);
+            let rest = job.size.saturating_sub(from);
+            if rest == 0 {
+                return Ok(());
+            }
+            // what is damaged is met again when it is its turn
+            let Ok(extent) = job.disk.extent_at(from, rest) else { return Ok(()) };
+            if !extent.kind.is_zero() || extent.length < job.segment {
+                return Ok(());
+            }
+            // segments go on starting at whole pieces
+            let unit = Pow2::from_size(job.piece).filter(|_| extent.end() < job.size);
+            let end = unit.map_or(extent.end(), |unit| unit.floor(extent.end()));
+            let taken = job.take_until(end);
+            if !taken.is_empty() {
+                self.put_zeros(taken)?;
+            }
+        }
     }
 
     /// Where data end that start with `extent`: small extents are joined up to a piece, so that
