@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::chain::{Chain, ChainImage};
 use crate::error::{Detail, Error, ErrorKind, Result};
+use crate::finding::{Code, Finding};
 use crate::format::probe::{Probe, probe};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{Layer, Reference, Role};
@@ -210,12 +211,9 @@ impl OpenOptions {
     /// The same for any storage; `path` is its name.
     pub fn open_image_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Image> {
         let probe = probe(&storage).map_err(|error| error.in_file(path))?;
-        let format = match self.format {
-            Some(format) => format,
-            None => self.choose_to_describe(&probe).map_err(|error| error.in_file(path))?,
-        };
-        let layer =
-            format.open(Arc::clone(&storage), &self.layer).map_err(|error| error.in_file(path))?;
+        let layer = self
+            .open_to_describe(&storage, self.format, &probe, &self.layer)
+            .map_err(|error| error.in_file(path))?;
         Ok(Image { path: path.to_owned(), storage, layer, probe, forced: self.format.is_some() })
     }
 
@@ -228,15 +226,14 @@ impl OpenOptions {
         purpose: &Purpose,
     ) -> Result<ChainImage> {
         let open = || {
-            let format = match (format, purpose) {
-                (Some(format), _) => format,
-                (None, Purpose::Read) => self.choose(&probe(&storage)?)?,
-                (None, Purpose::Describe) => self.choose_to_describe(&probe(&storage)?)?,
+            if *purpose == Purpose::Describe {
+                return self.open_to_describe(&storage, format, &probe(&storage)?, options);
+            }
+            let format = match format {
+                Some(format) => format,
+                None => self.choose(&probe(&storage)?)?,
             };
             let layer = format.open(Arc::clone(&storage), options)?;
-            if *purpose == Purpose::Describe {
-                return Ok(layer);
-            }
             layer.check_readable()?;
             let (size, limit) = (layer.size(), self.layer.limits.max_virtual_size);
             if size > limit {
@@ -296,15 +293,49 @@ impl OpenOptions {
         }
     }
 
-    /// The same to describe it, which does no harm: what is not known is described as a raw disk,
-    /// and what fits several formats as the first of them, with a finding that says so.
-    fn choose_to_describe(&self, probe: &Probe) -> Result<Format> {
-        self.choose(probe).or_else(|error| match probe.first_read() {
-            _ if probe.matches.is_empty() => Ok(Format::Raw),
-            Some(first) if probe.images().count() > 1 => Ok(first),
-            _ => Err(error),
-        })
+    /// Opens a layer to describe it, which does no harm: what is not known is described as a raw
+    /// disk, and what fits several formats as the first of them that makes sense, with a finding
+    /// that says so.
+    fn open_to_describe(
+        &self,
+        storage: &Arc<dyn Storage>,
+        format: Option<Format>,
+        probe: &Probe,
+        options: &LayerOptions,
+    ) -> Result<Box<dyn Layer>> {
+        let open = |format: Format| format.open(Arc::clone(storage), options);
+        if let Some(format) = format {
+            return open(format);
+        }
+        match self.choose(probe) {
+            Ok(format) => open(format),
+            Err(_) if probe.matches.is_empty() => open(Format::Raw),
+            Err(error) if probe.images().count() > 1 => {
+                let mut formats = probe.read_formats().chain([Format::Raw]);
+                formats.find_map(|format| open(format).ok()).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// Virtual sizes from here on are worth a second look: more than an ext4 file can hold.
+const HUGE: u64 = 16 << 40;
+
+/// All that is odd about an image: what its format finds, what probing found, and what can be
+/// said of every format.
+fn findings(layer: &dyn Layer, probe: Option<&Probe>) -> Result<Vec<Finding>> {
+    let mut findings = probe.map(Probe::findings).unwrap_or_default();
+    findings.extend(layer.describe()?.findings);
+    if let Some(reference) = layer.references().first() {
+        let text = format!("names another file: '{}'", reference.printable_name());
+        findings.push(Finding::new(Code::ExternalReference, text).at(reference.offset));
+    }
+    if layer.size() >= HUGE {
+        let text = format!("the virtual size is {} TiB", layer.size().wrapping_shr(40));
+        findings.push(Finding::new(Code::VirtualSizeHuge, text));
+    }
+    Ok(findings)
 }
 
 /// What a chain is opened for.
@@ -357,9 +388,24 @@ impl Image {
         &self.probe
     }
 
+    /// All that is odd, dangerous or broken about it.
+    pub fn findings(&self) -> Result<Vec<Finding>> {
+        let mut findings = findings(&*self.layer, Some(&self.probe))?;
+        // nothing was guessed where the caller named the format
+        findings.retain(|finding| !self.forced || finding.code != Code::FormatGuessed);
+        Ok(findings)
+    }
+
     /// Whether the format was named by the caller rather than detected.
     #[must_use]
     pub fn is_forced(&self) -> bool {
         self.forced
+    }
+}
+
+impl ChainImage {
+    /// All that is odd, dangerous or broken about it; how it was detected is not told.
+    pub fn findings(&self) -> Result<Vec<Finding>> {
+        findings(self.layer(), None)
     }
 }

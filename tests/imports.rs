@@ -26,7 +26,8 @@ fn floor(room: &str) -> Option<usize> {
 
 /// Modules that are compiled for tests only.
 fn is_test(path: &Path) -> bool {
-    path.file_stem().is_some_and(|stem| stem.to_string_lossy().starts_with("test"))
+    let names = path.components().map(|c| c.as_os_str().to_string_lossy().into_owned());
+    { names }.any(|name| name == "tests" || name == "tests.rs" || name == "testimage.rs")
 }
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

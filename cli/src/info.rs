@@ -44,8 +44,7 @@ fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
         }
     };
     let description = image.layer().describe().map_err(|error| error.in_file(&args.file))?;
-    let mut findings = if image.is_forced() { Vec::new() } else { image.probe().findings() };
-    findings.extend(description.findings.iter().cloned());
+    let findings = image.findings().map_err(|error| error.in_file(&args.file))?;
     let (layer, storage) = (image.layer(), image.storage());
     let contents = image.probe().contents().map(|m| m.format).collect();
     let top = Facts { path: &args.file, layer, storage, description, contents, findings };
@@ -60,7 +59,7 @@ fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
     let mut all = vec![top];
     for image in chain.iter().skip(1) {
         let description = image.layer().describe().map_err(|e| e.in_file(image.path()))?;
-        let findings = description.findings.clone();
+        let findings = image.findings().map_err(|e| e.in_file(image.path()))?;
         let Some(storage) = image.storage() else { continue };
         let (path, layer) = (image.path(), image.layer());
         let contents = Vec::new();

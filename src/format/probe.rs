@@ -40,14 +40,13 @@ impl Probe {
         self.matches.iter().filter(|m| m.format.class() == Class::Image || self.is_split(m))
     }
 
-    /// The first format that fits and is read; a partition table counts as a raw disk.
-    #[must_use]
-    pub fn first_read(&self) -> Option<Format> {
+    /// The formats that fit and are read; a partition table counts as a raw disk.
+    pub fn read_formats(&self) -> impl Iterator<Item = Format> {
         let as_read = |m: &Match| match m.format.class() {
             Class::Content => Format::Raw,
             _ => m.format,
         };
-        self.images().map(as_read).find(|format| format.is_read())
+        self.images().map(as_read).filter(|format| format.is_read())
     }
 
     /// Partition tables and file systems that lie in the open.

@@ -106,8 +106,8 @@ impl Layer for VdiLayer {
             Some(Identity::Uuid(bytes)) => uuid(&bytes),
             _ => "none".to_owned(),
         };
-        let found = parent.identity();
-        if found != Some(Identity::Uuid(wanted)) {
+        if !parent.identities().contains(&Identity::Uuid(wanted)) {
+            let found = parent.identity();
             let detail = VdiDetail::WrongParent { wanted: uuid(&wanted), found: text(found) };
             return Err(Error::new(detail).at(AT_LINKAGE));
         }

@@ -323,6 +323,10 @@ impl Layer for VmdkLayer {
         grains.all(|grain| grain == Some(first)).then_some(first)
     }
 
+    fn stores_long_runs(&self) -> bool {
+        self.parts.iter().any(Part::is_flat)
+    }
+
     fn references(&self) -> &[Reference] {
         &self.references
     }

@@ -125,11 +125,14 @@ impl Part {
                     // the reader finds that the file is too short
                     return Ok(Mapping { length: max, kind: stored });
                 }
-                let run = storage.run_at(offset, max.min(left))?;
-                let zero = MappingKind::Zero { allocated: true, stored: Some((source, offset)) };
-                Ok(Mapping { length: run.length, kind: if run.hole { zero } else { stored } })
+                Ok(Mapping { length: max.min(left), kind: stored })
             }
         }
+    }
+
+    /// Whether it is a part of a plain file.
+    pub(super) fn is_flat(&self) -> bool {
+        matches!(self.content, Content::Flat { .. })
     }
 
     /// Refuses an extent that must not be read.
