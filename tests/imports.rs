@@ -27,7 +27,9 @@ fn floor(room: &str) -> Option<usize> {
 /// Modules that are compiled for tests only.
 fn is_test(path: &Path) -> bool {
     let names = path.components().map(|c| c.as_os_str().to_string_lossy().into_owned());
-    { names }.any(|name| name == "tests" || name == "tests.rs" || name == "testimage.rs")
+    { names }.any(|name| {
+        name == "tests" || name == "tests.rs" || name == "testimage.rs" || name == "testing.rs"
+    })
 }
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

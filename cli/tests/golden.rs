@@ -15,10 +15,12 @@ const LONGEST: usize = 60;
 fn told(folder: &Path, command: &str, fixture: &Fixture) -> Value {
     let args = [command, "--output=json", "-f", &fixture.format];
     let external = ["--allow-external=.", "--assume-raw", &fixture.file];
-    let ran = ran(super_command(folder).args(args).args(external));
+    let ran = ran(command_in(folder).args(args).args(external));
     let mut answer = json!({ "exit": ran.code });
     if !ran.stderr.is_empty() {
-        answer["stderr"] = String::from_utf8(ran.stderr.clone()).unwrap().trim_end().into();
+        // a name with `..` in it is shown as a clean absolute path
+        let here = folder.canonicalize().unwrap();
+        answer["stderr"] = ran.stderr.trim_end().replace(here.to_str().unwrap(), "FOLDER").into();
     }
     if let Ok(value) = serde_json::from_slice::<Value>(&ran.stdout) {
         answer["stdout"] = value;
@@ -26,7 +28,8 @@ fn told(folder: &Path, command: &str, fixture: &Fixture) -> Value {
     answer
 }
 
-fn super_command(folder: &Path) -> std::process::Command {
+/// The command, run in a folder: so that names in answers are relative.
+fn command_in(folder: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(DISKIMAGE);
     command.current_dir(folder);
     command
