@@ -55,6 +55,9 @@ impl Detail for ResolveDetail {
 
     fn advice(&self) -> Option<Cow<'static, str>> {
         Some(match self {
+            Self::Denied { name, .. } if is_uuid(name) => {
+                "if you trust the image, say which file that is with --resolve UUID=FILE".into()
+            }
             Self::Denied { .. } => {
                 "if you trust the image, allow files of its own folder with --allow-external".into()
             }
@@ -62,12 +65,24 @@ impl Detail for ResolveDetail {
                 "if you trust the image, allow the folder with --allow-external=DIR".into()
             }
             Self::NotListed { .. } => "add it to the list".into(),
+            Self::Open { name, .. } if is_uuid(name) => {
+                "say which file that is with --resolve UUID=FILE".into()
+            }
             Self::Open { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 "put the file there".into()
             }
             Self::Open { .. } => "put a regular file there that can be read".into(),
         })
     }
+}
+
+/// Whether a name is the text of a UUID, as that of a parent that is known by nothing else.
+fn is_uuid(name: &str) -> bool {
+    name.len() == 36
+        && name.bytes().enumerate().all(|(index, byte)| match index {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
 }
 
 impl Reference {

@@ -16,11 +16,16 @@ pub const HEAD: usize = 68 << 10;
 /// How many bytes from its end do: footers of VHD and DMG.
 pub const TAIL: usize = 512;
 
+/// Descriptors of VMDK are some hundred bytes long; a file from this size on holds more.
+const LONG_DESCRIPTOR: u64 = 64 << 10;
+
 /// What a file was found to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Probe {
     /// Every format that fits, images first. Empty if none does.
     pub matches: Vec<Match>,
+    /// The size of the file, where it is known.
+    pub size: Option<u64>,
 }
 
 /// One format that fits.
@@ -81,6 +86,15 @@ impl Probe {
             let text = format!("more than one format fits: {}", names(&images));
             findings.push(Finding::new(Code::Polyglot, text));
         }
+        let text = |m: &&Match| m.format == Format::Vmdk && m.evidence.starts_with("text");
+        if let (Some(descriptor), Some(size)) = (self.matches.iter().find(text), self.size)
+            && size >= LONG_DESCRIPTOR
+        {
+            let text = format!(
+                "a descriptor in a file of {size} bytes: it could be a raw disk whose guest wrote it"
+            );
+            findings.push(Finding::new(Code::Ambiguous, text).at(descriptor.offset));
+        }
         let has = |format| self.matches.iter().any(|m| m.format == format);
         if has(Format::Iso) && (has(Format::Gpt) || has(Format::Mbr)) {
             let text = "an ISO 9660 file system and a partition table share the file";
@@ -139,7 +153,7 @@ pub fn probe_bytes(head: &[u8], tail: Option<(&[u8], u64)>) -> Probe {
     }
     // a FAT, NTFS or exFAT boot sector has the same mark as an MBR
     matches.sort_by_key(|m| (m.format.class() == Class::Content, m.offset));
-    Probe { matches }
+    Probe { matches, size: tail.map(|(_, size)| size) }
 }
 
 /// Formats that a fixed byte string at a fixed offset tells.

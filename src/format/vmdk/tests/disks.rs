@@ -86,7 +86,7 @@ impl Storage for Holes {
 }
 
 #[test]
-fn holes_of_a_flat_file_are_zeros_with_a_place() {
+fn holes_of_a_flat_file_are_holes_of_the_disk() {
     let mut bytes = pattern(1, 24);
     bytes[4096..8192].fill(0);
     let text = text("RW 20 FLAT \"a\" 2");
@@ -98,9 +98,7 @@ fn holes_of_a_flat_file_are_zeros_with_a_place() {
     conformance::check(&disk, Some(&bytes[1024..22 * 512])).unwrap();
     let hole = disk.extent_at(4096 - 1024, u64::MAX).unwrap();
     assert_eq!(hole.length, 4096);
-    let ExtentKind::Zero { allocated: true, stored: Some(place) } = hole.kind else {
-        panic!("{hole:?}")
-    };
+    let ExtentKind::Hole(place) = hole.kind else { panic!("{hole:?}") };
     assert_eq!((place.storage, place.offset), (crate::StorageId(1), 4096));
 }
 
