@@ -14,7 +14,7 @@
 #   IMAGES=DIR          uses images that exist and makes none: disk*.* or deb*.*, chain3.qcow2,
 #                       frag.qcow2, huge.qcow2; rows without an image are left out
 #   SIZE_MB=1024        size of the disk, of which half is data
-#   ROUNDS=5            counted rounds; one more goes before them and warms the page cache
+#   ROUNDS=5            counted rounds; one more goes before them
 #   TARGET=/dev/shm     where outputs go; has to hold two of them
 #   DISKIMAGE=PATH      the binary to measure, instead of one that cargo builds
 #   SAMPLES=FILE        where to keep every measurement, tab-separated
@@ -22,7 +22,8 @@
 # Needs qemu-utils, time (GNU), openssl.
 #
 # What is measured: in every round `qemu-img`, `qemu-img -m 16 -W` and `diskimage` run in turn,
-# each into a fresh file that is removed outside of the timing; CPU is user + system time. The
+# each into a fresh file that is removed outside of the timing, and each right after the image was
+# read once, since some systems drop idle pages within seconds. CPU is user + system time. The
 # ratio is diskimage's figure by that of the qemu-img variant with less CPU time in the same
 # round; the median of the rounds is quoted, as for the other columns. `load` is what others took
 # of the processors meanwhile, in cores: above 0.2 the wall times mean little. Runs too short for
@@ -208,14 +209,16 @@ same() {
 
 # compare ROW SOURCE: all rounds of a row.
 compare() {
-  local row=$1 source=$2 times=1 variants=(default parallel diskimage) round variant command
+  local row=$1 source=$2 times=1 variants=(default parallel diskimage) round variant command chain
   case $row in
     map-*) times=10 variants=(default diskimage) ;;
     info) times=100 variants=(default diskimage) ;;
   esac
+  mapfile -t chain < <(qemu-img info --backing-chain "$source" | sed -n 's/^image: //p')
   for ((round = 0; round <= ROUNDS; round++)); do
     for variant in "${variants[@]}"; do
       rm -f "$work/output" "$work/answer" "$work/result"
+      cat "${chain[@]:-$source}" >/dev/null
       command_of "$row" "$variant" "$source"
       if ! measure "$row" "$variant" "$round" "$times" "${command[@]}" || ! result_of "$row"; then
         say "$row: failed: ${command[*]}"

@@ -10,7 +10,7 @@ use diskimage::storage::{MemoryStorage, TableCache};
 use diskimage::{VirtualDisk, VirtualDiskExt};
 
 mod support;
-use support::{CLUSTER, INFLATER, Random, deflate, open, scattered_image, text};
+use support::{CLUSTER, INFLATER, Layout, Map, Random, deflate, open, text};
 
 /// Many different clusters, so that no branch is learnt by heart.
 fn clusters() -> Vec<Vec<u8>> {
@@ -74,26 +74,22 @@ fn zeros(c: &mut Criterion) {
     group.finish();
 }
 
-/// Walks over all extents of an image with 4 MiB of L2 tables, which the cache holds; the bytes
-/// are those of the tables, eight for each cluster.
+/// Walks over all extents of images with 4 MiB of L2 tables, which the cache holds; the bytes are
+/// those of the tables, eight for each cluster.
 fn map(c: &mut Criterion) {
     const CLUSTERS: usize = 512 << 10;
-    let mut contiguous = support::Qcow2::new(CLUSTERS, false);
-    let first = contiguous.add(&[1; CLUSTER]);
-    for index in 0..CLUSTERS {
-        // allocated zeros in one row need no file of their length
-        contiguous.map(index, ((first & !(1 << 63)) + (index * CLUSTER) as u64) | 1);
-    }
-    let disks = [
-        ("extents of one cluster", open(scattered_image(CLUSTERS)), CLUSTERS),
-        ("extents of one table", open(contiguous.finish()), CLUSTERS * 8 / CLUSTER),
-    ];
+    const TABLES: usize = CLUSTERS * 8 / CLUSTER;
     let mut group = c.benchmark_group("map");
-    for (name, disk, extents) in disks {
-        let (elements, bytes) = (extents as u64, CLUSTERS as u64 * 8);
-        group.throughput(Throughput::ElementsAndBytes { elements, bytes });
+    for (name, layout, extents) in [
+        ("scattered", Layout::Scattered, CLUSTERS),
+        ("contiguous", Layout::Contiguous, TABLES),
+        ("holes", Layout::Holes, TABLES),
+    ] {
+        let disk = open(Map::new(CLUSTERS, layout));
         let walk = || disk.extents(0..disk.size()).filter(|extent| extent.is_ok()).count();
         assert_eq!(walk(), extents);
+        let (elements, bytes) = (extents as u64, CLUSTERS as u64 * 8);
+        group.throughput(Throughput::ElementsAndBytes { elements, bytes });
         group.bench_function(name, |b| b.iter(walk));
     }
     group.finish();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use diskimage::storage::MemoryStorage;
-use diskimage::{Chain, OpenOptions};
+use diskimage::{Chain, OpenOptions, Result, Storage};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
@@ -130,7 +130,7 @@ pub(crate) enum Packing {
 }
 
 /// An image of `content`, which is whole clusters, as `qemu-img convert` would lay it out.
-pub(crate) fn image_of(content: &[u8], packing: Packing) -> Vec<u8> {
+pub(crate) fn image_of(content: &[u8], packing: Packing) -> MemoryStorage {
     let mut image = Qcow2::new(content.len() / CLUSTER, packing == Packing::Zstd);
     for (index, cluster) in content.chunks(CLUSTER).enumerate() {
         if cluster.iter().all(|&byte| byte == 0) {
@@ -147,18 +147,60 @@ pub(crate) fn image_of(content: &[u8], packing: Packing) -> Vec<u8> {
         };
         image.map(index, entry);
     }
-    image.finish()
+    MemoryStorage::new(image.finish())
 }
 
-/// An image of so many clusters in which no two neighbours lie side by side.
-pub(crate) fn scattered_image(clusters: usize) -> Vec<u8> {
-    let mut image = Qcow2::new(clusters, false);
-    // a reader does not mind that the clusters are shared, and the image stays small
-    let shared: Vec<u64> = (0..16).map(|byte| image.add(&[byte; CLUSTER])).collect();
-    for index in 0..clusters {
-        image.map(index, shared[index * 7 % 16]);
+/// What the clusters of a [`Map`] are to their neighbours.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Layout {
+    /// No two lie side by side.
+    Scattered,
+    /// All lie in a row.
+    Contiguous,
+    /// None is stored, but the tables that say so are.
+    Holes,
+}
+
+/// The tables of an image, without the clusters that they speak of.
+#[derive(Debug)]
+pub(crate) struct Map {
+    tables: MemoryStorage,
+    size: u64,
+}
+
+impl Map {
+    pub(crate) fn new(clusters: usize, layout: Layout) -> Self {
+        let mut image = Qcow2::new(clusters, false);
+        let first = image.add(&[]);
+        for index in 0..clusters {
+            match layout {
+                // an odd number times the index takes every value below a power of two once
+                Layout::Scattered => {
+                    image.map(index, first + (index * 7919 % clusters * CLUSTER) as u64);
+                }
+                Layout::Contiguous => image.map(index, first + (index * CLUSTER) as u64),
+                Layout::Holes => {}
+            }
+        }
+        let tables = image.finish();
+        let size = (tables.len() + clusters * CLUSTER) as u64;
+        Self { tables: MemoryStorage::new(tables), size }
     }
-    image.finish()
+}
+
+impl Storage for Map {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if offset >= self.tables.size() {
+            // the format is looked for at the end too
+            buf.fill(0);
+            return Ok(());
+        }
+        self.tables.read_exact_at(buf, offset)
+    }
 }
 
 /// A QCOW2 image of version 3 under construction: the header, an empty refcount table (readers do
@@ -228,7 +270,6 @@ impl Qcow2 {
 }
 
 /// The disk in an image that lies in memory.
-pub(crate) fn open(image: Vec<u8>) -> Chain {
-    let storage = Arc::new(MemoryStorage::new(image));
-    OpenOptions::new().open_storage(storage, Path::new("in memory")).unwrap()
+pub(crate) fn open(image: impl Storage + 'static) -> Chain {
+    OpenOptions::new().open_storage(Arc::new(image), Path::new("in memory")).unwrap()
 }
