@@ -6,6 +6,8 @@ mod common;
 
 use common::*;
 use diskimage::conformance;
+use diskimage::format::probe::probe;
+use diskimage::storage::FileStorage;
 use diskimage::{Beneath, ErrorKind, OpenOptions, VirtualDisk};
 
 #[test]
@@ -143,4 +145,59 @@ fn third_party_images_that_must_be_refused_are() {
 
 fn is_read(format: &str) -> bool {
     format.parse().is_ok_and(diskimage::Format::is_read)
+}
+
+#[test]
+fn third_party_images_are_what_their_manifest_says() {
+    let mut wrong = Vec::new();
+    for image in corpus_images(|_, _| true) {
+        let storage = FileStorage::open(&image.path).unwrap();
+        let found = probe(&storage).unwrap();
+        let names: Vec<_> = found.matches.iter().map(|m| m.format.name()).collect();
+        let wanted = match image.format.as_str() {
+            "vhd" => "vpc",
+            "luks1" => "luks",
+            "dmg" if image.subformat.contains("encrypted") => "encrypted-dmg",
+            // an OVA is a tar archive, and says more
+            "tar" => "ova",
+            // its disk is found by its content, or is in no format that is known
+            "raw" => {
+                if found.images().next().is_some() {
+                    wrong.push(format!("{}: {names:?} instead of a raw disk", image.name));
+                }
+                continue;
+            }
+            other => other,
+        };
+        if names.first() != Some(&wanted) {
+            wrong.push(format!("{}: {names:?} instead of {wanted}", image.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn seven_zip_reads_the_same() {
+    // 7-Zip 16.02 does not look at QCOW2's incompatible feature bits, nor does it pass over the
+    // extra data before each block of a VDI (cbBlockExtra of its header), so it misreads these
+    let unknown = |f: &Fixture| {
+        f.file.contains("extl2") || f.file.contains("zstd") || f.file == "vdi/block-extra.vdi"
+    };
+    let (mut same, mut differing) = (0, Vec::new());
+    for fixture in small_fixtures().filter(|f| f.parents.is_empty() && f.format != "raw") {
+        let args = ["e".as_ref(), "-so".as_ref(), fixture.path.as_os_str()];
+        let Some(output) = tool("7z", &args) else { return };
+        let ours = content(&open_fixture(fixture).unwrap()).unwrap();
+        // of some it extracts the partitions, and some it refuses
+        if !output.status.success() || unknown(fixture) || output.stdout.len() != ours.len() {
+            continue;
+        }
+        if output.stdout == ours {
+            same += 1;
+        } else {
+            differing.push(&*fixture.file);
+        }
+    }
+    assert!(differing.is_empty(), "{differing:?}");
+    assert!(same > 30, "only {same} images");
 }

@@ -151,8 +151,15 @@ pub fn probe_bytes(head: &[u8], tail: Option<(&[u8], u64)>) -> Probe {
             }
         }
     }
-    // a FAT, NTFS or exFAT boot sector has the same mark as an MBR
-    matches.sort_by_key(|m| (m.format.class() == Class::Content, m.offset));
+    // what describes a disk comes first: a DMG may begin with the mark of a compressed file
+    matches.sort_by_key(|m| {
+        let class = match m.format.class() {
+            Class::Image => 0,
+            Class::Wrapper => 1,
+            Class::Content => 2,
+        };
+        (class, m.offset)
+    });
     Probe { matches, size: tail.map(|(_, size)| size) }
 }
 
