@@ -22,12 +22,13 @@
 # Needs qemu-utils, time (GNU), openssl.
 #
 # What is measured: in every round `qemu-img`, `qemu-img -m 16 -W` and `diskimage` run in turn,
-# each into a fresh file that is removed outside of the timing, and each right after the image was
-# read once, since some systems drop idle pages within seconds. CPU is user + system time. The
-# ratio is diskimage's figure by that of the qemu-img variant with less CPU time in the same
-# round; the median of the rounds is quoted, as for the other columns. `load` is what others took
-# of the processors meanwhile, in cores: above 0.2 the wall times mean little. Runs too short for
-# the clock are repeated (map 10 times, info 100) and divided. Every output, of qemu-img too, is
+# each into a fresh file that is removed outside of the timing. Right before it the image is read
+# once and a file as large as the output written and removed, since virtual machines drop idle
+# pages, and return free ones to their host, within seconds. CPU is user + system time. The ratio
+# is diskimage's figure by that of the qemu-img variant with less CPU time in the same round; the
+# median of the rounds is quoted, as for the other columns. `load` is what others took of the
+# processors meanwhile, in cores: above 0.2 the wall times mean little. Runs too short for the
+# clock are repeated (map 10 times, info 100) and divided. Every output, of qemu-img too, is
 # compared with that of the first run: the disk by cmp or, above 8 GiB, by qemu-img compare; the
 # map without its white space; of info, the virtual size.
 set -euo pipefail
@@ -219,6 +220,10 @@ compare() {
     for variant in "${variants[@]}"; do
       rm -f "$work/output" "$work/answer" "$work/result"
       cat "${chain[@]:-$source}" >/dev/null
+      if [ -e "$work/reference" ]; then
+        head -c "$(stat -c %b "$work/reference")b" /dev/zero >"$work/output"
+        rm "$work/output"
+      fi
       command_of "$row" "$variant" "$source"
       if ! measure "$row" "$variant" "$round" "$times" "${command[@]}" || ! result_of "$row"; then
         say "$row: failed: ${command[*]}"
