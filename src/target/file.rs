@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::stream::zeros;
 use super::{Capabilities, Target};
@@ -19,6 +20,9 @@ pub struct FileTarget {
     path: PathBuf,
     place: Place,
     fresh_zeros: bool,
+    /// Held while a write runs. The kernel writes to one file for one thread at a time, and lets
+    /// the others spin: waiting here leaves them the processor.
+    writing: Mutex<()>,
 }
 
 /// How the file gets its name in the end.
@@ -118,7 +122,13 @@ impl FileTarget {
                 (file, Place::Named(name))
             }
         };
-        let target = Self { file, path: path.to_owned(), place, fresh_zeros: true };
+        let target = Self {
+            file,
+            path: path.to_owned(),
+            place,
+            fresh_zeros: true,
+            writing: Mutex::default(),
+        };
         if let Some(permissions) = replaced {
             let set = target.file.set_permissions(permissions);
             set.map_err(|source| here(Error::io("set the permissions", source)))?;
@@ -155,7 +165,13 @@ impl FileTarget {
             return Err(here(Error::new(TargetDetail::TooSmall { holds, needed: size })));
         }
         let fresh_zeros = content == Existing::Zeros;
-        Ok(Self { file, path: path.to_owned(), place: Place::Existing, fresh_zeros })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            place: Place::Existing,
+            fresh_zeros,
+            writing: Mutex::default(),
+        })
     }
 
     /// What tells that this target is some other open file, where the system has such a thing. A
@@ -181,7 +197,9 @@ impl Target for FileTarget {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let written = sys::write_all_at(&self.file, buf, offset);
+        drop(guard);
         written.map_err(|source| self.io("write", source).at(offset))
     }
 
@@ -312,7 +330,13 @@ mod tests {
         let (file, name) = named_file(path.clone()).unwrap();
         assert_eq!(names(dir.path()).len(), 1);
         let place = Place::Named(name);
-        let target = FileTarget { file, path: path.clone(), place, fresh_zeros: true };
+        let target = FileTarget {
+            file,
+            path: path.clone(),
+            place,
+            fresh_zeros: true,
+            writing: Mutex::default(),
+        };
         target.write_at(b"x", 0).unwrap();
         Box::new(target).finish().unwrap();
         assert_eq!(names(dir.path()), ["out.raw"]);
