@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// Files of up to this size are seeds: small ones are quick, and mutations hit their tables.
 const LARGEST: usize = 1 << 20;
-/// The same for VHDX and VDI, whose smallest files are some blocks of a MiB or more.
+/// The same for formats whose smallest files are some blocks of a MiB or more.
 const LARGEST_IN_BLOCKS: usize = 16 << 20;
 
 /// The small images of `testdata/` that belong to a target (all of them for `probe`), as they are.
@@ -16,7 +16,7 @@ const LARGEST_IN_BLOCKS: usize = 16 << 20;
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let wanted = target.split('_').next().unwrap_or(target);
     let largest = match wanted {
-        "vhdx" | "vdi" => LARGEST_IN_BLOCKS,
+        "vhd" | "vhdx" | "vdi" => LARGEST_IN_BLOCKS,
         _ => LARGEST,
     };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata");
@@ -25,7 +25,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for entry in manifest.as_array().into_iter().flatten() {
         let Some(stored) = entry["stored"].as_str() else { continue };
-        if wanted != "probe" && !stored.contains(&format!(".{wanted}")) {
+        if wanted != "probe" && !stored.trim_end_matches(".zst").ends_with(&format!(".{wanted}")) {
             continue;
         }
         let mut bytes = std::fs::read(folder.join(stored)).expect("the image is there");
