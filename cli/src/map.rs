@@ -26,7 +26,7 @@ fn answer(args: &MapArgs) -> Result<io::Result<()>> {
         Merged { extents: disk.extents(args.start_offset..end), pending: None, failed: None };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut form: Box<dyn Form> = match args.output {
-        Output::Json => Box::new(Json { disk: &disk, first: true }),
+        Output::Json => Box::new(Json { disk: &disk, first: true, line: String::new() }),
         Output::Human => Box::new(Human { disk: &disk }),
     };
     // the answer is written as it is found, so that a map of any length takes no memory
@@ -89,6 +89,7 @@ trait Form {
 struct Json<'a> {
     disk: &'a Chain,
     first: bool,
+    line: String,
 }
 
 impl Form for Json<'_> {
@@ -108,17 +109,35 @@ impl Form for Json<'_> {
         let is_raw = image.is_some_and(|image| image.layer().format() == Format::Raw);
         let data = !zero || (matches!(extent.kind, ExtentKind::Hole(_)) && !is_raw);
         let separator = if std::mem::take(&mut self.first) { "" } else { ",\n" };
-        // written by hand, since a map can have millions of lines and holds only numbers
-        write!(
-            out,
-            "{separator}{{\"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {present}, \
-             \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}",
-            extent.start, extent.length, extent.depth,
-        )?;
-        if let Some(location) = extent.kind.location() {
-            write!(out, ", \"offset\": {}", location.offset)?;
+        let word = |value: bool| if value { "true" } else { "false" };
+        // put together by hand, since a map can have millions of lines and holds only numbers
+        let line = &mut self.line;
+        line.clear();
+        let mut number = itoa::Buffer::new();
+        for (before, value) in [
+            ("{\"start\": ", extent.start),
+            (", \"length\": ", extent.length),
+            (", \"depth\": ", extent.depth.into()),
+        ] {
+            line.push_str(before);
+            line.push_str(number.format(value));
         }
-        write!(out, "}}")
+        for (before, value) in [
+            (", \"present\": ", present),
+            (", \"zero\": ", zero),
+            (", \"data\": ", data),
+            (", \"compressed\": ", compressed),
+        ] {
+            line.push_str(before);
+            line.push_str(word(value));
+        }
+        if let Some(location) = extent.kind.location() {
+            line.push_str(", \"offset\": ");
+            line.push_str(number.format(location.offset));
+        }
+        line.push('}');
+        out.write_all(separator.as_bytes())?;
+        out.write_all(line.as_bytes())
     }
 
     fn end(&mut self, out: &mut dyn Write) -> io::Result<()> {

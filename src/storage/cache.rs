@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Storage, read_vec};
+use foldhash::fast::RandomState;
+
+use super::{Storage, read_shared};
 use crate::error::Result;
 use crate::num::{to_u64, to_usize};
 
@@ -24,8 +26,8 @@ pub struct TableCache {
 
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashMap<u64, Arc<[u8]>>,
-    old: HashMap<u64, Arc<[u8]>>,
+    young: HashMap<u64, Arc<[u8]>, RandomState>,
+    old: HashMap<u64, Arc<[u8]>, RandomState>,
     young_bytes: u64,
 }
 
@@ -63,7 +65,7 @@ impl TableCache {
         if let Some(bytes) = self.lookup(file_offset, length) {
             return Ok(TablePage { bytes, start, file_offset });
         }
-        let bytes: Arc<[u8]> = read_vec(&self.storage, what, file_offset, to_usize(length))?.into();
+        let bytes = read_shared(&self.storage, what, file_offset, to_usize(length))?;
         self.insert(file_offset, &bytes);
         Ok(TablePage { bytes, start, file_offset })
     }

@@ -134,6 +134,21 @@ pub(crate) fn read_vec(
     Ok(bytes)
 }
 
+/// The same, to be shared.
+pub(crate) fn read_shared(
+    storage: &dyn Storage,
+    what: &'static str,
+    offset: u64,
+    length: usize,
+) -> Result<Arc<[u8]>> {
+    check_inside(storage, what, offset, to_u64(length))?;
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+    if let Some(bytes) = Arc::get_mut(&mut bytes) {
+        storage.read_exact_at(bytes, offset)?;
+    }
+    Ok(bytes)
+}
+
 macro_rules! forward_storage {
     ($($pointer:ty),+) => {$(
         impl<S: Storage + ?Sized> Storage for $pointer {

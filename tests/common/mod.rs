@@ -295,6 +295,9 @@ pub fn corpus_images(wanted: impl Fn(&str, &str) -> bool) -> Vec<CorpusImage> {
 }
 
 fn unpack_stored(stored: &Path, path: &Path) {
+    // tests of one process run side by side, and a temporary name is one for all of them
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock();
     if path.exists() {
         return;
     }

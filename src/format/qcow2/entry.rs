@@ -112,6 +112,27 @@ impl L2Entry {
         }
     }
 
+    /// The host cluster, if there is one of its own.
+    #[must_use]
+    pub fn host(&self) -> Option<u64> {
+        match *self {
+            Self::Standard(host) => Some(host),
+            Self::Zero(host) | Self::Subclusters { host, .. } => host,
+            Self::Unallocated | Self::Compressed { .. } => None,
+        }
+    }
+
+    /// Whether it says the same of each byte of its cluster, and the entries that follow it can
+    /// be held against it by their bits. (Each compressed one is to be checked by itself.)
+    #[must_use]
+    pub fn is_uniform(&self) -> bool {
+        match self {
+            Self::Compressed { .. } => false,
+            Self::Subclusters { states, .. } => states.run(0) == SUBCLUSTERS,
+            _ => true,
+        }
+    }
+
     fn decode_compressed(value: u64, header: &Header) -> Result<Self> {
         if header.has_data_file() {
             return Err(Qcow2Detail::CompressedInDataFile.into());

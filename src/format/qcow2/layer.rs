@@ -18,7 +18,7 @@ use super::describe::describe;
 use super::entry::{L1Entry, L2Entry};
 use super::error::Qcow2Detail;
 use super::header::{CompressionType, CryptMethod, Header};
-use super::layout::SUBCLUSTERS;
+use super::layout::{ENTRY_OFFSET, SUBCLUSTERS};
 use super::snapshot::{SnapshotEntry, find, read_snapshots};
 
 /// A QCOW2 image, or one of its internal snapshots, as a layer.
@@ -169,6 +169,14 @@ impl Qcow2Layer {
             };
             let first = first?;
             let mut piece = self.piece(&first, self.cluster().within(offset))?;
+            if piece.to_cluster_end && piece.length < max && first.entry.is_uniform() {
+                // most entries of most tables: worth being fast
+                let size = self.cluster().size();
+                let clusters = run.alike(&first.entry, self.cluster().index(max));
+                piece.length = piece.length.saturating_add(clusters.saturating_mul(size));
+                entries = run.skip(clusters).entries();
+                entries.next();
+            }
             // join what follows while it is of the same kind, cluster by cluster
             while piece.length < max && piece.to_cluster_end {
                 let Some(Ok(next)) = entries.next() else { break };
@@ -382,6 +390,7 @@ fn not_encoded() -> Error {
 }
 
 /// L2 entries that lie one after the other in a page.
+#[derive(Clone, Copy)]
 struct L2Run<'a> {
     bytes: &'a [u8],
     file_offset: u64,
@@ -412,6 +421,53 @@ impl<'a> L2Run<'a> {
             Ok(PlacedEntry { entry, file_offset, guest })
         })
     }
+
+    /// The run without its first `count` entries.
+    fn skip(self, count: u64) -> Self {
+        let bytes = self.header.l2_entry_size().size().saturating_mul(count);
+        Self {
+            bytes: self.bytes.get(to_usize(bytes)..).unwrap_or_default(),
+            file_offset: self.file_offset.saturating_add(bytes),
+            guest: self.guest.saturating_add(self.header.cluster.size().saturating_mul(count)),
+            header: self.header,
+        }
+    }
+
+    /// How many entries after the first, which is a uniform one, go on as it does: the same bits,
+    /// and the next cluster if there is one. What is valid in the first is valid in them. Looks
+    /// at `limit` entries.
+    fn alike(self, first: &L2Entry, limit: u64) -> u64 {
+        let limit = to_usize(limit);
+        let step = if first.host().is_some() { self.header.cluster.size() } else { 0 };
+        let count = if self.header.l2_entry_size().size() == 8 {
+            let (entries, _) = self.bytes.as_chunks::<8>();
+            let mut values = entries.iter().map(|entry| BigEndian::read_u64(entry));
+            let mut last = values.next().unwrap_or_default();
+            let alike = |value: &u64| follows(&mut last, *value, step);
+            values.take(limit).take_while(alike).count()
+        } else {
+            let (entries, _) = self.bytes.as_chunks::<16>();
+            let halves = |entry| u128_halves(BigEndian::read_u128(entry));
+            let mut values = entries.iter().map(|entry| halves(entry));
+            let (mut last, states) = values.next().unwrap_or_default();
+            let alike = |next: &(u64, u64)| next.1 == states && follows(&mut last, next.0, step);
+            values.take(limit).take_while(alike).count()
+        };
+        to_u64(count)
+    }
+}
+
+/// Whether `value` is `last` with an offset `step` bytes further, and nothing else changed.
+fn follows(last: &mut u64, value: u64, step: u64) -> bool {
+    let same = value == last.wrapping_add(step) && (value ^ *last) & !ENTRY_OFFSET == 0;
+    *last = value;
+    same
+}
+
+/// The upper and the lower half.
+fn u128_halves(value: u128) -> (u64, u64) {
+    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
+    (half(value.wrapping_shr(64)), half(value))
 }
 
 /// A mapping that may go on in the next cluster.
