@@ -1,5 +1,6 @@
 //! Chain: an image and its parents as one disk. The one implementation of backing semantics.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -161,6 +162,29 @@ impl Chain {
         path.or(own).unwrap_or(Path::new(""))
     }
 
+    /// Reads the bytes of an extent, or as many from its start as `part` holds.
+    fn read_extent(&self, extent: &Extent, part: &mut [u8]) -> Result<()> {
+        match extent.kind {
+            ExtentKind::Zero { .. } | ExtentKind::Hole(_) => part.fill(0),
+            ExtentKind::Stored(location) => {
+                let storage = self.storage(location.storage).ok_or_else(|| {
+                    Error::other(crate::ErrorKind::Denied, "needs a file that was not opened")
+                })?;
+                storage.read_exact_at(part, location.offset).map_err(|error| {
+                    let path = self.path_of(extent.depth, location);
+                    error.affecting(extent.start..extent.end()).in_file(path)
+                })?;
+            }
+            ExtentKind::Encoded => {
+                if let Some(image) = self.images.get(to_usize(extent.depth.into())) {
+                    let read = image.layer.read_encoded(part, extent.start);
+                    read.map_err(|error| error.in_file(&image.path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn location(&self, depth: u32, source: Source, offset: u64) -> Result<Location> {
         let index = match source {
             Source::Own => 0,
@@ -232,32 +256,27 @@ impl VirtualDisk for Chain {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         check_range(self.size, offset, to_u64(buf.len()))?;
-        let (mut rest, mut at) = (buf, offset);
-        while !rest.is_empty() {
-            let extent = self.extent_at(at, to_u64(rest.len()))?;
-            let length = to_usize(extent.length).min(rest.len());
-            let (part, behind) = rest.split_at_mut(length);
-            match extent.kind {
-                ExtentKind::Zero { .. } | ExtentKind::Hole(_) => part.fill(0),
-                ExtentKind::Stored(location) => {
-                    let storage = self.storage(location.storage).ok_or_else(|| {
-                        Error::other(crate::ErrorKind::Denied, "needs a file that was not opened")
-                    })?;
-                    storage.read_exact_at(part, location.offset).map_err(|error| {
-                        let path = self.path_of(extent.depth, location);
-                        error.affecting(at..extent.end()).in_file(path)
-                    })?;
+        let mut done = 0;
+        // the bytes that were read last, since many clusters may share one place
+        let mut last: Option<(Location, Range<usize>)> = None;
+        while done < buf.len() {
+            let at = offset.saturating_add(to_u64(done));
+            let extent = self.extent_at(at, to_u64(buf.len().saturating_sub(done)))?;
+            let end = done.saturating_add(to_usize(extent.length)).min(buf.len());
+            match (extent.kind, &last) {
+                (ExtentKind::Stored(location), Some((same, range)))
+                    if location == *same && range.len() == end.saturating_sub(done) =>
+                {
+                    buf.copy_within(range.clone(), done);
                 }
-                ExtentKind::Encoded => {
-                    let image = self.images.get(to_usize(extent.depth.into()));
-                    if let Some(image) = image {
-                        let read = image.layer.read_encoded(part, at);
-                        read.map_err(|error| error.in_file(&image.path))?;
+                (kind, _) => {
+                    self.read_extent(&extent, buf.get_mut(done..end).unwrap_or_default())?;
+                    if let ExtentKind::Stored(location) = kind {
+                        last = Some((location, done..end));
                     }
                 }
             }
-            at = extent.end();
-            rest = behind;
+            done = end;
         }
         Ok(())
     }
