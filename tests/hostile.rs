@@ -90,9 +90,8 @@ fn complaint(
     }
 }
 
-#[test]
-fn every_case_of_a_format_that_is_read_gets_its_verdict() {
-    let Some(folder) = unpacked() else { return };
+/// How many cases of a set were tried, and what is wrong with them.
+fn judge(folder: &Path) -> (u32, Vec<String>) {
     let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
     let (mut tried, mut wrong) = (0, Vec::new());
     for case in manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
@@ -119,6 +118,25 @@ fn every_case_of_a_format_that_is_read_gets_its_verdict() {
             wrong.push(format!("{file} ({}): {complaint}", case["attack"].as_str().unwrap()));
         }
     }
+    (tried, wrong)
+}
+
+#[test]
+fn every_case_of_a_format_that_is_read_gets_its_verdict() {
+    let Some(folder) = unpacked() else { return };
+    let (tried, wrong) = judge(&folder);
     assert!(tried > 200, "only {tried} cases");
+    assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn every_case_made_here_gets_its_verdict() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let script = root().join("testdata/make_hostile.py");
+    if tool_output("python3", &[script.as_os_str(), folder.path().as_os_str()]).is_none() {
+        return;
+    }
+    let (tried, wrong) = judge(folder.path());
+    assert!(tried > 900, "only {tried} cases");
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
 }
