@@ -100,6 +100,27 @@ impl<'a, E: ByteOrder> Cursor<'a, E> {
     }
 }
 
+/// Memory that starts at a multiple of 4 KiB, as reads and writes past the system's cache want it.
+#[derive(Debug, Default)]
+pub(crate) struct AlignedBuffer(Vec<u8>);
+
+impl AlignedBuffer {
+    /// What the memory starts at a multiple of.
+    const UNIT: usize = 4096;
+
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// `length` bytes of it.
+    pub(crate) fn get(&mut self, length: usize) -> &mut [u8] {
+        self.0.resize(length.saturating_add(Self::UNIT), 0);
+        let skip = self.0.as_ptr().align_offset(Self::UNIT);
+        let end = skip.saturating_add(length);
+        self.0.get_mut(skip..end).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -284,4 +284,8 @@ impl VirtualDisk for Chain {
     fn storage(&self, id: StorageId) -> Option<&dyn Storage> {
         self.storages.get(id.0)?.as_deref()
     }
+
+    fn storage_count(&self) -> usize {
+        self.storages.len()
+    }
 }

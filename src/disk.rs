@@ -35,6 +35,11 @@ pub trait VirtualDisk: Send + Sync {
 
     /// The container file that extents speak of by this number.
     fn storage(&self, id: StorageId) -> Option<&dyn Storage>;
+
+    /// How many container files there are to speak of: their numbers lie below it.
+    fn storage_count(&self) -> usize {
+        0
+    }
 }
 
 /// Conveniences for every [`VirtualDisk`].

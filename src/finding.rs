@@ -1,5 +1,6 @@
 //! Findings: what is odd, dangerous or broken about an image, as data.
 
+use std::borrow::Cow;
 use std::fmt;
 
 macro_rules! codes {
@@ -138,19 +139,38 @@ pub struct Finding {
     pub message: String,
     /// Where in the file, where that can be said.
     pub offset: Option<u64>,
+    /// The structure that it is about, in the specification's words: `L2 table`, `BAT entry 7`.
+    pub structure: Option<Cow<'static, str>>,
+    /// What to do about it, as a clause, where something can be done.
+    pub fix: Option<Cow<'static, str>>,
 }
 
 impl Finding {
     /// A finding; the message is made printable.
     #[must_use]
     pub fn new(code: Code, message: impl AsRef<str>) -> Self {
-        Self { code, message: crate::text::printable_str(message.as_ref()), offset: None }
+        let message = crate::text::printable_str(message.as_ref());
+        Self { code, message, offset: None, structure: None, fix: None }
     }
 
     /// With the file offset that it is about.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
         self.offset = Some(offset);
+        self
+    }
+
+    /// With the structure that it is about.
+    #[must_use]
+    pub fn in_structure(mut self, structure: impl Into<Cow<'static, str>>) -> Self {
+        self.structure = Some(structure.into());
+        self
+    }
+
+    /// With what to do about it.
+    #[must_use]
+    pub fn fix(mut self, fix: impl Into<Cow<'static, str>>) -> Self {
+        self.fix = Some(fix.into());
         self
     }
 }

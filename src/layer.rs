@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::Finding;
 use crate::format::Format;
@@ -93,6 +94,18 @@ pub trait Layer: Send + Sync + Debug {
 
     /// What the image says of itself.
     fn describe(&self) -> Result<Description>;
+
+    /// Reads the tables whole, and tells what contradicts itself or the specification. An error of
+    /// kind [`Unsupported`](ErrorKind::Unsupported) where the format has nothing to check.
+    fn check(&self, checking: &Checking) -> Result<()>;
+
+    /// Writes what mends the image, as far as that can be proven, so that it can stop between any
+    /// two writes; see [`Patch`].
+    fn repair(&self, scope: RepairScope, patch: &mut dyn Patch) -> Result<Repaired> {
+        let _ = (scope, patch);
+        let message = format!("images in the format '{}' are not repaired", self.format());
+        Err(Error::other(ErrorKind::Unsupported, message))
+    }
 }
 
 /// Which file a layer's bytes lie in.
@@ -292,4 +305,11 @@ impl From<String> for Value {
     fn from(value: String) -> Self {
         Self::Text(value)
     }
+}
+
+/// The answer of a format that has nothing to check.
+#[cold]
+pub(crate) fn not_checked(format: Format) -> Error {
+    let message = format!("images in the format '{format}' cannot be checked");
+    Error::other(ErrorKind::Unsupported, message)
 }

@@ -36,6 +36,7 @@
 
 pub mod bytes;
 pub mod chain;
+pub mod check;
 pub mod codec;
 pub mod conformance;
 pub mod convert;

@@ -5,6 +5,9 @@
 pub struct Pow2(u32);
 
 impl Pow2 {
+    /// 4 KiB.
+    pub const PAGE: Self = Self(12);
+
     /// `1 << bits`; `None` if that is no 63-bit number.
     #[must_use]
     pub const fn from_bits(bits: u32) -> Option<Self> {

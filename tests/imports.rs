@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms from the ground up: each may import those before it, and itself.
 const FLOORS: &[&[&str]] = &[
-    &["error", "limits", "bytes", "num", "extent", "finding", "progress", "text"],
+    &["error", "limits", "bytes", "num", "extent", "finding", "progress", "text", "check"],
     &["sys", "storage", "codec"],
     &["layer", "disk", "target"],
     &["format"],

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use diskimage::resolve::Listed;
+use diskimage::target::{Preallocation, Reflink};
 use diskimage::{Beneath, DenyAll, Format, OpenOptions, Result};
 
 use crate::size::parse_size;
@@ -150,9 +151,30 @@ pub(crate) struct ConvertArgs {
     /// Shows progress: a bar on a terminal, else lines as qemu-img's
     #[arg(short, long)]
     pub(crate) progress: bool,
-    /// Leaves blocks of zeros of this size out of the file; 0 writes everything
-    #[arg(short = 'S', long, value_name = "SIZE", default_value = "4k", value_parser = parse_granularity)]
-    pub(crate) sparse: u64,
+    /// Leaves blocks of zeros of this size out of the file; 0 writes everything [default: 4k for
+    /// what is not copied or shared by the kernel]
+    #[arg(short = 'S', long, value_name = "SIZE", value_parser = parse_granularity)]
+    pub(crate) sparse: Option<u64>,
+    /// Shares stored data with the image (XFS, Btrfs): where it works, always or not at all, or
+    /// never, nor lets the kernel copy them
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub(crate) reflink: When,
+    /// Sets room on the medium aside for the whole disk: falloc at once, full by writing zeros too
+    #[arg(
+        long,
+        value_enum,
+        default_value = "off",
+        value_name = "HOW",
+        conflicts_with = "no_create"
+    )]
+    pub(crate) preallocation: Room,
+    /// What the system's cache does with the files: keep them, or drop them so that a large
+    /// conversion does not push everything else out
+    #[arg(long, value_enum, default_value = "keep")]
+    pub(crate) cache: Cache,
+    /// Reads and writes past the system's cache (O_DIRECT)
+    #[arg(long)]
+    pub(crate) direct: bool,
     /// Writes into a target that exists and keeps its size
     #[arg(short = 'n', long)]
     pub(crate) no_create: bool,
@@ -171,6 +193,49 @@ pub(crate) struct ConvertArgs {
     /// The form of the report; people get one only if something was lost
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
+}
+
+/// When stored data are shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<When> for Reflink {
+    fn from(when: When) -> Self {
+        match when {
+            When::Auto => Self::Auto,
+            When::Always => Self::Always,
+            When::Never => Self::Never,
+        }
+    }
+}
+
+/// What room is set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Room {
+    Off,
+    Falloc,
+    Full,
+}
+
+impl From<Room> for Preallocation {
+    fn from(room: Room) -> Self {
+        match room {
+            Room::Off => Self::Off,
+            Room::Falloc => Self::Falloc,
+            Room::Full => Self::Full,
+        }
+    }
+}
+
+/// What the system's cache does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Cache {
+    Keep,
+    Drop,
 }
 
 fn parse_granularity(text: &str) -> Result<u64, String> {

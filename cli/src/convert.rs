@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use diskimage::convert::Report;
+use diskimage::storage::Access;
 use diskimage::target::{Existing, FileTarget, StreamTarget};
 use diskimage::{
     Chain, Convert, Error, ErrorKind, Format, Limits, Progress, Result, Target, VirtualDisk,
@@ -17,7 +18,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
-use crate::args::{ConvertArgs, Output, argument_bytes};
+use crate::args::{Cache, ConvertArgs, Output, argument_bytes};
 use crate::{output, report};
 
 /// How often progress is shown, and signals are looked for.
@@ -67,12 +68,22 @@ fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
     }
     let disk = options.open(&args.source)?;
     let target = open_target(args, &disk)?;
+    if args.direct {
+        for storage in disk.storages() {
+            storage.advise(Access::Direct)?;
+        }
+    }
     let progress = Arc::new(Progress::new());
+    let forget = args.cache == Cache::Drop;
     let mut job = Convert::new()
-        .sparse(args.sparse)
+        .reflink(args.reflink.into())
+        .forget(forget)
         .max_memory(buffers)
         .salvage(args.salvage)
         .progress(Arc::clone(&progress));
+    if let Some(granularity) = args.sparse {
+        job = job.sparse(granularity);
+    }
     if let Some(threads) = args.threads {
         job = job.threads(threads);
     }
@@ -95,8 +106,12 @@ fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
         let content = if args.target_is_zero { Existing::Zeros } else { Existing::Unknown };
         FileTarget::existing(&args.target, size, content)?
     } else {
-        FileTarget::create(&args.target, size)?
+        FileTarget::create(&args.target, size)?.preallocate(size, args.preallocation.into())?
     };
+    let mut target = target.forget(args.cache == Cache::Drop);
+    if args.direct {
+        target = target.direct()?;
+    }
     if let Some(identity) = target.identity()
         && disk.storages().any(|storage| storage.identity() == Some(identity))
     {

@@ -60,6 +60,12 @@ pub(crate) fn findings(findings: &[Finding]) -> Value {
         if let Some(offset) = finding.offset {
             object["offset"] = json!(offset);
         }
+        if let Some(structure) = &finding.structure {
+            object["structure"] = json!(structure);
+        }
+        if let Some(fix) = &finding.fix {
+            object["fix"] = json!(fix);
+        }
         object
     };
     Value::Array(findings.iter().map(one).collect())

@@ -8,9 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::VirtualDisk;
 use crate::error::{Detail, Error, ErrorKind, Result};
+use crate::extent::StorageId;
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::progress::Progress;
-use crate::target::Target;
+use crate::storage::Access;
+use crate::target::{Reflink, Target};
 
 mod salvage;
 mod worker;
@@ -24,7 +26,9 @@ pub use zero::is_zero;
 #[derive(Debug, Clone)]
 pub struct Convert {
     threads: Option<NonZeroUsize>,
-    sparse: u64,
+    sparse: Option<u64>,
+    reflink: Reflink,
+    forget: bool,
     max_memory: u64,
     salvage: bool,
     progress: Arc<Progress>,
@@ -49,6 +53,10 @@ const MAX_DEFAULT_THREADS: usize = 16;
 const SEGMENT: u64 = 4 << 20;
 /// The unit of reading and writing: what stays in a core's cache.
 const PIECE: u64 = 128 << 10;
+/// The blocks of zeros that are left out unless another size is asked for.
+const DEFAULT_SPARSE: u64 = 4096;
+/// How much may be read before the system's cache is told to forget it.
+const FORGET_EVERY: u64 = 64 << 20;
 /// Memory that a thread takes apart from its piece: its stack, decoder and compressed input.
 const THREAD_OVERHEAD: u64 = 384 << 10;
 
@@ -56,6 +64,12 @@ const THREAD_OVERHEAD: u64 = 384 << 10;
 enum ConvertDetail {
     #[error("a thread needs {wanted} bytes of memory for its buffers, {limit} are allowed")]
     Memory { wanted: u64, limit: u64 },
+    #[error("blocks can be shared with a file only, and not when damage is passed over")]
+    CannotShare,
+    #[error("the data are compressed, and cannot be shared with the image")]
+    EncodedShared,
+    #[error("the image's bytes are not those of a file, and cannot be shared")]
+    NoFile,
     #[error("the granularity of zeros is {0}, which must be 0 or a power of two of at least 512")]
     Sparse(u64),
 }
@@ -64,7 +78,8 @@ impl Detail for ConvertDetail {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Memory { .. } => ErrorKind::LimitExceeded,
-            Self::Sparse(_) => ErrorKind::InvalidInput,
+            Self::Sparse(_) | Self::CannotShare => ErrorKind::InvalidInput,
+            Self::EncodedShared | Self::NoFile => ErrorKind::Unsupported,
         }
     }
 
@@ -72,6 +87,9 @@ impl Detail for ConvertDetail {
         Some(match self {
             Self::Memory { .. } => "allow more with --max-memory".into(),
             Self::Sparse(_) => "give such a size with -S".into(),
+            Self::CannotShare | Self::EncodedShared | Self::NoFile => {
+                "leave --reflink at auto".into()
+            }
         })
     }
 }
@@ -80,7 +98,9 @@ impl Default for Convert {
     fn default() -> Self {
         Self {
             threads: None,
-            sparse: 4096,
+            sparse: None,
+            reflink: Reflink::Auto,
+            forget: false,
             max_memory: 48 << 20,
             salvage: false,
             progress: Arc::default(),
@@ -104,10 +124,26 @@ impl Convert {
     }
 
     /// Blocks of this many bytes that hold only zeros are not written: a power of two of at least
-    /// 512, or 0 to write everything, holes included. Default: 4096.
+    /// 512, or 0 to write everything, holes included. Default: 4096 for what passes through this
+    /// process; what the kernel copies or shares is not looked at. Asked for, all is looked at.
     #[must_use]
     pub fn sparse(mut self, granularity: u64) -> Self {
-        self.sparse = granularity;
+        self.sparse = Some(granularity);
+        self
+    }
+
+    /// Whether stored data are shared with the image, or copied by the kernel. Default:
+    /// [`Reflink::Auto`], which does so where it works and no granularity of zeros is asked for.
+    #[must_use]
+    pub fn reflink(mut self, reflink: Reflink) -> Self {
+        self.reflink = reflink;
+        self
+    }
+
+    /// Lets the system's cache forget what was read from the image's files. Default: no.
+    #[must_use]
+    pub fn forget(mut self, yes: bool) -> Self {
+        self.forget = yes;
         self
     }
 
@@ -136,12 +172,21 @@ impl Convert {
     /// Writes all of `disk` to `target`. The caller finishes the target, if that is what it wants
     /// after seeing the report.
     pub fn run(&self, disk: &dyn VirtualDisk, target: &dyn Target) -> Result<Report> {
-        let sparse = match self.sparse {
+        let sparse = match self.sparse.unwrap_or(DEFAULT_SPARSE) {
             0 => None,
             unit if unit >= 512 => Some(Pow2::from_size(unit).ok_or(ConvertDetail::Sparse(unit))?),
             unit => return Err(ConvertDetail::Sparse(unit).into()),
         };
         let ascending = target.capabilities().ascending;
+        let always = self.reflink == Reflink::Always;
+        if always && (ascending || self.salvage) {
+            return Err(ConvertDetail::CannotShare.into());
+        }
+        let offload = match self.reflink {
+            Reflink::Always => true,
+            Reflink::Auto => self.sparse.is_none_or(|unit| unit == 0) && !self.salvage,
+            Reflink::Never => false,
+        };
         // a compressed cluster is decoded in one piece
         let piece = PIECE.max(disk.cluster_size().min(SEGMENT));
         let segment = if ascending { piece.max(1 << 20) } else { SEGMENT };
@@ -155,6 +200,9 @@ impl Convert {
             segment,
             sparse,
             salvage: self.salvage,
+            reflink: offload.then_some(self.reflink),
+            forget: self.forget,
+            read: AtomicU64::new(0),
             ascending,
             progress: &self.progress,
             next: AtomicU64::new(0),
@@ -165,6 +213,7 @@ impl Convert {
             turned: Condvar::new(),
         };
         self.progress.start(job.size);
+        job.advise(Access::Sequential)?;
         if threads == 1 {
             Worker::new(&job, buffer).run();
         } else {
@@ -173,6 +222,9 @@ impl Convert {
                     scope.spawn(|| Worker::new(&job, buffer).run());
                 }
             });
+        }
+        if job.forget {
+            job.advise(Access::Forget)?;
         }
         let outcome = job.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
         match outcome.error {
@@ -212,6 +264,11 @@ struct Job<'a> {
     segment: u64,
     sparse: Option<Pow2>,
     salvage: bool,
+    /// How stored data are copied without passing through here, if they may be.
+    reflink: Option<Reflink>,
+    forget: bool,
+    /// Guest bytes copied since the system's cache was told to forget.
+    read: AtomicU64,
     ascending: bool,
     progress: &'a Progress,
     /// The first guest byte that no worker has taken on.
@@ -278,6 +335,27 @@ impl Job<'_> {
     fn pass_turn(&self, end: u64) {
         *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = end;
         self.turned.notify_all();
+    }
+
+    /// Counts what was copied, and lets the system's cache forget the image's files from time to
+    /// time.
+    fn copied(&self, length: u64) -> Result<()> {
+        self.progress.advance(length);
+        if !self.forget {
+            return Ok(());
+        }
+        let before = self.read.fetch_add(length, Ordering::Relaxed);
+        let after = before.saturating_add(length);
+        if before.checked_div(FORGET_EVERY) != after.checked_div(FORGET_EVERY) {
+            self.advise(Access::Forget)?;
+        }
+        Ok(())
+    }
+
+    fn advise(&self, access: Access) -> Result<()> {
+        (0..self.disk.storage_count())
+            .filter_map(|number| self.disk.storage(StorageId(number)))
+            .try_for_each(|storage| storage.advise(access))
     }
 
     fn lost(&self, range: Range<u64>) {

@@ -4,10 +4,12 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::salvage::Salvage;
-use super::{Job, as_length, length, zero};
+use super::{ConvertDetail, Job, as_length, length, zero};
 use crate::error::{Error, Result};
-use crate::extent::Extent;
+use crate::extent::{Extent, ExtentKind};
 use crate::num::{Pow2, to_usize};
+use crate::storage::Storage;
+use crate::target::Reflink;
 
 pub(super) struct Worker<'a> {
     pub(super) job: &'a Job<'a>,
@@ -50,6 +52,11 @@ impl<'a> Worker<'a> {
                     }
                 }
                 Ok(extent) => {
+                    let copied = self.offload(&extent, segment.end)?;
+                    if copied > at {
+                        at = copied;
+                        continue;
+                    }
                     let end = self.data_end(&extent, segment.end);
                     self.copy(at..end)?;
                     at = end;
@@ -91,6 +98,38 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Lets the kernel copy stored data, with what follows in the same place. Gives where it
+    /// stopped: at the extent's start if it did nothing.
+    fn offload(&mut self, extent: &Extent, limit: u64) -> Result<u64> {
+        let job = self.job;
+        let Some(reflink) = job.reflink else { return Ok(extent.start) };
+        let always = reflink == Reflink::Always;
+        let refuse = |detail: ConvertDetail| {
+            let error = Error::new(detail).affecting(extent.start..extent.end());
+            if always { Err(error) } else { Ok(extent.start) }
+        };
+        let ExtentKind::Stored(location) = extent.kind else {
+            return refuse(ConvertDetail::EncodedShared);
+        };
+        let file = job.disk.storage(location.storage).and_then(Storage::as_file);
+        let Some(file) = file else { return refuse(ConvertDetail::NoFile) };
+        let mut run = *extent;
+        while run.end() < limit {
+            match job.disk.extent_at(run.end(), limit.saturating_sub(run.end())) {
+                Ok(next) if run.continues_with(&next) => {
+                    run.length = run.length.saturating_add(next.length);
+                }
+                // another place, or damage, which is met again when it is its turn
+                _ => break,
+            }
+        }
+        let (offset, start, length) = (location.offset, run.start, run.length);
+        let copied = job.target.copy_from(file, offset, start, length, reflink)?.min(length);
+        self.written = self.written.saturating_add(copied);
+        job.copied(copied)?;
+        Ok(start.saturating_add(copied))
+    }
+
     /// Where data end that start with `extent`: small extents are joined up to a piece, so that
     /// they are written together.
     fn data_end(&self, extent: &Extent, limit: u64) -> u64 {
@@ -119,7 +158,7 @@ impl<'a> Worker<'a> {
             let copied = self.read(part, at).and_then(|()| self.put(part, at));
             self.buffer = buffer;
             copied?;
-            job.progress.advance(end.saturating_sub(at));
+            job.copied(end.saturating_sub(at))?;
             at = end;
         }
         Ok(())
@@ -193,7 +232,7 @@ impl<'a> Worker<'a> {
             self.buffer = buffer;
             written?;
             self.written = self.written.saturating_add(length(&segment));
-            job.progress.advance(length(&segment));
+            job.copied(length(&segment))?;
             job.pass_turn(segment.end);
         }
         filled

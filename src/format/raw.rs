@@ -43,6 +43,10 @@ impl Layer for RawLayer {
         Ok(Mapping { length, kind: MappingKind::Stored { source: Source::Own, offset } })
     }
 
+    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
+        Err(crate::layer::not_checked(self.format()))
+    }
+
     fn describe(&self) -> Result<Description> {
         Ok(Description::default())
     }

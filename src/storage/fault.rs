@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{FileIdentity, Run, Storage};
+use super::{Access, FileIdentity, Run, Storage};
 use crate::error::{Error, Result};
 
 /// How a [`FaultStorage`] fails.
@@ -76,6 +76,10 @@ impl<S: Storage> Storage for FaultStorage<S> {
 
     fn path(&self) -> Option<&std::path::Path> {
         self.inner.path()
+    }
+
+    fn advise(&self, access: Access) -> Result<()> {
+        self.inner.advise(access)
     }
 
     fn identity(&self) -> Option<FileIdentity> {

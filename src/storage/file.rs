@@ -1,14 +1,17 @@
 //! A regular file or a block device.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{DATA, FileIdentity, Run, Storage, beyond_end};
+use super::{Access, DATA, FileIdentity, Run, Storage, beyond_end};
+use crate::bytes::AlignedBuffer;
 use crate::error::{Detail, Error, ErrorKind, Result};
-use crate::num::to_u64;
+use crate::num::{Pow2, to_u64, to_usize};
 use crate::sys;
 
 /// A file of the operating system, read by position.
@@ -22,7 +25,15 @@ pub struct FileStorage {
     /// The run of data that was found last: most queries lie in it, and finding the end of a run
     /// can take the system long.
     data: Mutex<Range<u64>>,
+    /// Whether reads bypass the system's cache.
+    direct: AtomicBool,
 }
+
+/// What offsets, lengths and memory are multiples of where the system's cache is bypassed: the
+/// page, which no device exceeds.
+const DIRECT_UNIT: Pow2 = Pow2::PAGE;
+/// The most that is read at once past the system's cache.
+const DIRECT_READ: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 enum FileDetail {
@@ -69,7 +80,36 @@ impl FileStorage {
     }
 
     fn new(file: File, path: PathBuf, size: u64, sparse: bool) -> Self {
-        Self { file, path, size, sparse, data: Mutex::default() }
+        Self { file, path, size, sparse, data: Mutex::default(), direct: AtomicBool::new(false) }
+    }
+
+    /// Reads through aligned memory, as the system demands it where its cache is bypassed.
+    fn read_direct(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        thread_local! {
+            static ALIGNED: RefCell<AlignedBuffer> = const { RefCell::new(AlignedBuffer::new()) };
+        }
+        let (mut rest, mut at) = (buf, offset);
+        while !rest.is_empty() {
+            let within = to_usize(DIRECT_UNIT.within(at));
+            let wanted = within.saturating_add(rest.len()).min(DIRECT_READ);
+            let length = wanted.next_multiple_of(to_usize(DIRECT_UNIT.size()));
+            let copied = ALIGNED.with_borrow_mut(|aligned| -> std::io::Result<usize> {
+                let aligned = aligned.get(length);
+                let read = sys::read_up_to(&self.file, aligned, DIRECT_UNIT.floor(at))?;
+                let bytes = aligned.get(within..read).unwrap_or_default();
+                let length = bytes.len().min(rest.len());
+                if let (Some(to), Some(from)) = (rest.get_mut(..length), bytes.get(..length)) {
+                    to.copy_from_slice(from);
+                }
+                Ok(length)
+            })?;
+            if copied == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            at = at.saturating_add(to_u64(copied));
+            rest = rest.get_mut(copied..).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// The file itself.
@@ -85,7 +125,12 @@ impl Storage for FileStorage {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        sys::read_exact_at(&self.file, buf, offset).map_err(|source| {
+        let read = if self.direct.load(Ordering::Relaxed) {
+            self.read_direct(buf, offset)
+        } else {
+            sys::read_exact_at(&self.file, buf, offset)
+        };
+        read.map_err(|source| {
             if source.kind() == std::io::ErrorKind::UnexpectedEof {
                 let size = self.file.metadata().map_or(self.size, |m| m.len());
                 return beyond_end(DATA, size, to_u64(buf.len()), offset).in_file(&self.path);
@@ -125,6 +170,20 @@ impl Storage for FileStorage {
         Some(&self.path)
     }
 
+    fn advise(&self, access: Access) -> Result<()> {
+        match access {
+            Access::Sequential => sys::expect_sequence(&self.file),
+            Access::Forget => sys::forget(&self.file),
+            Access::Direct => {
+                sys::set_direct(&self.file, true).map_err(|source| {
+                    Error::io("bypass the cache of the system", source).in_file(&self.path)
+                })?;
+                self.direct.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
     fn identity(&self) -> Option<FileIdentity> {
         sys::identity(&self.file)
     }
@@ -154,6 +213,27 @@ mod tests {
         file.as_file().set_len(1 << 16).unwrap();
         assert!(!storage.run_at(1 << 19, u64::MAX).unwrap().hole);
         assert!(storage.read_exact_at(&mut [0; 10], 1 << 19).is_err());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn reads_past_the_cache_give_the_same_bytes_and_errors() {
+        let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let bytes: Vec<u8> = (0..3_000_001u32).map(|i| (i % 251) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        let storage = FileStorage::open(file.path()).unwrap();
+        if let Err(error) = storage.advise(Access::Direct) {
+            assert!(error.to_string().contains("bypass"), "{error}");
+            eprintln!("skipped: this file system has no direct reads");
+            return;
+        }
+        for (offset, length) in [(0, 1), (4095, 2), (1000, 2_500_000), (2_999_999, 2)] {
+            let mut buf = vec![0; length];
+            storage.read_exact_at(&mut buf, offset as u64).unwrap();
+            assert!(buf == bytes[offset..offset + length], "{offset} {length}");
+        }
+        let error = storage.read_exact_at(&mut [0; 3], 2_999_999).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 
     #[test]

@@ -58,10 +58,28 @@ pub trait Storage: Send + Sync + Debug {
         None
     }
 
+    /// Says how the bytes are going to be used. What has no cache of the system below it has
+    /// nothing to do. [`Access::Direct`] is an error where the system refuses it.
+    fn advise(&self, access: Access) -> Result<()> {
+        let _ = access;
+        Ok(())
+    }
+
     /// What tells that two storages are the same file, where the system has such a thing.
     fn identity(&self) -> Option<FileIdentity> {
         None
     }
+}
+
+/// How the bytes of a storage are going to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// From the start to the end: the system may read far ahead.
+    Sequential,
+    /// Once: the system may forget what was read so far.
+    Forget,
+    /// Past the system's cache, from now on (`O_DIRECT`).
+    Direct,
 }
 
 /// A run of bytes of a storage.
@@ -169,6 +187,9 @@ macro_rules! forward_storage {
             }
             fn path(&self) -> Option<&Path> {
                 (**self).path()
+            }
+            fn advise(&self, access: Access) -> Result<()> {
+                (**self).advise(access)
             }
             fn identity(&self) -> Option<FileIdentity> {
                 (**self).identity()

@@ -1,6 +1,6 @@
 //! A part of another storage.
 
-use super::{DATA, Run, Storage, beyond_end};
+use super::{Access, DATA, Run, Storage, beyond_end};
 use crate::error::{Error, Result};
 use crate::num::to_u64;
 
@@ -38,6 +38,10 @@ impl<S: Storage> Storage for WindowStorage<S> {
     fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
         let max = max.min(self.size.saturating_sub(offset));
         self.inner.run_at(self.start.saturating_add(offset), max)
+    }
+
+    fn advise(&self, access: Access) -> Result<()> {
+        self.inner.advise(access)
     }
 
     fn path(&self) -> Option<&std::path::Path> {

@@ -77,6 +77,34 @@ pub(crate) fn zero_range(_file: &File, _offset: u64, _length: u64) -> io::Result
     Ok(false)
 }
 
+pub(crate) fn copy_range(_: &File, _: u64, _: &File, _: u64, _: u64) -> Option<u64> {
+    None
+}
+
+pub(crate) fn share_range(_: &File, _: u64, _: &File, _: u64, _: u64) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn block_size(_file: &File) -> u64 {
+    4096
+}
+
+pub(crate) fn preallocate(_file: &File, _size: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
+pub(crate) fn expect_sequence(_file: &File) {}
+
+pub(crate) fn forget(_file: &File) {}
+
+pub(crate) fn set_direct(_file: &File, _direct: bool) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn read_up_to(_file: &File, _buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+    Err(ErrorKind::Unsupported.into())
+}
+
 pub(crate) fn nameless_file(_folder: &Path) -> io::Result<Option<File>> {
     Ok(None)
 }

@@ -120,6 +120,132 @@ pub(crate) fn zero_range(_file: &File, _offset: u64, _length: u64) -> io::Result
     Ok(false)
 }
 
+/// Lets the kernel copy a range from one file to another, by sharing its blocks where it can.
+/// Gives how many bytes it did, fewer wherever something hindered it: reading and writing tells
+/// what. `None`: it cannot between these files at all.
+#[cfg(target_os = "linux")]
+pub(crate) fn copy_range(
+    from: &File,
+    mut offset: u64,
+    to: &File,
+    mut at: u64,
+    length: u64,
+) -> Option<u64> {
+    let mut left = length;
+    while left > 0 {
+        let wanted = crate::num::to_usize(left.min(1 << 30));
+        match rustix::fs::copy_file_range(from, Some(&mut offset), to, Some(&mut at), wanted) {
+            Ok(0) => break,
+            Ok(copied) => left = left.saturating_sub(crate::num::to_u64(copied)),
+            Err(Errno::INTR) => {}
+            Err(_) if left < length => break,
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+                return None;
+            }
+            Err(_) => break,
+        }
+    }
+    Some(length.saturating_sub(left))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn copy_range(_: &File, _: u64, _: &File, _: u64, _: u64) -> Option<u64> {
+    None
+}
+
+/// Makes a range of a file share the blocks of another one's (`FICLONERANGE`): both offsets, and
+/// the length unless it ends with `from`, are multiples of the file system's block size.
+#[cfg(target_os = "linux")]
+pub(crate) fn share_range(
+    from: &File,
+    offset: u64,
+    to: &File,
+    at: u64,
+    length: u64,
+) -> io::Result<()> {
+    let Some(length) = std::num::NonZeroU64::new(length) else { return Ok(()) };
+    reflink_copy::ReflinkBlockBuilder::new(from, to, length)
+        .from_offset(offset)
+        .to_offset(at)
+        .reflink_block()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn share_range(_: &File, _: u64, _: &File, _: u64, _: u64) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// The file system's block size, bytes.
+pub(crate) fn block_size(file: &File) -> u64 {
+    file.metadata().map_or(4096, |metadata| metadata.blksize()).clamp(512, 1 << 20)
+}
+
+/// Sets room aside for the whole file, which reads as zeros. `false`: the file system cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn preallocate(file: &File, size: u64) -> io::Result<bool> {
+    if size == 0 {
+        return Ok(true);
+    }
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn preallocate(_file: &File, _size: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Says that a file is read from its start to its end. A hint: nothing depends on it.
+#[cfg(target_os = "linux")]
+pub(crate) fn expect_sequence(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
+}
+
+/// Lets the system forget what it keeps of a file in memory, as far as that is on the medium.
+#[cfg(target_os = "linux")]
+pub(crate) fn forget(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn expect_sequence(_file: &File) {}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn forget(_file: &File) {}
+
+/// Makes reads and writes of an open file bypass the system's cache, or no longer.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_direct(file: &File, direct: bool) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    let wanted = if direct { flags | OFlags::DIRECT } else { flags & !OFlags::DIRECT };
+    Ok(rustix::fs::fcntl_setfl(file, wanted)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_direct(_file: &File, _direct: bool) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+/// Reads at most as much as fits, and less only at the file's end.
+pub(crate) fn read_up_to(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        let at = offset.saturating_add(crate::num::to_u64(done));
+        match file.read_at(rest, at) {
+            Ok(0) => break,
+            Ok(read) => done = done.saturating_add(read),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // a direct read that starts behind a cut-off last block
+            Err(error) if done > 0 && error.kind() == ErrorKind::InvalidInput => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
 /// A new file in `folder` without a name, which vanishes unless [`link`] names it. `None` where
 /// the file system cannot.
 #[cfg(target_os = "linux")]

@@ -1,14 +1,17 @@
 //! A raw disk in a regular file or on a block device.
 
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::place::{Place, TemporaryName, folder_of, name_file, named_file};
 use super::stream::zeros;
-use super::{Capabilities, Target};
+use super::{Capabilities, Reflink, Target};
+use crate::bytes::AlignedBuffer;
 use crate::error::{Detail, Error, ErrorKind, Result};
-use crate::num::to_u64;
+use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::FileIdentity;
 use crate::sys::{self, FileKind};
 
@@ -20,37 +23,42 @@ pub struct FileTarget {
     path: PathBuf,
     place: Place,
     fresh_zeros: bool,
+    /// Whether room that is set aside stays so: zeros are written, not punched out.
+    keep_room: bool,
+    /// Whether what is written is forgotten by the system's cache.
+    forget: bool,
+    /// Whether whole pages are written past the system's cache.
+    direct: bool,
+    /// Whether the kernel has refused to copy from another file.
+    no_offload: AtomicBool,
     /// Held while a write runs. The kernel writes to one file for one thread at a time, and lets
     /// the others spin: waiting here leaves them the processor.
-    writing: Mutex<()>,
+    writing: Mutex<Writing>,
 }
 
-/// How the file gets its name in the end.
-#[derive(Debug)]
-enum Place {
-    /// It has it already: it existed before.
-    Existing,
-    /// It has none, and vanishes with its last descriptor.
-    Nameless { final_path: PathBuf },
-    /// It has another one, where the file system cannot make nameless files.
-    Named(TemporaryName),
+/// What belongs to the one write that runs.
+#[derive(Debug, Default)]
+struct Writing {
+    /// Whether the file is set to bypass the cache just now.
+    direct: bool,
+    /// Bytes written since the cache was told to forget.
+    since: u64,
+    aligned: AlignedBuffer,
 }
 
-/// A name that is removed unless it is exchanged for the final one.
-#[derive(Debug)]
-struct TemporaryName {
-    path: PathBuf,
-    final_path: PathBuf,
-    done: bool,
-}
+/// How much may be written before the system's cache is told to forget it.
+const FORGET_EVERY: u64 = 32 << 20;
 
-impl Drop for TemporaryName {
-    fn drop(&mut self) {
-        if !self.done {
-            // nothing can be done about a failure here, and the name is not the final one
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
+/// Whether room on the medium is set aside for the whole of a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preallocation {
+    /// Only what is written takes up room.
+    #[default]
+    Off,
+    /// All room is set aside at once, so that a full disk shows itself at the start.
+    Falloc,
+    /// The same, and zeros are written too, so that no later write has to allocate or convert.
+    Full,
 }
 
 /// What is known of an existing target's content.
@@ -72,21 +80,38 @@ enum TargetDetail {
     TooLargeForFileSystem(u64),
     #[error("is a symbolic link to a file that does not exist")]
     DanglingLink,
+    #[error(
+        "cannot share blocks here: the data lie at {offset:#x} of the image, which is not in step \
+         with the file system's blocks of {block} bytes"
+    )]
+    NotAligned { offset: u64, block: u64 },
+    #[error("cannot share blocks with the image: {0}")]
+    NotShared(std::io::Error),
 }
 
 impl Detail for TargetDetail {
     fn kind(&self) -> ErrorKind {
-        ErrorKind::InvalidInput
+        match self {
+            Self::NotAligned { .. } | Self::NotShared(_) => ErrorKind::Unsupported,
+            _ => ErrorKind::InvalidInput,
+        }
     }
     fn advice(&self) -> Option<Cow<'static, str>> {
         Some(match self {
             Self::TooSmall { .. } => "make it larger first".into(),
             Self::NotPositional(_) => "write to standard output with - instead".into(),
             Self::TooLargeForFileSystem(_) => {
-                "choose another file system (XFS, Btrfs, tmpfs), or raise the limit (ulimit -f)"
+                "ext4 ends at 16 TiB: choose another file system (XFS, Btrfs, tmpfs), or raise the \
+                 limit (ulimit -f)"
                     .into()
             }
             Self::DanglingLink => "name the file itself, or remove the link".into(),
+            Self::NotAligned { .. } => "leave --reflink at auto".into(),
+            Self::NotShared(_) => {
+                "put both on one file system that shares blocks (XFS, Btrfs), or leave --reflink \
+                 at auto"
+                    .into()
+            }
         })
     }
 }
@@ -122,13 +147,7 @@ impl FileTarget {
                 (file, Place::Named(name))
             }
         };
-        let target = Self {
-            file,
-            path: path.to_owned(),
-            place,
-            fresh_zeros: true,
-            writing: Mutex::default(),
-        };
+        let target = Self::new(file, path, place, true);
         if let Some(permissions) = replaced {
             let set = target.file.set_permissions(permissions);
             set.map_err(|source| here(Error::io("set the permissions", source)))?;
@@ -165,13 +184,54 @@ impl FileTarget {
             return Err(here(Error::new(TargetDetail::TooSmall { holds, needed: size })));
         }
         let fresh_zeros = content == Existing::Zeros;
-        Ok(Self {
+        Ok(Self::new(file, path, Place::Existing, fresh_zeros))
+    }
+
+    fn new(file: File, path: &Path, place: Place, fresh_zeros: bool) -> Self {
+        Self {
             file,
             path: path.to_owned(),
-            place: Place::Existing,
+            place,
             fresh_zeros,
+            keep_room: false,
+            forget: false,
+            direct: false,
+            no_offload: AtomicBool::new(false),
             writing: Mutex::default(),
-        })
+        }
+    }
+
+    /// Sets room aside for the first `size` bytes. Where the file system cannot, zeros are written
+    /// as with [`Preallocation::Full`].
+    pub fn preallocate(mut self, size: u64, preallocation: Preallocation) -> Result<Self> {
+        if preallocation == Preallocation::Off {
+            return Ok(self);
+        }
+        self.keep_room = true;
+        let set_aside = sys::preallocate(&self.file, size);
+        let set_aside = set_aside.map_err(|source| self.io("set room aside", source))?;
+        if !set_aside || preallocation == Preallocation::Full {
+            self.fresh_zeros = false;
+        }
+        Ok(self)
+    }
+
+    /// Lets the system's cache forget what is written, so that a large conversion does not push
+    /// everything else out of it. Costs waiting for the medium.
+    #[must_use]
+    pub fn forget(mut self, yes: bool) -> Self {
+        self.forget = yes;
+        self
+    }
+
+    /// Writes whole pages past the system's cache (`O_DIRECT`). An error where the system refuses.
+    pub fn direct(mut self) -> Result<Self> {
+        for direct in [true, false] {
+            let set = sys::set_direct(&self.file, direct);
+            set.map_err(|source| self.io("bypass the cache of the system", source))?;
+        }
+        self.direct = true;
+        Ok(self)
     }
 
     /// What tells that this target is some other open file, where the system has such a thing. A
@@ -189,25 +249,53 @@ impl FileTarget {
     fn io(&self, operation: &'static str, source: std::io::Error) -> Error {
         Error::io(operation, source).in_file(&self.path)
     }
-}
 
-impl Target for FileTarget {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { ascending: false, fresh_zeros: self.fresh_zeros }
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = sys::write_all_at(&self.file, buf, offset);
-        drop(guard);
-        written.map_err(|source| self.io("write", source).at(offset))
-    }
-
-    fn write_zeros(&self, offset: u64, length: u64) -> Result<()> {
-        let punched = sys::zero_range(&self.file, offset, length);
-        if punched.map_err(|source| self.io("write zeros", source).at(offset))? {
-            return Ok(());
+    /// Writes whole pages past the cache, and what is less than one at either end as usual.
+    fn write_pages(&self, writing: &mut Writing, buf: &[u8], offset: u64) -> std::io::Result<()> {
+        let end = offset.saturating_add(to_u64(buf.len()));
+        let first = Pow2::PAGE.ceil(offset).min(end);
+        let behind = Pow2::PAGE.floor(end).max(first);
+        let (head, rest) = buf.split_at(to_usize(first.saturating_sub(offset)).min(buf.len()));
+        let pages = to_usize(behind.saturating_sub(first)).min(rest.len());
+        let (pages, tail) = rest.split_at(pages);
+        if !pages.is_empty() {
+            if !writing.direct {
+                sys::set_direct(&self.file, true)?;
+                writing.direct = true;
+            }
+            let aligned = writing.aligned.get(pages.len());
+            aligned.copy_from_slice(pages);
+            sys::write_all_at(&self.file, aligned, first)?;
         }
+        for (part, at) in [(head, offset), (tail, behind)] {
+            if !part.is_empty() {
+                if writing.direct {
+                    sys::set_direct(&self.file, false)?;
+                    writing.direct = false;
+                }
+                sys::write_all_at(&self.file, part, at)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what was written, and lets the cache forget it from time to time.
+    fn written(&self, writing: &mut Writing, length: u64) -> std::io::Result<()> {
+        writing.since = writing.since.saturating_add(length);
+        if self.forget && writing.since >= FORGET_EVERY {
+            writing.since = 0;
+            // only what is on the medium can be forgotten
+            self.file.sync_data()?;
+            sys::forget(&self.file);
+        }
+        Ok(())
+    }
+
+    fn put_zeros(&self, offset: u64, length: u64) -> Result<()> {
         let mut at = offset;
         for piece in zeros(length) {
             self.write_at(piece, at)?;
@@ -216,9 +304,103 @@ impl Target for FileTarget {
         Ok(())
     }
 
+    /// Shares whole blocks of the file system, and copies what is less than one at either end.
+    fn share(&self, source: &File, offset: u64, to: u64, length: u64) -> Result<()> {
+        let unit = Pow2::from_size(sys::block_size(&self.file)).unwrap_or(Pow2::PAGE);
+        let refused = |detail: TargetDetail| Error::new(detail).at(to).in_file(&self.path);
+        if unit.within(offset) != unit.within(to) {
+            let block = unit.size();
+            return Err(refused(TargetDetail::NotAligned { offset, block }));
+        }
+        let end = to.saturating_add(length);
+        let first = unit.ceil(to).min(end);
+        let behind = unit.floor(end).max(first);
+        let from = |at: u64| offset.saturating_add(at.saturating_sub(to));
+        sys::share_range(source, from(first), &self.file, first, behind.saturating_sub(first))
+            .map_err(|source| refused(TargetDetail::NotShared(source)))?;
+        for (at, end) in [(to, first), (behind, end)] {
+            let mut part = vec![0; to_usize(end.saturating_sub(at))];
+            sys::read_exact_at(source, &mut part, from(at))
+                .and_then(|()| sys::write_all_at(&self.file, &part, at))
+                .map_err(|source| self.io("copy", source).at(at))?;
+        }
+        Ok(())
+    }
+}
+
+impl Target for FileTarget {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { ascending: false, fresh_zeros: self.fresh_zeros }
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let mut writing = self.writing();
+        let written = if self.direct {
+            self.write_pages(&mut writing, buf, offset)
+        } else {
+            sys::write_all_at(&self.file, buf, offset)
+        };
+        written
+            .and_then(|()| self.written(&mut writing, to_u64(buf.len())))
+            .map_err(|source| self.io("write", source).at(offset))
+    }
+
+    fn write_zeros(&self, offset: u64, length: u64) -> Result<()> {
+        let end = offset.saturating_add(length);
+        // devices punch whole blocks only
+        let (first, behind) = (Pow2::PAGE.ceil(offset).min(end), Pow2::PAGE.floor(end));
+        if self.keep_room || first >= behind {
+            return self.put_zeros(offset, length);
+        }
+        let pages = behind.saturating_sub(first);
+        let punched = sys::zero_range(&self.file, first, pages);
+        if !punched.map_err(|source| self.io("write zeros", source).at(first))? {
+            return self.put_zeros(offset, length);
+        }
+        self.put_zeros(offset, first.saturating_sub(offset))?;
+        self.put_zeros(behind, end.saturating_sub(behind))
+    }
+
+    fn copy_from(
+        &self,
+        source: &File,
+        offset: u64,
+        to: u64,
+        length: u64,
+        reflink: Reflink,
+    ) -> Result<u64> {
+        let mut writing = self.writing();
+        let copied = match reflink {
+            Reflink::Never => 0,
+            Reflink::Always => {
+                self.share(source, offset, to, length)?;
+                length
+            }
+            // what passes through the cache has no place in direct writing
+            Reflink::Auto if self.direct || self.no_offload.load(Ordering::Relaxed) => 0,
+            Reflink::Auto => match sys::copy_range(source, offset, &self.file, to, length) {
+                Some(copied) => copied,
+                None => {
+                    self.no_offload.store(true, Ordering::Relaxed);
+                    0
+                }
+            },
+        };
+        let told = self.written(&mut writing, copied);
+        told.map_err(|source| self.io("write", source).at(to))?;
+        Ok(copied)
+    }
+
     fn finish(mut self: Box<Self>) -> Result<()> {
+        if self.writing().direct {
+            let unset = sys::set_direct(&self.file, false);
+            unset.map_err(|source| self.io("use the cache of the system", source))?;
+        }
         let synced = self.file.sync_all();
         synced.map_err(|source| self.io("write the file to its medium", source))?;
+        if self.forget {
+            sys::forget(&self.file);
+        }
         let named = match &mut self.place {
             Place::Existing => return Ok(()),
             Place::Nameless { final_path } => name_file(&self.file, final_path),
@@ -230,57 +412,6 @@ impl Target for FileTarget {
         let final_path = named.map_err(|source| self.io("give the file its name", source))?;
         let synced = sys::sync_folder(folder_of(&final_path));
         synced.map_err(|source| self.io("write the folder to its medium", source))
-    }
-}
-
-/// Gives a nameless file its name, replacing an older file of that name at once.
-fn name_file(file: &File, final_path: &Path) -> std::io::Result<PathBuf> {
-    match sys::link(file, final_path) {
-        Ok(()) => return Ok(final_path.to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
-    }
-    // a link cannot replace a file, but a rename can
-    let mut name = temporary_names(final_path, |path| sys::link(file, path))?.1;
-    std::fs::rename(&name.path, &name.final_path)?;
-    name.done = true;
-    Ok(final_path.to_owned())
-}
-
-fn named_file(final_path: PathBuf) -> Result<(File, TemporaryName)> {
-    let create =
-        |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).open(path);
-    temporary_names(&final_path, create)
-        .map_err(|source| Error::io("create a file beside it", source))
-}
-
-/// Tries names beside `final_path` until `make` finds one that is free.
-fn temporary_names<T>(
-    final_path: &Path,
-    make: impl Fn(&Path) -> std::io::Result<T>,
-) -> std::io::Result<(T, TemporaryName)> {
-    let base = final_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut number: u32 = 0;
-    loop {
-        let name = format!(".{base}.{}-{number}.part", std::process::id());
-        let path = folder_of(final_path).join(name);
-        match make(&path) {
-            Ok(made) => {
-                let final_path = final_path.to_owned();
-                return Ok((made, TemporaryName { path, final_path, done: false }));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && number < 100 => {
-                number = number.saturating_add(1);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
     }
 }
 
@@ -330,13 +461,7 @@ mod tests {
         let (file, name) = named_file(path.clone()).unwrap();
         assert_eq!(names(dir.path()).len(), 1);
         let place = Place::Named(name);
-        let target = FileTarget {
-            file,
-            path: path.clone(),
-            place,
-            fresh_zeros: true,
-            writing: Mutex::default(),
-        };
+        let target = FileTarget::new(file, &path, place, true);
         target.write_at(b"x", 0).unwrap();
         Box::new(target).finish().unwrap();
         assert_eq!(names(dir.path()), ["out.raw"]);

@@ -1,11 +1,14 @@
 //! Target: what a conversion writes to.
 
-use crate::error::Result;
+use std::fs::File;
+
+use crate::error::{Error, ErrorKind, Result};
 
 mod file;
+mod place;
 mod stream;
 
-pub use file::{Existing, FileTarget};
+pub use file::{Existing, FileTarget, Preallocation};
 pub use stream::StreamTarget;
 
 /// What a conversion writes to: the whole disk, byte for byte, in any order unless
@@ -23,6 +26,27 @@ pub trait Target: Send + Sync {
     /// Makes a range read as zeros, by whatever way is cheapest.
     fn write_zeros(&self, offset: u64, length: u64) -> Result<()>;
 
+    /// Copies `length` bytes from `offset` of `source` to `to`, without their passing through this
+    /// process. Gives how many bytes from the start on are copied: the caller reads and writes the
+    /// rest. With [`Reflink::Always`] all is done, or it is an error.
+    fn copy_from(
+        &self,
+        source: &File,
+        offset: u64,
+        to: u64,
+        length: u64,
+        reflink: Reflink,
+    ) -> Result<u64> {
+        let _ = (source, offset, to, length);
+        match reflink {
+            Reflink::Always => Err(Error::other(
+                ErrorKind::Unsupported,
+                "this target cannot share blocks with the image",
+            )),
+            Reflink::Auto | Reflink::Never => Ok(0),
+        }
+    }
+
     /// Makes the result durable, and visible where it was not.
     fn finish(self: Box<Self>) -> Result<()>;
 }
@@ -34,4 +58,18 @@ pub struct Capabilities {
     pub ascending: bool,
     /// What is never written reads as zeros.
     pub fresh_zeros: bool,
+}
+
+/// Whether stored data are shared with the image where the file system can: both files then have
+/// the same blocks on the medium, until one of them is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reflink {
+    /// Shared where that works, else copied, by the kernel where that works.
+    #[default]
+    Auto,
+    /// Shared, or an error. Only what is less than a block of the file system, at the ends of a run
+    /// of data, is copied.
+    Always,
+    /// Copied byte by byte.
+    Never,
 }

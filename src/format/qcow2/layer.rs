@@ -360,6 +360,10 @@ impl Layer for Qcow2Layer {
         Ok(())
     }
 
+    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
+        Err(crate::layer::not_checked(self.format()))
+    }
+
     fn describe(&self) -> Result<Description> {
         Ok(describe(self))
     }

@@ -156,6 +156,10 @@ impl Layer for VdiLayer {
         Ok(Mapping { length: length.saturating_sub(within).min(max), kind })
     }
 
+    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
+        Err(crate::layer::not_checked(self.format()))
+    }
+
     fn describe(&self) -> Result<Description> {
         Ok(describe(self))
     }

@@ -321,6 +321,10 @@ impl Layer for VhdLayer {
         }
     }
 
+    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
+        Err(crate::layer::not_checked(self.format()))
+    }
+
     fn describe(&self) -> Result<Description> {
         Ok(describe(self))
     }

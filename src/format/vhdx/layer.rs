@@ -211,6 +211,10 @@ impl Layer for VhdxLayer {
         }
     }
 
+    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
+        Err(crate::layer::not_checked(self.format()))
+    }
+
     fn describe(&self) -> Result<Description> {
         describe(self)
     }

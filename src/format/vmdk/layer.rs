@@ -415,6 +415,10 @@ impl Layer for VmdkLayer {
         Ok(())
     }
 
+    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
+        Err(crate::layer::not_checked(self.format()))
+    }
+
     fn describe(&self) -> Result<Description> {
         Ok(describe(self))
     }
