@@ -215,11 +215,11 @@ impl Convert {
         self.progress.start(job.size);
         job.advise(Access::Sequential)?;
         if threads == 1 {
-            Worker::new(&job, buffer).run();
+            Worker::new(&job).run();
         } else {
             std::thread::scope(|scope| {
                 for _ in 0..threads {
-                    scope.spawn(|| Worker::new(&job, buffer).run());
+                    scope.spawn(|| Worker::new(&job).run());
                 }
             });
         }
