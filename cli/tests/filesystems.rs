@@ -375,3 +375,28 @@ fn a_medium_that_cannot_be_read_is_an_error_with_its_offset_and_salvage_lists_it
     ran(Command::new("losetup").arg("--detach").arg(&failing));
     result.unwrap();
 }
+
+#[test]
+fn zeros_are_discarded_on_a_block_device_not_written() {
+    if !has("losetup") {
+        return;
+    }
+    let room = tempfile::tempdir().unwrap();
+    let (disk, bytes) = disk(room.path());
+    let medium = room.path().join("medium");
+    std::fs::write(&medium, vec![0xaa; DISK as usize]).unwrap();
+    let made = ran(Command::new("losetup").args(["--find", "--show"]).arg(&medium));
+    if made.code != Some(0) {
+        return skipped(&format!("no loop device can be made: {}", made.stderr.trim()));
+    }
+    let device = PathBuf::from(made.text().trim());
+    let result = std::panic::catch_unwind(|| {
+        convert(&["-f", "raw"], &disk, &device).ok();
+        assert!(std::fs::read(&device).unwrap() == bytes);
+    });
+    ran(Command::new("losetup").arg("--detach").arg(&device));
+    result.unwrap();
+    std::fs::File::open(&medium).unwrap().sync_all().unwrap();
+    let room = allocated(&medium);
+    assert!(room < 62 << 20, "36 MiB of zeros are in holes, and {room} bytes taken up");
+}
