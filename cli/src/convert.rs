@@ -18,7 +18,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
-use crate::args::{Cache, ConvertArgs, Output, argument_bytes};
+use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes};
 use crate::{output, report};
 
 /// How often progress is shown, and signals are looked for.
@@ -100,6 +100,11 @@ fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
 fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
     let size = disk.size();
     if to_stdout(args) {
+        if args.preallocation != Room::Off {
+            let message = "room can be set aside in a file only, not in standard output";
+            return Err(Error::other(ErrorKind::InvalidInput, message)
+                .advise("leave --preallocation at off"));
+        }
         return Ok(Box::new(StreamTarget::new(io::stdout())));
     }
     let target = if args.no_create {

@@ -254,6 +254,8 @@ fn room_is_set_aside_at_the_start_or_the_lack_of_it_told() {
         ran.refused(1, &target, &["cannot set room aside: No space left on device"]);
         assert!(!target.exists());
     }
+    let pipe = convert(&["-f", "raw", "--preallocation=full"], &disk, Path::new("-"));
+    assert!(pipe.code == Some(1) && pipe.stdout.is_empty(), "{pipe:?}");
     let both = convert(&["-n", "--preallocation=full"], &image.path, &target);
     assert_eq!(both.code, Some(2), "{both:?}");
 }
