@@ -292,7 +292,7 @@ fn the_cache_forgets_both_files_if_it_is_told_to() {
 fn past_the_cache_the_bytes_are_the_same() {
     let Some(ext4) = Mounted::ext4() else { return };
     let room = tempfile::tempdir().unwrap();
-    let (disk, bytes) = disk(room.path());
+    let (_, bytes) = disk(room.path());
     let [source, target] = ["source.raw", "target.raw"].map(|name| ext4.at(name));
     // an end within a page, and within a sector
     for length in [DISK as usize, (70 << 20) + 4096 + 512, (3 << 20) + 1] {
