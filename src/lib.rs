@@ -40,6 +40,7 @@ pub mod check;
 #[cfg(feature = "checksum")]
 pub mod checksum;
 pub mod codec;
+pub mod compare;
 pub mod conformance;
 pub mod convert;
 pub mod disk;
@@ -62,6 +63,7 @@ pub mod text;
 pub use chain::Chain;
 #[cfg(feature = "checksum")]
 pub use checksum::Checksum;
+pub use compare::Compare;
 pub use convert::Convert;
 pub use disk::{VirtualDisk, VirtualDiskExt};
 pub use error::{Error, ErrorKind, Result};
