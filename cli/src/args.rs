@@ -175,6 +175,10 @@ pub(crate) struct ConvertArgs {
     /// Reads and writes past the system's cache (O_DIRECT)
     #[arg(long)]
     pub(crate) direct: bool,
+    /// Does not wait until the file is on its medium, as qemu-img does not: faster, but a power
+    /// failure soon afterwards may leave it damaged under its name
+    #[arg(long)]
+    pub(crate) no_sync: bool,
     /// Writes into a target that exists and keeps its size
     #[arg(short = 'n', long)]
     pub(crate) no_create: bool,

@@ -108,7 +108,7 @@ fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
     } else {
         FileTarget::create(&args.target, size)?.preallocate(size, args.preallocation.into())?
     };
-    let mut target = target.forget(args.cache == Cache::Drop);
+    let mut target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);
     if args.direct {
         target = target.direct()?;
     }

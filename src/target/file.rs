@@ -29,6 +29,8 @@ pub struct FileTarget {
     forget: bool,
     /// Whether whole pages are written past the system's cache.
     direct: bool,
+    /// Whether all is on its medium before the file gets its name.
+    durable: bool,
     /// Whether the kernel has refused to copy from another file.
     no_offload: AtomicBool,
     /// Held while a write runs. The kernel writes to one file for one thread at a time, and lets
@@ -196,6 +198,7 @@ impl FileTarget {
             keep_room: false,
             forget: false,
             direct: false,
+            durable: true,
             no_offload: AtomicBool::new(false),
             writing: Mutex::default(),
         }
@@ -221,6 +224,14 @@ impl FileTarget {
     #[must_use]
     pub fn forget(mut self, yes: bool) -> Self {
         self.forget = yes;
+        self
+    }
+
+    /// Whether [`finish`](Target::finish) waits until all is on its medium. Default: yes. Without,
+    /// a power failure soon afterwards may leave a file under its name that is not whole.
+    #[must_use]
+    pub fn durable(mut self, yes: bool) -> Self {
+        self.durable = yes;
         self
     }
 
@@ -396,8 +407,10 @@ impl Target for FileTarget {
             let unset = sys::set_direct(&self.file, false);
             unset.map_err(|source| self.io("use the cache of the system", source))?;
         }
-        let synced = self.file.sync_all();
-        synced.map_err(|source| self.io("write the file to its medium", source))?;
+        if self.durable {
+            let synced = self.file.sync_all();
+            synced.map_err(|source| self.io("write the file to its medium", source))?;
+        }
         if self.forget {
             sys::forget(&self.file);
         }
@@ -410,6 +423,9 @@ impl Target for FileTarget {
             }),
         };
         let final_path = named.map_err(|source| self.io("give the file its name", source))?;
+        if !self.durable {
+            return Ok(());
+        }
         let synced = sys::sync_folder(folder_of(&final_path));
         synced.map_err(|source| self.io("write the folder to its medium", source))
     }
