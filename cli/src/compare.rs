@@ -124,8 +124,7 @@ fn verify(args: &CompareArgs, disk: &Chain, signals: &Signals) -> u8 {
     let ranges = match found {
         Ok(ranges) => ranges,
         Err(error) => {
-            let corrupt_manifest = error.file().is_none() && error.guest_range().is_none();
-            report::error(&error, if corrupt_manifest { path } else { &args.first });
+            report::error(&error, &args.first);
             return match error.kind() {
                 ErrorKind::Cancelled => report::code(&error, signals.caught()),
                 _ => READ,

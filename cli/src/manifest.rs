@@ -69,7 +69,9 @@ impl<'de> Visitor<'de> for Document {
                 }
             }
         }
-        manifest.ok_or_else(|| A::Error::custom("it has no hashes"))
+        let manifest = manifest.ok_or_else(|| A::Error::custom("it has no hashes"))?;
+        manifest.check_whole().map_err(A::Error::custom)?;
+        Ok(manifest)
     }
 }
 

@@ -73,13 +73,19 @@ impl Manifest {
         Ok(())
     }
 
+    /// Refuses a manifest that ends before the disk does.
+    pub fn check_whole(&self) -> Result<()> {
+        if self.blocks < self.block.count(self.size) {
+            return Err(ChecksumDetail::Manifest("it has fewer blocks than the disk").into());
+        }
+        Ok(())
+    }
+
     /// Compares a disk with it, block by block: the guest ranges that differ, ascending and apart
     /// from each other. Where sizes differ, what only one of them has is a difference. The options
     /// are those of `checksum`, but for the algorithm.
     pub fn verify(&self, checksum: &Checksum, disk: &dyn VirtualDisk) -> Result<Vec<Range<u64>>> {
-        if self.blocks < self.block.count(self.size) {
-            return Err(ChecksumDetail::Manifest("it has fewer blocks than the disk").into());
-        }
+        self.check_whole()?;
         let mut differing: Vec<Range<u64>> = Vec::new();
         let end = self.size.max(disk.size());
         let mut at = 0_u64;
