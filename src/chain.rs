@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::disk::{VirtualDisk, check_range};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, Location, StorageId};
-use crate::layer::{Layer, Mapping, MappingKind, Source};
+use crate::layer::{Layer, Mapping, MappingKind, Role, Source};
 use crate::num::{to_u64, to_usize};
-use crate::storage::{Storage, beyond_end};
+use crate::storage::{FileIdentity, Storage, beyond_end};
 
 /// The unit of reading for formats that have none of their own.
 const DEFAULT_CLUSTER: u64 = 64 << 10;
@@ -283,6 +283,13 @@ impl VirtualDisk for Chain {
 
     fn storage(&self, id: StorageId) -> Option<&dyn Storage> {
         self.storages.get(id.0)?.as_deref()
+    }
+
+    fn encoded_in(&self, depth: u32) -> Option<(FileIdentity, &'static str)> {
+        let image = self.images.get(to_usize(depth.into())).filter(|_| depth > 0)?;
+        let others = image.layer.references().iter().any(|other| other.role != Role::Parent);
+        let storage = image.storage().filter(|storage| !others && storage.as_file().is_some())?;
+        Some((storage.identity()?, image.layer.format().name()))
     }
 
     fn storage_count(&self) -> usize {

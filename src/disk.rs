@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, StorageId};
 use crate::num::{to_u64, to_usize};
-use crate::storage::Storage;
+use crate::storage::{FileIdentity, Storage};
 
 /// The disk a guest sees. Any number of threads read it at once.
 ///
@@ -35,6 +35,14 @@ pub trait VirtualDisk: Send + Sync {
 
     /// The container file that extents speak of by this number.
     fn storage(&self, id: StorageId) -> Option<&dyn Storage>;
+
+    /// What tells that compressed bytes of this depth of two disks, at one guest offset, are the
+    /// same: the image that holds them and the name of its format. `None` where more than that
+    /// matters: the opened image may show a snapshot, and other files may hold the bytes.
+    fn encoded_in(&self, depth: u32) -> Option<(FileIdentity, &'static str)> {
+        let _ = depth;
+        None
+    }
 
     /// How many container files there are to speak of: their numbers lie below it.
     fn storage_count(&self) -> usize {

@@ -37,7 +37,10 @@
 pub mod bytes;
 pub mod chain;
 pub mod check;
+#[cfg(feature = "checksum")]
+pub mod checksum;
 pub mod codec;
+pub mod compare;
 pub mod conformance;
 pub mod convert;
 pub mod disk;
@@ -49,6 +52,7 @@ pub mod layer;
 pub mod limits;
 pub mod num;
 pub mod open;
+mod parallel;
 pub mod progress;
 pub mod resolve;
 pub mod storage;
@@ -57,6 +61,9 @@ pub mod target;
 pub mod text;
 
 pub use chain::Chain;
+#[cfg(feature = "checksum")]
+pub use checksum::Checksum;
+pub use compare::Compare;
 pub use convert::Convert;
 pub use disk::{VirtualDisk, VirtualDiskExt};
 pub use error::{Error, ErrorKind, Result};

@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 
 /// Rooms from the ground up: each may import those before it, and itself.
 const FLOORS: &[&[&str]] = &[
-    &["error", "limits", "bytes", "num", "extent", "finding", "progress", "text", "check"],
+    &[
+        "error", "limits", "bytes", "num", "extent", "finding", "progress", "text", "check",
+        "parallel",
+    ],
     &["sys", "storage", "codec"],
     &["layer", "disk", "target"],
     &["format"],
     &["resolve", "chain"],
     &["open"],
     &["convert", "conformance"],
+    &["checksum", "compare"],
 ];
 
 /// What the floors would forbid and must be: the kernel's words are the storage's, an error is

@@ -5,9 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use diskimage::checksum::Algorithm;
 use diskimage::resolve::Listed;
 use diskimage::target::{Preallocation, Reflink};
-use diskimage::{Beneath, DenyAll, Format, OpenOptions, Result};
+use diskimage::{Beneath, DenyAll, Format, Limits, OpenOptions, Result};
 
 use crate::size::parse_size;
 
@@ -15,7 +16,9 @@ use crate::size::parse_size;
 const EXIT_CODES: &str = "\
 Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
 `probe` ends with 0 if every file is of a known kind, 1 if one is not, 2 on an error;
-`convert --salvage` with 3 if something was lost.";
+`convert --salvage` with 3 if something was lost; `checksum --check` with 1 if something differs;
+`compare` with 0 if both are the same, 1 if they differ, 2 if one cannot be opened, 3 if where its
+bytes lie cannot be told, 4 if they cannot be read.";
 
 #[derive(Debug, Parser)]
 #[command(name = "diskimage", version, about, after_help = EXIT_CODES, max_term_width = 100)]
@@ -34,6 +37,10 @@ pub(crate) enum Command {
     Map(MapArgs),
     /// Converts an image to a raw disk
     Convert(ConvertArgs),
+    /// Computes checksums of what a guest sees, whatever the format, and checks them
+    Checksum(ChecksumArgs),
+    /// Compares the content of two images, whatever their formats
+    Compare(CompareArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,9 +86,14 @@ pub(crate) struct OpenArgs {
 impl OpenArgs {
     /// The options for the image at `path`.
     pub(crate) fn options(&self, path: &Path) -> Result<OpenOptions> {
+        self.options_as(path, self.format)
+    }
+
+    /// The same for an image of this format, if one is named.
+    pub(crate) fn options_as(&self, path: &Path, format: Option<Format>) -> Result<OpenOptions> {
         let mut options =
             OpenOptions::new().assume_raw(self.assume_raw).trust_broken(self.trust_broken);
-        if let Some(format) = self.format {
+        if let Some(format) = format {
             options = options.format(format);
         }
         let mut listed = Listed::new();
@@ -129,6 +141,90 @@ pub(crate) struct MapArgs {
     /// How many guest bytes
     #[arg(short = 'l', long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_length: Option<u64>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+/// How to go through a whole disk.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WorkArgs {
+    /// Shows progress: a bar on a terminal, else lines as qemu-img's
+    #[arg(short, long)]
+    pub(crate) progress: bool,
+    /// Threads [default: one for each processor]
+    #[arg(short = 'm', long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Memory for buffers and cached tables
+    #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_size)]
+    pub(crate) max_memory: u64,
+}
+
+/// Limits for each of `disks` that are open at once, and the memory for buffers: tables get up to a
+/// quarter of all memory, buffers the rest.
+pub(crate) fn limits(max_memory: u64, disks: u64) -> (Limits, u64) {
+    let mut limits = Limits::default();
+    limits.table_cache = limits.table_cache.min(max_memory / 4) / disks;
+    let buffers = max_memory - limits.table_cache * disks;
+    (limits, buffers)
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ChecksumArgs {
+    /// The images; with --check, lists of checksums as sha256sum writes them
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The algorithm: sha256, sha512, sha1, md5, blake3, crc32 or blkhash; several are computed in
+    /// one pass [default: sha256]
+    #[arg(short, long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
+    pub(crate) algorithm: Vec<Algorithm>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    /// Takes an internal snapshot, by identifier or name
+    #[arg(long, value_name = "ID_OR_NAME", conflicts_with = "check")]
+    pub(crate) snapshot: Option<OsString>,
+    /// Reads lists of checksums and checks the images that they name
+    #[arg(short, long)]
+    pub(crate) check: bool,
+    /// Names the algorithm in each line, as is done where there are several
+    #[arg(long, conflicts_with_all = ["check", "blocks"])]
+    pub(crate) tag: bool,
+    /// Writes a manifest: the checksum of each block of this size, in JSON
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "check")]
+    pub(crate) blocks: Option<u64>,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArgs {
+    /// The first image
+    pub(crate) first: PathBuf,
+    /// The second image
+    #[arg(required_unless_present = "manifest")]
+    pub(crate) second: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    /// Takes the second image for this format instead of detecting it
+    #[arg(short = 'F', long, value_name = "FORMAT", value_parser = parse_format)]
+    pub(crate) second_format: Option<Format>,
+    /// Images that differ in size, or in what their maps say, differ
+    #[arg(short, long)]
+    pub(crate) strict: bool,
+    /// Prints nothing but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Lists all ranges that differ, not the first only
+    #[arg(long, conflicts_with = "strict")]
+    pub(crate) all: bool,
+    /// Compares with a manifest that `checksum --blocks` wrote, and names the ranges that differ
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["second", "strict", "second_format"])]
+    pub(crate) manifest: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
@@ -191,6 +287,9 @@ pub(crate) struct ConvertArgs {
     /// Memory for buffers and cached tables
     #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_size)]
     pub(crate) max_memory: u64,
+    /// Computes a checksum of what is written in the same pass; can be given several times
+    #[arg(long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
+    pub(crate) checksum: Vec<Algorithm>,
     /// Reads on past damage: writes zeros there, lists what was lost and ends with exit code 3
     #[arg(long)]
     pub(crate) salvage: bool,
@@ -253,6 +352,12 @@ fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
         Some((name, file)) if !name.is_empty() => Ok((name.to_owned(), file.into())),
         _ => Err(format!("'{pair}' is not of the form NAME=FILE")),
     }
+}
+
+fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
+    name.parse().map_err(|error: diskimage::Error| {
+        format!("{error}: {}", error.advice().unwrap_or_default())
+    })
 }
 
 fn parse_format(name: &str) -> Result<Format, String> {

@@ -1,50 +1,35 @@
 //! `diskimage convert`: an image into a raw disk.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
 
+use diskimage::checksum::Digest;
 use diskimage::convert::Report;
 use diskimage::storage::Access;
 use diskimage::target::{Existing, FileTarget, StreamTarget};
-use diskimage::{
-    Chain, Convert, Error, ErrorKind, Format, Limits, Progress, Result, Target, VirtualDisk,
-};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use diskimage::{Chain, Convert, Error, ErrorKind, Format, Progress, Result, Target, VirtualDisk};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::SIGXFSZ;
 use signal_hook::flag;
 
-use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes};
+use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes, limits};
+use crate::checksum::{digest_line, job_of};
+use crate::watch::{Show, Signals, watched};
 use crate::{output, report};
 
-/// How often progress is shown, and signals are looked for.
-const TICK: Duration = Duration::from_millis(100);
-
 pub(crate) fn run(args: &ConvertArgs) -> u8 {
-    let signal = Arc::new(AtomicUsize::new(0));
-    // the second signal ends the process at once, and so does the first where there is no file to
-    // clean up: a pipe that nobody reads blocks for ever
-    let at_once = Arc::new(AtomicBool::new(to_stdout(args)));
-    for number in [SIGINT, SIGTERM, SIGHUP] {
-        // without the handlers the process just ends, and leaves no file either
-        let _ = flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&at_once));
-        let _ = flag::register(number, Arc::clone(&at_once));
-        let _ = flag::register_usize(number, Arc::clone(&signal), number as usize);
-    }
+    // a pipe that nobody reads blocks for ever, and leaves no file to clean up
+    let signals = Signals::catch(to_stdout(args));
     // a file that exceeds the limit of the process is an error that can be told
     let _ = flag::register(SIGXFSZ, Arc::default());
-    let caught = || u8::try_from(signal.load(Ordering::Relaxed)).ok().filter(|&s| s != 0);
-    match convert(args, &signal) {
-        Ok(report) => conclude(args, &report),
+    match convert(args, &signals) {
+        Ok((report, digests)) => conclude(args, &report, &digests),
         Err(error) => {
             let stream = to_stdout(args) && error.kind() == ErrorKind::Io;
             let file = if stream { Path::new("standard output") } else { &*args.source };
             report::error(&error, file);
-            report::code(&error, caught())
+            report::code(&error, signals.caught())
         }
     }
 }
@@ -53,15 +38,12 @@ fn to_stdout(args: &ConvertArgs) -> bool {
     args.target.as_os_str() == "-"
 }
 
-fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
+fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>)> {
     if args.output_format != Format::Raw {
         let message = format!("the format '{}' is not written yet, only raw", args.output_format);
         return Err(Error::other(ErrorKind::Unsupported, message));
     }
-    // tables get up to a quarter of the memory, buffers the rest
-    let mut limits = Limits::default();
-    limits.table_cache = limits.table_cache.min(args.max_memory / 4);
-    let buffers = args.max_memory - limits.table_cache;
+    let (limits, buffers) = limits(args.max_memory, 1);
     let mut options = args.open.options(&args.source)?.limits(limits);
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
@@ -87,13 +69,23 @@ fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
     if let Some(threads) = args.threads {
         job = job.threads(threads);
     }
-    watched(args, signal, &progress, || {
-        let report = job.run(&disk, &*target)?;
-        if signal.load(Ordering::Relaxed) != 0 {
+    // where qemu-img shows it, unless the disk or the report goes there
+    let taken = to_stdout(args) || args.output == Output::Json;
+    let show = match (args.progress, taken) {
+        (false, _) => Show::Nothing,
+        (true, false) => Show::OnStdout,
+        (true, true) => Show::OnStderr,
+    };
+    watched(show, signals, &progress, || {
+        let done = match &*args.checksum {
+            [] => (job.run(&disk, &*target)?, Vec::new()),
+            some => job_of(some).convert(&job, &disk, &*target)?,
+        };
+        if signals.caught().is_some() {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
         }
         target.finish()?;
-        Ok(report)
+        Ok(done)
     })
 }
 
@@ -128,90 +120,8 @@ fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
     Ok(Box::new(target))
 }
 
-/// Runs `work` while another thread shows its progress and passes on signals.
-fn watched<T>(
-    args: &ConvertArgs,
-    signal: &AtomicUsize,
-    progress: &Progress,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let (done, is_done) = mpsc::channel::<bool>();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut display = args.progress.then(|| Display::new(args));
-            let success = loop {
-                match is_done.recv_timeout(TICK) {
-                    Ok(success) => break success,
-                    Err(RecvTimeoutError::Disconnected) => break false,
-                    Err(RecvTimeoutError::Timeout) => {}
-                }
-                if signal.load(Ordering::Relaxed) != 0 {
-                    progress.cancel();
-                }
-                if let Some(display) = &mut display {
-                    display.show(progress);
-                }
-            };
-            if let Some(display) = display {
-                display.end(success);
-            }
-        });
-        let result = work();
-        // the watcher has nothing left to do if it is gone already
-        let _ = done.send(result.is_ok());
-        result
-    })
-}
-
-/// A bar on a terminal, or qemu-img's lines.
-enum Display {
-    Bar(ProgressBar),
-    Lines(Box<dyn Write + Send>),
-}
-
-impl Display {
-    fn new(args: &ConvertArgs) -> Self {
-        if io::stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            let template = "{bar:40} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
-            return Self::Bar(bar);
-        }
-        // where qemu-img prints it, unless the disk or the report goes there
-        let taken = to_stdout(args) || args.output == Output::Json;
-        Self::Lines(if taken { Box::new(io::stderr()) } else { Box::new(io::stdout()) })
-    }
-
-    fn show(&mut self, progress: &Progress) {
-        let (done, total) = (progress.done(), progress.total());
-        match self {
-            Self::Bar(bar) => {
-                bar.set_length(total);
-                bar.set_position(done);
-            }
-            Self::Lines(out) => {
-                let percent = if total == 0 { 0.0 } else { done as f64 * 100.0 / total as f64 };
-                // progress that nobody reads is no failure of the conversion
-                let _ = write!(out, "    ({percent:.2}/100%)\r").and_then(|()| out.flush());
-            }
-        }
-    }
-
-    fn end(self, success: bool) {
-        match self {
-            Self::Bar(bar) => bar.finish_and_clear(),
-            Self::Lines(mut out) => {
-                let last = if success { "    (100.00/100%)\n" } else { "\n" };
-                let _ = write!(out, "{last}").and_then(|()| out.flush());
-            }
-        }
-    }
-}
-
-/// Tells what was lost, if anything, and the exit code.
-fn conclude(args: &ConvertArgs, done: &Report) -> u8 {
+/// Tells what was lost and the checksums, if any, and the exit code.
+fn conclude(args: &ConvertArgs, done: &Report, digests: &[Digest]) -> u8 {
     let lost = done.lost.iter().map(|range| (range.start, range.end - range.start));
     let mut code = report::OK;
     for (start, length) in lost.clone() {
@@ -219,14 +129,37 @@ fn conclude(args: &ConvertArgs, done: &Report) -> u8 {
         report::message(&format!("{name}: lost {length} bytes at guest offset {start:#x}"));
         code = report::LOST;
     }
+    // nobody knows the checksum of a content that could not be read
+    let of_content = if done.lost.is_empty() { digests } else { &[] };
+    // a raw disk is its content, unless an existing target goes on behind it
+    let of_file = if holds_more(args, done.size) { &[] } else { digests };
     if args.output == Output::Json && !to_stdout(args) {
         let lost = lost.map(|(start, length)| json!({ "start": start, "length": length }));
-        let answer = json!({
+        let mut answer = json!({
             "virtual-size": done.size,
             "data-written": done.written,
             "lost": lost.collect::<Vec<_>>(),
         });
-        code = code.max(report::printed(output::print_json(&answer)));
+        if !digests.is_empty() {
+            answer["content-checksums"] = output::digests(of_content);
+            answer["file-checksums"] = output::digests(of_file);
+        }
+        return code.max(report::printed(output::print_json(&answer)));
+    }
+    // the disk goes to standard output
+    let mut out: Box<dyn Write> =
+        if to_stdout(args) { Box::new(io::stderr()) } else { Box::new(io::stdout()) };
+    let content = of_content.iter().map(|digest| (digest, Path::new("content of the disk")));
+    for (digest, name) in content.chain(of_file.iter().map(|digest| (digest, &*args.target))) {
+        let mut line = digest_line(digest, name, true);
+        line.push(b'\n');
+        code = code.max(report::printed(out.write_all(&line)));
     }
     code
+}
+
+/// Whether the target is larger than the disk.
+fn holds_more(args: &ConvertArgs, size: u64) -> bool {
+    let holds = || std::fs::metadata(&args.target).ok().filter(|target| target.is_file());
+    args.no_create && holds().is_none_or(|target| target.len() != size)
 }

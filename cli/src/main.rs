@@ -1,13 +1,19 @@
-//! The `diskimage` command: what virtual-disk images are, what is in them, and their conversion.
+//! The `diskimage` command: what virtual-disk images are, what is in them, their conversion,
+//! their checksums and their differences.
 
 mod args;
+mod checklist;
+mod checksum;
+mod compare;
 mod convert;
 mod info;
+mod manifest;
 mod map;
 mod output;
 mod probe;
 mod report;
 mod size;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -29,6 +35,8 @@ fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Map(args) => map::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Checksum(args) => checksum::run(&args),
+        Command::Compare(args) => compare::run(&args),
     };
     ExitCode::from(code)
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use diskimage::checksum::Digest;
 use diskimage::layer::Value as Described;
 use diskimage::{Finding, text};
 use serde_json::{Map, Value, json};
@@ -30,6 +31,15 @@ pub(crate) fn escape(json: &str) -> String {
 /// Bytes of a file as JSON text; what is no UTF-8 becomes the replacement character.
 pub(crate) fn text_of(bytes: &[u8]) -> Value {
     Value::String(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// Checksums by algorithm; null if there are none.
+pub(crate) fn digests(digests: &[Digest]) -> Value {
+    if digests.is_empty() {
+        return Value::Null;
+    }
+    let entries = digests.iter().map(|d| (d.algorithm.name().to_owned(), json!(d.to_string())));
+    Value::Object(entries.collect())
 }
 
 /// What a layer says of itself, as JSON.

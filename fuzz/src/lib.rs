@@ -1,13 +1,15 @@
 //! The bodies of the fuzz targets: ordinary functions that panic where a promise is broken.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use diskimage::checksum::Algorithm;
 use diskimage::format::probe::{HEAD, TAIL, probe, probe_bytes};
 use diskimage::storage::MemoryStorage;
 use diskimage::{
-    Chain, Error, ErrorKind, Format, Limits, OpenOptions, Result, Storage, VirtualDisk,
-    VirtualDiskExt,
+    Chain, Checksum, Compare, Error, ErrorKind, Format, Limits, OpenOptions, Result, Storage,
+    VirtualDisk, VirtualDiskExt,
 };
 
 pub mod mutate;
@@ -20,16 +22,23 @@ pub const TARGETS: &[Target] = &[
     ("probe", probe_any),
     ("qcow2_open", qcow2_open),
     ("qcow2_read", qcow2_read),
+    ("qcow2_content", qcow2_content),
     ("vmdk_open", vmdk_open),
     ("vmdk_read", vmdk_read),
+    ("vmdk_content", vmdk_content),
     ("vhd_open", vhd_open),
     ("vhd_read", vhd_read),
+    ("vhd_content", vhd_content),
     ("vhdx_open", vhdx_open),
     ("vhdx_read", vhdx_read),
+    ("vhdx_content", vhdx_content),
     ("vdi_open", vdi_open),
     ("vdi_read", vdi_read),
+    ("vdi_content", vdi_content),
 ];
 
+/// Disks larger than this are not read as a whole.
+const LARGEST_CONTENT: u64 = 4 << 20;
 /// Disks larger than this are read at some places only.
 const SMALL: u64 = 256 << 10;
 
@@ -49,7 +58,7 @@ pub fn probe_any(data: &[u8]) {
 }
 
 macro_rules! bodies {
-    ($($format:ident $open:ident $read:ident)+) => {$(
+    ($($format:ident $open:ident $read:ident $content:ident)+) => {$(
         /// Opening and describing: see [`open_body`].
         pub fn $open(data: &[u8]) {
             open_body(Format::$format, data);
@@ -59,15 +68,20 @@ macro_rules! bodies {
         pub fn $read(data: &[u8]) {
             read_body(Format::$format, data);
         }
+
+        /// Checksums and comparing: see [`content_body`].
+        pub fn $content(data: &[u8]) {
+            content_body(Format::$format, data);
+        }
     )+};
 }
 
 bodies! {
-    Qcow2 qcow2_open qcow2_read
-    Vmdk vmdk_open vmdk_read
-    Vhd vhd_open vhd_read
-    Vhdx vhdx_open vhdx_read
-    Vdi vdi_open vdi_read
+    Qcow2 qcow2_open qcow2_read qcow2_content
+    Vmdk vmdk_open vmdk_read vmdk_content
+    Vhd vhd_open vhd_read vhd_content
+    Vhdx vhdx_open vhdx_read vhdx_content
+    Vdi vdi_open vdi_read vdi_content
 }
 
 /// Opens and describes `data` as an image of this format: an error or an image, and no name with
@@ -102,6 +116,44 @@ pub fn read_body(format: Format, data: &[u8]) {
     for start in [0, size / 2, size.saturating_sub(SMALL)] {
         let end = start.saturating_add(SMALL).min(size);
         check_range(&disk, start, end);
+    }
+}
+
+/// Computes checksums of `data` as an image of this format, and compares it, by several numbers of
+/// threads: all agree with one another and with the disk as it is read; or all are errors.
+pub fn content_body(format: Format, data: &[u8]) {
+    let disk = match open(format, data) {
+        Ok(disk) if disk.size() <= LARGEST_CONTENT => disk,
+        Ok(_) => return,
+        Err(error) => return check_error(&error),
+    };
+    let mut bytes = vec![0; disk.size() as usize];
+    let read = disk.read_exact_at(&mut bytes, 0);
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    let raw = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("raw"));
+    let raw = raw.expect("a raw disk is always one");
+    let sums = |disk: &Chain, threads| {
+        let job = Algorithm::ALL.iter().fold(Checksum::new(), |job, &a| job.algorithm(a));
+        job.threads(threads).run(disk)
+    };
+    let flat = sums(&raw, NonZeroUsize::MIN).expect("memory can be read");
+    for threads in [1, 3].into_iter().flat_map(NonZeroUsize::new) {
+        let compare = Compare::new().threads(threads);
+        let itself = compare.first(&disk, &disk);
+        match (&read, sums(&disk, threads)) {
+            (Ok(()), got) => {
+                assert_eq!(got.expect("what reads has checksums"), flat, "by {threads}");
+                assert_eq!(itself.expect("what reads can be compared"), None);
+                assert_eq!(compare.first(&raw, &disk).expect("here too"), None);
+                let ranges = compare.all(&disk, &raw, |range| panic!("{range:?} differs"));
+                assert_eq!(ranges.expect("and here"), 0);
+            }
+            (Err(_), Err(error)) => {
+                check_error(&error);
+                check_error(&itself.expect_err("what cannot be read is not the same").error);
+            }
+            (Err(error), Ok(_)) => panic!("a checksum of what cannot be read: {error:?}"),
+        }
     }
 }
 

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::VirtualDisk;
 use crate::error::{Detail, Error, ErrorKind, Result};
 use crate::extent::StorageId;
-use crate::num::{Pow2, to_u64, to_usize};
+use crate::num::{Pow2, to_u64};
+use crate::parallel::{self, Segments, Turn};
 use crate::progress::Progress;
 use crate::storage::Access;
 use crate::target::{Reflink, Target};
@@ -47,10 +48,10 @@ pub struct Report {
     pub lost: Vec<Range<u64>>,
 }
 
-/// The most threads that are started without being asked for.
-const MAX_DEFAULT_THREADS: usize = 16;
 /// How much of the disk a worker takes on at once: a multiple of every cluster size.
 const SEGMENT: u64 = 4 << 20;
+/// The same where segments are dealt with in turn.
+pub(crate) const IN_TURN: u64 = 256 << 10;
 /// The unit of reading and writing: what stays in a core's cache.
 const PIECE: u64 = 128 << 10;
 /// The blocks of zeros that are left out unless another size is asked for.
@@ -62,8 +63,6 @@ const THREAD_OVERHEAD: u64 = 384 << 10;
 
 #[derive(Debug, thiserror::Error)]
 enum ConvertDetail {
-    #[error("a thread needs {wanted} bytes of memory for its buffers, {limit} are allowed")]
-    Memory { wanted: u64, limit: u64 },
     #[error("blocks can be shared with a file only, and not when damage is passed over")]
     CannotShare,
     #[error("the data are compressed, and cannot be shared with the image")]
@@ -77,7 +76,6 @@ enum ConvertDetail {
 impl Detail for ConvertDetail {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Memory { .. } => ErrorKind::LimitExceeded,
             Self::Sparse(_) | Self::CannotShare => ErrorKind::InvalidInput,
             Self::EncodedShared | Self::NoFile => ErrorKind::Unsupported,
         }
@@ -85,7 +83,6 @@ impl Detail for ConvertDetail {
 
     fn advice(&self) -> Option<Cow<'static, str>> {
         Some(match self {
-            Self::Memory { .. } => "allow more with --max-memory".into(),
             Self::Sparse(_) => "give such a size with -S".into(),
             Self::CannotShare | Self::EncodedShared | Self::NoFile => {
                 "leave --reflink at auto".into()
@@ -172,6 +169,16 @@ impl Convert {
     /// Writes all of `disk` to `target`. The caller finishes the target, if that is what it wants
     /// after seeing the report.
     pub fn run(&self, disk: &dyn VirtualDisk, target: &dyn Target) -> Result<Report> {
+        self.run_observed(disk, target, None)
+    }
+
+    /// The same, while `observer` sees all of the disk.
+    pub(crate) fn run_observed(
+        &self,
+        disk: &dyn VirtualDisk,
+        target: &dyn Target,
+        observer: Option<&dyn Observer>,
+    ) -> Result<Report> {
         let sparse = match self.sparse.unwrap_or(DEFAULT_SPARSE) {
             0 => None,
             unit if unit >= 512 => Some(Pow2::from_size(unit).ok_or(ConvertDetail::Sparse(unit))?),
@@ -179,7 +186,7 @@ impl Convert {
         };
         let ascending = target.capabilities().ascending;
         let always = self.reflink == Reflink::Always;
-        if always && (ascending || self.salvage) {
+        if always && (ascending || self.salvage || observer.is_some()) {
             return Err(ConvertDetail::CannotShare.into());
         }
         let offload = match self.reflink {
@@ -189,9 +196,15 @@ impl Convert {
         };
         // a compressed cluster is decoded in one piece
         let piece = PIECE.max(disk.cluster_size().min(SEGMENT));
-        let segment = if ascending { piece.max(1 << 20) } else { SEGMENT };
-        let buffer = if ascending { segment } else { piece };
-        let threads = self.thread_count(buffer, disk.cluster_size())?;
+        // what is done in turn is read as a whole before
+        let whole = ascending || observer.is_some();
+        let wanted = observer.map_or(IN_TURN, Observer::segment);
+        let segment = if whole { piece.max(wanted) } else { SEGMENT };
+        let buffer = if whole { segment } else { piece };
+        // the compressed form of a cluster is held beside its piece
+        let beside = disk.cluster_size().min(SEGMENT).saturating_add(THREAD_OVERHEAD);
+        let each = buffer.saturating_add(beside);
+        let threads = parallel::thread_count(self.threads, each, self.max_memory)?;
         let job = Job {
             disk,
             target,
@@ -205,24 +218,15 @@ impl Convert {
             read: AtomicU64::new(0),
             ascending,
             progress: &self.progress,
-            next: AtomicU64::new(0),
+            observer,
+            segments: Segments::new(disk.size(), segment),
             explorer: Mutex::default(),
-            failed: AtomicBool::new(false),
             outcome: Mutex::default(),
-            turn: Mutex::new(0),
-            turned: Condvar::new(),
+            turn: Turn::new(()),
         };
         self.progress.start(job.size);
         job.advise(Access::Sequential)?;
-        if threads == 1 {
-            Worker::new(&job).run();
-        } else {
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| Worker::new(&job).run());
-                }
-            });
-        }
+        parallel::run(threads, || Worker::new(&job).run());
         if job.forget {
             job.advise(Access::Forget)?;
         }
@@ -236,23 +240,23 @@ impl Convert {
             }),
         }
     }
+}
 
-    fn thread_count(&self, buffer: u64, cluster: u64) -> Result<usize> {
-        let wanted = self.threads.map_or_else(
-            || {
-                let processors = std::thread::available_parallelism();
-                processors.map_or(1, NonZeroUsize::get).min(MAX_DEFAULT_THREADS)
-            },
-            NonZeroUsize::get,
-        );
-        // the compressed form of a cluster is held beside its piece
-        let each = buffer.saturating_add(cluster.min(SEGMENT)).saturating_add(THREAD_OVERHEAD);
-        let fit = to_usize(self.max_memory.checked_div(each).unwrap_or(0));
-        if fit == 0 {
-            return Err(ConvertDetail::Memory { wanted: each, limit: self.max_memory }.into());
-        }
-        Ok(wanted.min(fit))
-    }
+/// What sees every byte of the disk beside the target: whole segments, from any thread and in any
+/// order. It may let a thread wait until all before its segment was seen.
+pub(crate) trait Observer: Sync {
+    /// The length of all segments but the last, a power of two.
+    fn segment(&self) -> u64;
+
+    /// The longest run of zeros that takes hardly more time than a short one: where it is more than
+    /// a segment, it is a whole number of them.
+    fn longest_zeros(&self) -> u64;
+
+    /// The bytes of a segment; of one or more segments that are zeros, none.
+    fn see(&self, range: &Range<u64>, bytes: Option<&[u8]>) -> Result<()>;
+
+    /// Nobody is to wait any more.
+    fn stop(&self);
 }
 
 /// What the workers of one conversion share.
@@ -271,15 +275,13 @@ struct Job<'a> {
     read: AtomicU64,
     ascending: bool,
     progress: &'a Progress,
-    /// The first guest byte that no worker has taken on.
-    next: AtomicU64,
+    observer: Option<&'a dyn Observer>,
+    segments: Segments,
     /// Held by the one worker that looks for long holes.
     explorer: Mutex<()>,
-    failed: AtomicBool,
     outcome: Mutex<Outcome>,
-    /// For targets that take ascending writes only: the byte whose turn it is.
-    turn: Mutex<u64>,
-    turned: Condvar,
+    /// For targets that take ascending writes only.
+    turn: Turn<()>,
 }
 
 #[derive(Debug, Default)]
@@ -290,51 +292,17 @@ struct Outcome {
 }
 
 impl Job<'_> {
-    /// Takes the next segment; `None` when all are taken or somebody failed.
-    fn take(&self) -> Option<Range<u64>> {
-        if self.failed.load(Ordering::Relaxed) {
-            return None;
-        }
-        let behind = |start: u64| start.saturating_add(self.segment).min(self.size);
-        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
-            (start < self.size).then(|| behind(start))
-        });
-        taken.ok().map(|start| start..behind(start))
-    }
-
-    /// Takes on all that nobody has yet, up to `end`.
-    fn take_until(&self, end: u64) -> Range<u64> {
-        let start = self.next.fetch_max(end, Ordering::Relaxed);
-        start.min(end)..end
-    }
-
     fn outcome(&self) -> MutexGuard<'_, Outcome> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fail(&self, error: Error) {
         self.outcome().error.get_or_insert(error);
-        self.failed.store(true, Ordering::Relaxed);
-        // taken under the lock, so that nobody misses it between looking and waiting
-        drop(self.turn.lock());
-        self.turned.notify_all();
-    }
-
-    /// Waits until all before `start` is written; `false` if that will never be.
-    fn wait_for_turn(&self, start: u64) -> bool {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        while *turn != start {
-            if self.failed.load(Ordering::Relaxed) {
-                return false;
-            }
-            turn = self.turned.wait(turn).unwrap_or_else(PoisonError::into_inner);
+        self.segments.stop_at(0);
+        self.turn.stop();
+        if let Some(observer) = self.observer {
+            observer.stop();
         }
-        true
-    }
-
-    fn pass_turn(&self, end: u64) {
-        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = end;
-        self.turned.notify_all();
     }
 
     /// Counts what was copied, and lets the system's cache forget the image's files from time to

@@ -1,10 +1,9 @@
 //! One thread of a conversion: it maps, reads, decodes and writes its own segments.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use super::salvage::Salvage;
-use super::{ConvertDetail, Job, PIECE, as_length, length, zero};
+use super::{ConvertDetail, Job, Observer, PIECE, as_length, length, zero};
 use crate::bytes::AlignedBuffer;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
@@ -24,9 +23,9 @@ impl<'a> Worker<'a> {
     }
 
     pub(super) fn run(mut self) {
-        while let Some(segment) = self.job.take() {
-            let done = if self.job.ascending {
-                self.stream_segment(segment)
+        while let Some(segment) = self.job.segments.take() {
+            let done = if self.job.ascending || self.job.observer.is_some() {
+                self.whole_segment(&segment)
             } else {
                 self.place_segment(segment)
             };
@@ -80,9 +79,10 @@ impl<'a> Worker<'a> {
         let Ok(_one) = job.explorer.try_lock() else { return Ok(()) };
         loop {
             job.progress.check()?;
-            let from = job.next.load(Ordering::Relaxed);
-            let rest = job.size.saturating_sub(from);
-            if rest == 0 {
+            let from = job.segments.next();
+            let longest = job.observer.map_or(u64::MAX, Observer::longest_zeros);
+            let rest = job.size.saturating_sub(from).min(longest);
+            if rest == 0 || longest <= job.segment {
                 return Ok(());
             }
             // what is damaged is met again when it is its turn
@@ -90,12 +90,14 @@ impl<'a> Worker<'a> {
             if !extent.kind.is_zero() || extent.length < job.segment {
                 return Ok(());
             }
-            // segments go on starting at whole pieces
-            let unit = Pow2::from_size(job.piece).filter(|_| extent.end() < job.size);
+            // segments go on starting at whole pieces, and whole ones if they are observed
+            let unit = job.observer.map_or(job.piece, |_| job.segment);
+            let unit = Pow2::from_size(unit).filter(|_| extent.end() < job.size);
             let end = unit.map_or(extent.end(), |unit| unit.floor(extent.end()));
-            let taken = job.take_until(end);
+            let taken = job.segments.take_until(end);
             if !taken.is_empty() {
-                self.put_zeros(taken)?;
+                self.put_zeros(taken.clone())?;
+                job.observer.map_or(Ok(()), |observer| observer.see(&taken, None))?;
             }
         }
     }
@@ -223,22 +225,41 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Converts a segment for a target that takes ascending writes: reads out of turn, writes in
-    /// turn.
-    fn stream_segment(&mut self, segment: Range<u64>) -> Result<()> {
+    /// Converts a segment in one piece: for a target that takes ascending writes, or for somebody
+    /// who looks at it. It is read out of turn, and written in turn.
+    fn whole_segment(&mut self, segment: &Range<u64>) -> Result<()> {
         let job = self.job;
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let whole = buffer.get(to_usize(length(&segment)));
-        let filled = self.fill(whole, &segment);
-        if filled.is_ok() && job.wait_for_turn(segment.start) {
-            let written = job.target.write_at(whole, segment.start);
-            self.buffer = buffer;
-            written?;
-            self.written = self.written.saturating_add(length(&segment));
-            job.copied(length(&segment))?;
-            job.pass_turn(segment.end);
+        job.progress.check()?;
+        if let Some(observer) = job.observer.filter(|_| !job.ascending)
+            && self.is_hole(segment)
+        {
+            self.put_zeros(segment.clone())?;
+            observer.see(segment, None)?;
+            return if job.sparse.is_some() { self.explore() } else { Ok(()) };
         }
-        filled
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let whole = buffer.get(to_usize(length(segment)));
+        let done = self.fill(whole, segment).and_then(|()| self.pass_on(whole, segment));
+        self.buffer = buffer;
+        done
+    }
+
+    /// Whether the map tells that a segment is all zeros. Damage is met again when it is read.
+    fn is_hole(&self, segment: &Range<u64>) -> bool {
+        let extent = self.job.disk.extent_at(segment.start, length(segment));
+        extent.is_ok_and(|extent| extent.kind.is_zero() && extent.end() == segment.end)
+    }
+
+    fn pass_on(&mut self, whole: &[u8], segment: &Range<u64>) -> Result<()> {
+        let job = self.job;
+        if job.ascending {
+            job.turn.take(segment, |()| job.target.write_at(whole, segment.start))?;
+            self.written = self.written.saturating_add(as_length(whole));
+        } else {
+            self.put(whole, segment.start)?;
+        }
+        job.observer.map_or(Ok(()), |observer| observer.see(segment, Some(whole)))?;
+        job.copied(as_length(whole))
     }
 
     fn fill(&self, whole: &mut [u8], segment: &Range<u64>) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod file;
 mod place;
-mod stream;
+pub(crate) mod stream;
 
 pub use file::{Existing, FileTarget, Preallocation};
 pub use stream::StreamTarget;

@@ -67,7 +67,7 @@ impl<W: Write + Send> Target for StreamTarget<W> {
 }
 
 /// Pieces of zeros that make up `length` bytes.
-pub(super) fn zeros(length: u64) -> impl Iterator<Item = &'static [u8]> {
+pub(crate) fn zeros(length: u64) -> impl Iterator<Item = &'static [u8]> {
     const ZEROS: &[u8] = &[0; 64 << 10];
     let mut left = length;
     std::iter::from_fn(move || {

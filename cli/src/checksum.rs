@@ -1,0 +1,273 @@
+//! `diskimage checksum`: checksums of content, their lists, and manifests.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use diskimage::checksum::{Algorithm, Block, Digest};
+use diskimage::storage::FileStorage;
+use diskimage::{Chain, Checksum, Error, ErrorKind, Progress, Result, Storage, VirtualDisk};
+use serde_json::{Value, json};
+
+use crate::args::{ChecksumArgs, Output, WorkArgs, argument_bytes, limits};
+pub(crate) use crate::checklist::digest_line;
+use crate::checklist::{Line, parse_line};
+use crate::watch::{Show, Signals, watched};
+use crate::{output, report};
+
+/// Longer lists are none.
+const LONGEST_LIST: u64 = 64 << 20;
+
+pub(crate) fn run(args: &ChecksumArgs) -> u8 {
+    let signals = Signals::catch(false);
+    if let Some(block_size) = args.blocks {
+        return manifest(args, block_size, &signals);
+    }
+    let mut answers = Vec::new();
+    let mut code = report::OK;
+    for file in &args.files {
+        let done = if args.check {
+            check(args, file, &signals, &mut answers)
+        } else {
+            print(args, file, &signals, &mut answers)
+        };
+        match done {
+            Ok(done) => code = code.max(done),
+            Err(error) => {
+                report::error(&error, file);
+                if error.kind() == ErrorKind::Cancelled {
+                    return report::code(&error, signals.caught());
+                }
+                code = report::ERROR;
+            }
+        }
+    }
+    if args.output == Output::Json {
+        code = code.max(report::printed(output::print_json(&Value::Array(answers))));
+    }
+    code
+}
+
+/// A job for these algorithms.
+pub(crate) fn job_of(algorithms: &[Algorithm]) -> Checksum {
+    algorithms.iter().fold(Checksum::new(), |job, &algorithm| job.algorithm(algorithm))
+}
+
+/// The same with the options of the command line, and where it reports.
+pub(crate) fn with_work(mut job: Checksum, work: &WorkArgs, progress: &Arc<Progress>) -> Checksum {
+    if let Some(threads) = work.threads {
+        job = job.threads(threads);
+    }
+    job.max_memory(limits(work.max_memory, 1).1).progress(Arc::clone(progress))
+}
+
+fn open(args: &ChecksumArgs, file: &Path) -> Result<Chain> {
+    let mut options = args.open.options(file)?.limits(limits(args.work.max_memory, 1).0);
+    if let Some(snapshot) = &args.snapshot {
+        options = options.snapshot(argument_bytes(snapshot));
+    }
+    options.open(file)
+}
+
+fn digests(
+    args: &ChecksumArgs,
+    algorithms: &[Algorithm],
+    disk: &Chain,
+    signals: &Signals,
+) -> Result<Vec<Digest>> {
+    let progress = Arc::new(Progress::new());
+    let job = with_work(job_of(algorithms), &args.work, &progress);
+    watched(show(&args.work), signals, &progress, || job.run(disk))
+}
+
+/// The answer goes to standard output, so that progress does not.
+fn show(work: &WorkArgs) -> Show {
+    if work.progress { Show::OnStderr } else { Show::Nothing }
+}
+
+/// Prints the checksums of one image.
+fn print(
+    args: &ChecksumArgs,
+    file: &Path,
+    signals: &Signals,
+    answers: &mut Vec<Value>,
+) -> Result<u8> {
+    let disk = open(args, file)?;
+    let digests = digests(args, &args.algorithm, &disk, signals)?;
+    if args.output == Output::Json {
+        answers.push(json!({
+            "filename": output::text_of(file.as_os_str().as_encoded_bytes()),
+            "virtual-size": disk.size(),
+            "checksums": output::digests(&digests),
+        }));
+        return Ok(report::OK);
+    }
+    let mut out = io::stdout();
+    let lines = digests.iter().try_for_each(|digest| {
+        let mut line = digest_line(digest, file, args.tag || digests.len() > 1);
+        if out.is_terminal() {
+            line = diskimage::text::printable(&line).into_bytes();
+        }
+        line.push(b'\n');
+        out.write_all(&line)
+    });
+    Ok(report::printed(lines))
+}
+
+/// Checks what a list says.
+fn check(
+    args: &ChecksumArgs,
+    list: &Path,
+    signals: &Signals,
+    answers: &mut Vec<Value>,
+) -> Result<u8> {
+    let storage = FileStorage::open(list)?;
+    if storage.size() > LONGEST_LIST {
+        let message = "is too long for a list of checksums";
+        return Err(Error::other(ErrorKind::LimitExceeded, message));
+    }
+    let mut bytes = vec![0; usize::try_from(storage.size()).unwrap_or_default()];
+    storage.read_exact_at(&mut bytes, 0)?;
+    let algorithm = args.algorithm.first().copied();
+    let written = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let is_comment = |line: &[u8]| line.starts_with(b"#");
+    let (mut lines, mut malformed) = (Vec::new(), 0);
+    for line in written.filter(|line| !is_comment(line)) {
+        match parse_line(line, algorithm) {
+            Some(line) => lines.push(line),
+            None => malformed += 1,
+        }
+    }
+    if lines.is_empty() {
+        let message = "no properly formatted checksum lines found";
+        return Err(Error::other(ErrorKind::InvalidInput, message));
+    }
+    let (mut unreadable, mut different) = (0, 0);
+    // several checksums of one file take one pass
+    for group in lines.chunk_by(|a, b| a.file == b.file) {
+        let Some(first) = group.first() else { continue };
+        let algorithms: Vec<_> = group.iter().map(|line| line.digest.algorithm).collect();
+        let got =
+            open(args, &first.file).and_then(|disk| digests(args, &algorithms, &disk, signals));
+        let got = match got {
+            Ok(got) => got,
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => {
+                report::error(&error, &first.file);
+                unreadable += group.len();
+                Vec::new()
+            }
+        };
+        for (index, line) in group.iter().enumerate() {
+            let (status, words) = match got.get(index) {
+                None => ("unreadable", "FAILED open or read"),
+                Some(got) if *got == line.digest => ("ok", "OK"),
+                Some(_) => {
+                    different += 1;
+                    ("failed", "FAILED")
+                }
+            };
+            if args.output == Output::Json {
+                answers.push(checked(line, got.get(index), status));
+            } else {
+                let printed = writeln!(io::stdout(), "{}: {words}", report::printable(&line.file));
+                if printed.is_err() {
+                    return Ok(report::printed(printed));
+                }
+            }
+        }
+    }
+    for (count, one, many) in [
+        (malformed, "line is improperly formatted", "lines are improperly formatted"),
+        (unreadable, "listed file could not be read", "listed files could not be read"),
+        (different, "computed checksum did NOT match", "computed checksums did NOT match"),
+    ] {
+        if count > 0 {
+            let what = if count == 1 { one } else { many };
+            report::message(&format!("{}: WARNING: {count} {what}", report::printable(list)));
+        }
+    }
+    Ok(if unreadable + different > 0 { report::ERROR } else { report::OK })
+}
+
+fn checked(line: &Line, got: Option<&Digest>, status: &str) -> Value {
+    json!({
+        "filename": output::text_of(line.file.as_os_str().as_encoded_bytes()),
+        "algorithm": line.digest.algorithm.name(),
+        "expected": line.digest.to_string(),
+        "actual": got.map(ToString::to_string),
+        "status": status,
+    })
+}
+
+/// Writes a manifest as it is computed, so that one of any length takes no memory.
+fn manifest(args: &ChecksumArgs, block_size: u64, signals: &Signals) -> u8 {
+    let ([file], [] | [_]) = (&*args.files, &*args.algorithm) else {
+        report::message("--blocks takes one image and one algorithm");
+        return report::USAGE;
+    };
+    let written = open(args, file).and_then(|disk| {
+        let progress = Arc::new(Progress::new());
+        let job = with_work(job_of(&args.algorithm), &args.work, &progress);
+        let algorithm = args.algorithm.first().copied().unwrap_or(Algorithm::Sha256);
+        let mut form = Form::new(algorithm, block_size, disk.size());
+        let done = watched(show(&args.work), signals, &progress, || {
+            job.blocks(&disk, block_size, |block| {
+                form.block(block);
+                if form.failed.is_some() {
+                    progress.cancel();
+                }
+                Ok(())
+            })
+        });
+        match (form.failed.take(), done) {
+            (Some(failed), _) => Ok(Err(failed)),
+            (None, Err(error)) => Err(error),
+            (None, Ok(())) => Ok(form.end()),
+        }
+    });
+    match written {
+        Ok(printed) => report::printed(printed),
+        Err(error) => {
+            report::error(&error, file);
+            report::code(&error, signals.caught())
+        }
+    }
+}
+
+/// A manifest in JSON: a text for each block that holds data, a number for so many blocks of zeros.
+struct Form {
+    out: BufWriter<io::Stdout>,
+    /// What waits for the first block, so that a refusal prints nothing.
+    head: Option<String>,
+    failed: Option<io::Error>,
+}
+
+impl Form {
+    fn new(algorithm: Algorithm, block_size: u64, size: u64) -> Self {
+        let head = format!(
+            "{{\n  \"version\": 1,\n  \"algorithm\": \"{algorithm}\",\n  \"block-size\": \
+             {block_size},\n  \"size\": {size},\n  \"hashes\": ["
+        );
+        Self { out: BufWriter::new(io::stdout()), head: Some(head), failed: None }
+    }
+
+    fn block(&mut self, block: Block<'_>) {
+        let before = self.head.take().unwrap_or_else(|| ",".to_owned());
+        let text = match block {
+            Block::Zeros(blocks) => blocks.to_string(),
+            Block::Digest(digest) => {
+                let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("\"{hex}\"")
+            }
+        };
+        if self.failed.is_none() {
+            self.failed = write!(self.out, "{before}\n    {text}").err();
+        }
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        write!(self.out, "{}\n  ]\n}}\n", self.head.take().unwrap_or_default())?;
+        self.out.flush()
+    }
+}

@@ -1,0 +1,270 @@
+//! `diskimage compare`: whether two images are the same disk, with the exit codes and the words of
+//! qemu-img.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use diskimage::compare::{Difference, Failure, Side, Stage};
+use diskimage::{Chain, Checksum, Compare, Error, ErrorKind, Progress, VirtualDisk};
+use serde_json::{Value, json};
+
+use crate::args::{CompareArgs, Output, limits};
+use crate::checksum::with_work;
+use crate::watch::{Show, Signals, watched};
+use crate::{manifest, output, report};
+
+/// The images differ.
+const DIFFERENT: u8 = 1;
+/// An image cannot be opened.
+const OPEN: u8 = 2;
+/// Where the bytes of an image lie cannot be told.
+const MAP: u8 = 3;
+/// Bytes of an image cannot be read.
+const READ: u8 = 4;
+
+pub(crate) fn run(args: &CompareArgs) -> u8 {
+    let signals = Signals::catch(false);
+    let open = |path: &Path, format| {
+        let options = args.open.options_as(path, format);
+        options.and_then(|options| options.limits(limits(args.work.max_memory, 2).0).open(path))
+    };
+    let first = match open(&args.first, args.open.format) {
+        Ok(first) => first,
+        Err(error) => return refused(&error, &args.first),
+    };
+    let Some(path) = &args.second else { return verify(args, &first, &signals) };
+    // the format of the first image says nothing about the second
+    match open(path, args.second_format) {
+        Ok(second) => compare(args, [&first, &second], path, &signals),
+        Err(error) => refused(&error, path),
+    }
+}
+
+fn refused(error: &Error, path: &Path) -> u8 {
+    report::error(error, path);
+    OPEN
+}
+
+fn show(args: &CompareArgs) -> Show {
+    match (args.work.progress && !args.quiet, args.output) {
+        (false, _) => Show::Nothing,
+        (true, Output::Human) => Show::OnStdout,
+        (true, Output::Json) => Show::OnStderr,
+    }
+}
+
+fn compare(args: &CompareArgs, disks: [&Chain; 2], second: &Path, signals: &Signals) -> u8 {
+    let [first, other] = disks;
+    let progress = Arc::new(Progress::new());
+    let mut job = Compare::new()
+        .strict(args.strict)
+        .max_memory(limits(args.work.max_memory, 2).1)
+        .progress(Arc::clone(&progress));
+    if let Some(threads) = args.work.threads {
+        job = job.threads(threads);
+    }
+    let sizes = [first.size(), other.size()];
+    let mut answer = Answer::new(args, &[(&args.first, sizes[0]), (second, sizes[1])]);
+    let found = watched(show(args), signals, &progress, || {
+        if !args.all {
+            return job.first(first, other);
+        }
+        job.all(first, other, |range| {
+            if answer.range(range.start, range.end - range.start).is_err() {
+                progress.cancel();
+            }
+        })?;
+        Ok(answer.first_range.map(Difference::Content))
+    });
+    let printed = match &found {
+        Ok(found) => answer.end(*found, sizes),
+        Err(_) => answer.abandon(),
+    };
+    let code = match found {
+        Ok(None) => report::OK,
+        Ok(Some(_)) => DIFFERENT,
+        Err(failure) => return failed(args, second, failure, signals, printed),
+    };
+    code.max(report::printed(printed))
+}
+
+fn failed(
+    args: &CompareArgs,
+    second: &Path,
+    failure: Failure,
+    signals: &Signals,
+    printed: io::Result<()>,
+) -> u8 {
+    if let Err(error) = printed {
+        return report::printed(Err(error));
+    }
+    let (side, code) = match failure.stage {
+        Stage::Start => (Side::First, OPEN),
+        Stage::Map(side) => (side, MAP),
+        Stage::Read(side) => (side, READ),
+    };
+    report::error(&failure.error, if side == Side::First { &args.first } else { second });
+    match failure.error.kind() {
+        ErrorKind::Cancelled => report::code(&failure.error, signals.caught()),
+        _ => code,
+    }
+}
+
+/// Compares with a manifest.
+fn verify(args: &CompareArgs, disk: &Chain, signals: &Signals) -> u8 {
+    let Some(path) = &args.manifest else { return report::USAGE };
+    let manifest = match manifest::read(path) {
+        Ok(manifest) => manifest,
+        Err(error) => return refused(&error, path),
+    };
+    let progress = Arc::new(Progress::new());
+    let job = with_work(Checksum::new(), &args.work, &progress);
+    let found = watched(show(args), signals, &progress, || manifest.verify(&job, disk));
+    let ranges = match found {
+        Ok(ranges) => ranges,
+        Err(error) => {
+            report::error(&error, &args.first);
+            return match error.kind() {
+                ErrorKind::Cancelled => report::code(&error, signals.caught()),
+                _ => READ,
+            };
+        }
+    };
+    let sizes = [disk.size(), manifest.size()];
+    let mut answer = Answer::new(args, &[(&args.first, sizes[0]), (path, sizes[1])]);
+    let told =
+        ranges.iter().try_for_each(|range| answer.range(range.start, range.end - range.start));
+    let first = ranges.first().map(|range| Difference::Content(range.start));
+    let printed = told.and_then(|()| answer.end(first, sizes));
+    let code = if ranges.is_empty() { report::OK } else { DIFFERENT };
+    code.max(report::printed(printed))
+}
+
+/// The answer, written as it is found.
+struct Answer<'a> {
+    args: &'a CompareArgs,
+    out: BufWriter<io::Stdout>,
+    /// What comes before the list of ranges, until that is written.
+    head: Option<String>,
+    first_range: Option<u64>,
+    bytes: u64,
+}
+
+impl<'a> Answer<'a> {
+    fn new(args: &'a CompareArgs, files: &[(&Path, u64)]) -> Self {
+        let file = |(path, size): &(&Path, u64)| {
+            let name = output::text_of(path.as_os_str().as_encoded_bytes());
+            let object = json!({ "filename": name, "virtual-size": size });
+            output::escape(&object.to_string())
+        };
+        let files: Vec<_> = files.iter().map(file).collect();
+        let head = format!("{{\n  \"images\": [{}],\n  \"ranges\": [", files.join(", "));
+        let out = BufWriter::new(io::stdout());
+        Self { args, out, head: Some(head), first_range: None, bytes: 0 }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.args.quiet
+    }
+
+    /// A range that differs, of a list of all.
+    fn range(&mut self, start: u64, length: u64) -> io::Result<()> {
+        let is_first = self.first_range.is_none();
+        self.first_range.get_or_insert(start);
+        self.bytes += length;
+        if self.is_silent() {
+            return Ok(());
+        }
+        match self.args.output {
+            Output::Human => {
+                writeln!(self.out, "Content differs at offset {start} for {length} bytes")
+            }
+            Output::Json => {
+                let separator = if is_first { "" } else { "," };
+                let head = self.head.take().unwrap_or_default();
+                let range = format!("{{\"start\": {start}, \"length\": {length}}}");
+                write!(self.out, "{head}{separator}\n    {range}")
+            }
+        }
+    }
+
+    fn end(mut self, found: Option<Difference>, [first, second]: [u64; 2]) -> io::Result<()> {
+        if self.is_silent() {
+            return Ok(());
+        }
+        if self.args.output == Output::Json {
+            let (kind, offset) = match found {
+                None => (None, None),
+                Some(Difference::Size) => (Some("size"), None),
+                Some(Difference::Status(offset)) => (Some("status"), Some(offset)),
+                Some(Difference::Content(offset)) => (Some("content"), Some(offset)),
+            };
+            let difference = kind.map(|kind| json!({ "kind": kind, "offset": offset }));
+            let bytes = self.lists().then_some(self.bytes);
+            return self.tail(Some(found.is_none()), first != second, difference, bytes);
+        }
+        let warn = "Warning: Image size mismatch!";
+        // what both have is compared before it is seen that one has more
+        let warning = match found {
+            None => first != second,
+            Some(Difference::Content(offset)) => first != second && offset >= first.min(second),
+            Some(_) => false,
+        };
+        if warning {
+            writeln!(self.out, "{warn}")?;
+        }
+        match found {
+            None if self.args.manifest.is_some() => {
+                writeln!(self.out, "The image is as the manifest says.")?;
+            }
+            None => writeln!(self.out, "Images are identical.")?,
+            Some(Difference::Size) => writeln!(self.out, "Strict mode: Image size mismatch!")?,
+            Some(Difference::Status(offset)) => {
+                writeln!(self.out, "Strict mode: Offset {offset} block status mismatch!")?;
+            }
+            Some(Difference::Content(offset)) => {
+                writeln!(self.out, "Content mismatch at offset {offset}!")?;
+            }
+        }
+        self.out.flush()
+    }
+
+    /// Whether ranges are listed.
+    fn lists(&self) -> bool {
+        self.args.all || self.args.manifest.is_some()
+    }
+
+    /// Ends a JSON answer that was begun, and prints none that was not.
+    fn abandon(mut self) -> io::Result<()> {
+        if self.args.output == Output::Json && self.head.is_none() {
+            return self.tail(None, false, None, None);
+        }
+        self.out.flush()
+    }
+
+    fn tail(
+        &mut self,
+        identical: Option<bool>,
+        size_mismatch: bool,
+        difference: Option<Value>,
+        bytes: Option<u64>,
+    ) -> io::Result<()> {
+        let close = if self.head.is_some() { "" } else { "\n  " };
+        let head = self.head.take().unwrap_or_default();
+        let mut members = json!({
+            "identical": identical,
+            "size-mismatch": size_mismatch,
+            "first-difference": difference,
+        });
+        if bytes.is_some() {
+            members["different-bytes"] = json!(bytes);
+        }
+        write!(self.out, "{head}{close}]")?;
+        for (name, value) in members.as_object().into_iter().flatten() {
+            write!(self.out, ",\n  \"{name}\": {value}")?;
+        }
+        writeln!(self.out, "\n}}")?;
+        self.out.flush()
+    }
+}

@@ -1,0 +1,294 @@
+//! Checksums of what a guest sees: the same value whatever format the disk is in.
+//!
+//! ```no_run
+//! use diskimage::checksum::{Algorithm, Checksum};
+//! use diskimage::OpenOptions;
+//!
+//! # fn main() -> diskimage::Result<()> {
+//! let disk = OpenOptions::new().open("image.qcow2")?;
+//! for digest in Checksum::new().algorithm(Algorithm::Sha256).run(&disk)? {
+//!     println!("{digest}"); // what sha256sum says of the raw disk
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::convert::{Convert, Report};
+use crate::disk::VirtualDisk;
+use crate::error::{Detail, Error, ErrorKind, Result};
+use crate::num::Pow2;
+use crate::progress::Progress;
+use crate::target::{Capabilities, Target};
+
+mod blkhash;
+mod lanes;
+mod manifest;
+
+use lanes::Lanes;
+pub use manifest::{Block, Manifest};
+
+/// A way to compute a checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// SHA-256 (FIPS 180-4), as `sha256sum`.
+    Sha256,
+    /// SHA-512 (FIPS 180-4), as `sha512sum`.
+    Sha512,
+    /// SHA-1 (FIPS 180-4), as `sha1sum`. Broken against malice.
+    Sha1,
+    /// MD5 (RFC 1321), as `md5sum`. Broken against malice.
+    Md5,
+    /// BLAKE3, as `b3sum`. The only one of the strong ones that uses all processors.
+    Blake3,
+    /// CRC-32 with the polynomial of gzip and IEEE 802.3, as four bytes in big-endian order. Guards
+    /// against accidents only. Runs of zeros take no time.
+    Crc32,
+    /// The block hash of `blksum` (the project nirs/blkhash), made of SHA-256: the digests of all
+    /// blocks of 64 KiB, one after the other, and then the size in bytes as 64 bits in
+    /// little-endian order, are hashed once more. The disk is taken for a whole number of sectors
+    /// of 512 bytes, zeros added. Uses all processors, and runs of zeros take next to no time.
+    Blkhash,
+}
+
+impl Algorithm {
+    /// All of them, the default first.
+    pub const ALL: &[Self] = &[
+        Self::Sha256,
+        Self::Sha512,
+        Self::Sha1,
+        Self::Md5,
+        Self::Blake3,
+        Self::Crc32,
+        Self::Blkhash,
+    ];
+
+    /// Its name: `sha256`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+            Self::Sha1 => "sha1",
+            Self::Md5 => "md5",
+            Self::Blake3 => "blake3",
+            Self::Crc32 => "crc32",
+            Self::Blkhash => "blkhash",
+        }
+    }
+
+    /// The length of its digests, bytes.
+    #[must_use]
+    pub const fn digest_length(self) -> usize {
+        match self {
+            Self::Sha512 => 64,
+            Self::Sha256 | Self::Blake3 | Self::Blkhash => 32,
+            Self::Sha1 => 20,
+            Self::Md5 => 16,
+            Self::Crc32 => 4,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = Error;
+
+    /// By name, in either case.
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(name));
+        found
+            .copied()
+            .ok_or_else(|| ChecksumDetail::Unknown(crate::text::printable_str(name)).into())
+    }
+}
+
+/// A checksum. Its `Display` is the hexadecimal form that the usual tools print.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Digest {
+    /// How it was computed.
+    pub algorithm: Algorithm,
+    /// Its bytes, as many as the [algorithm](Algorithm::digest_length) has.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ChecksumDetail {
+    #[error("there is no checksum '{0}'")]
+    Unknown(String),
+    #[error("blocks of {0} bytes: it must be a power of two from 512 to {max}", max = MAX_BLOCK)]
+    BlockSize(u64),
+    #[error("a block hash is no hash of single blocks")]
+    BlocksOfBlocks,
+    #[error("the manifest contradicts itself: {0}")]
+    Manifest(&'static str),
+}
+
+impl Detail for ChecksumDetail {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Manifest(_) => ErrorKind::Corrupt,
+            _ => ErrorKind::InvalidInput,
+        }
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::Unknown(_) => {
+                let names: Vec<_> = Algorithm::ALL.iter().map(|a| a.name()).collect();
+                format!("choose among {}", names.join(", ")).into()
+            }
+            Self::BlockSize(_) => "choose such a size, 1M for example".into(),
+            Self::BlocksOfBlocks => "choose another algorithm, sha256 for example".into(),
+            Self::Manifest(_) => "make it anew".into(),
+        })
+    }
+}
+
+/// The largest block of a block hash or a manifest, bytes.
+const MAX_BLOCK: u64 = 4 << 20;
+
+/// How to compute checksums: a builder. The default is SHA-256 by every processor.
+///
+/// Several algorithms see the disk in one pass. The result never depends on the format, on what is
+/// stored and what is a hole, or on the number of threads. What cannot be read is an error.
+#[derive(Debug, Clone)]
+pub struct Checksum {
+    algorithms: Vec<Algorithm>,
+    blkhash_block: u64,
+    convert: Convert,
+}
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self { algorithms: Vec::new(), blkhash_block: 64 << 10, convert: Convert::new() }
+    }
+}
+
+impl Checksum {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an algorithm. Without any it is SHA-256.
+    #[must_use]
+    pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithms.push(algorithm);
+        self
+    }
+
+    /// The block of [`Algorithm::Blkhash`], which changes its value: a power of two from 512 bytes
+    /// to 4 MiB. Default: 64 KiB, as `blksum`.
+    #[must_use]
+    pub fn blkhash_block(mut self, bytes: u64) -> Self {
+        self.blkhash_block = bytes;
+        self
+    }
+
+    /// The number of threads, as [`Convert::threads`].
+    #[must_use]
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.convert = self.convert.threads(threads);
+        self
+    }
+
+    /// Bound on the memory of buffers, bytes, as [`Convert::max_memory`].
+    #[must_use]
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.convert = self.convert.max_memory(bytes);
+        self
+    }
+
+    /// Where to report progress, and who may cancel.
+    #[must_use]
+    pub fn progress(mut self, progress: Arc<Progress>) -> Self {
+        self.convert = self.convert.progress(progress);
+        self
+    }
+
+    /// The checksums of all of `disk`, in the order in which the algorithms were added.
+    pub fn run(&self, disk: &dyn VirtualDisk) -> Result<Vec<Digest>> {
+        Ok(self.convert(&self.convert, disk, &Nowhere)?.1)
+    }
+
+    /// Converts `disk` as `convert` says, and computes the checksums of what is written in the same
+    /// pass: nothing is read twice. The options of this builder other than algorithms are not used.
+    pub fn convert(
+        &self,
+        convert: &Convert,
+        disk: &dyn VirtualDisk,
+        target: &dyn Target,
+    ) -> Result<(Report, Vec<Digest>)> {
+        let algorithms = match &*self.algorithms {
+            [] => &[Algorithm::Sha256],
+            some => some,
+        };
+        let lanes = Lanes::new(algorithms, disk.size(), block_of(self.blkhash_block)?);
+        let report = convert.run_observed(disk, target, Some(&lanes))?;
+        Ok((report, lanes.finish()?))
+    }
+
+    /// The digests of every block of `block_size` bytes of `disk`, told in ascending order: what a
+    /// [`Manifest`] is made of. The last block may be shorter. The algorithm is the first one that
+    /// was added.
+    pub fn blocks(
+        &self,
+        disk: &dyn VirtualDisk,
+        block_size: u64,
+        mut tell: impl FnMut(Block<'_>) -> Result<()> + Send,
+    ) -> Result<()> {
+        let algorithm = self.algorithms.first().copied().unwrap_or(Algorithm::Sha256);
+        if algorithm == Algorithm::Blkhash {
+            return Err(ChecksumDetail::BlocksOfBlocks.into());
+        }
+        let lanes = Lanes::of_blocks(algorithm, block_of(block_size)?, &mut tell);
+        self.convert.run_observed(disk, &Nowhere, Some(&lanes))?;
+        lanes.finish().map(drop)
+    }
+}
+
+fn block_of(bytes: u64) -> Result<Pow2> {
+    let block = Pow2::from_size(bytes).filter(|_| (512..=MAX_BLOCK).contains(&bytes));
+    block.ok_or_else(|| ChecksumDetail::BlockSize(bytes).into())
+}
+
+/// A target for what is only looked at.
+#[derive(Debug)]
+struct Nowhere;
+
+impl Target for Nowhere {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { ascending: false, fresh_zeros: true }
+    }
+
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn write_zeros(&self, _offset: u64, _length: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
