@@ -117,6 +117,19 @@ impl Checking {
         self.max_memory
     }
 
+    /// How many findings find room.
+    #[must_use]
+    pub fn most_findings(&self) -> usize {
+        self.max_findings
+    }
+
+    /// So many more corruptions that are not worth a finding each, since there is no room.
+    pub fn more_corruptions(&self, count: u64) {
+        let mut report = self.report();
+        report.corruptions = report.corruptions.saturating_add(count);
+        report.more_findings = report.more_findings.saturating_add(count);
+    }
+
     /// Something that data may be lost by.
     pub fn corruption(&self, finding: Finding) {
         let mut report = self.report();
