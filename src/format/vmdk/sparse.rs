@@ -295,9 +295,27 @@ impl Sparse {
         self.directory
     }
 
+    /// Where the entry starts that byte `position` of a table belongs to.
+    pub(super) fn entry_start(&self, position: u64) -> u64 {
+        self.entry.floor(position)
+    }
+
+    /// Where the structures at the front end, where the header says so.
+    pub(super) fn overhead(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Hosted(header) => sectors(header.overhead),
+            _ => None,
+        }
+    }
+
     /// The grain directory that is not in use.
     pub(super) fn redundant(&self) -> Option<u64> {
         self.redundant
+    }
+
+    /// The places of the file's structures, where neither tables nor grains can be.
+    pub(super) fn reserved(&self) -> &[Range<u64>] {
+        &self.reserved
     }
 
     /// What is wrong with the primary grain directory, if the redundant one is in use.
