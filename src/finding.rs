@@ -24,6 +24,14 @@ macro_rules! codes {
                 }
             }
 
+            /// What it means, a sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+
             /// How bad it is.
             #[must_use]
             pub fn severity(self) -> Severity {

@@ -57,6 +57,7 @@ pub mod target;
 pub mod text;
 
 pub use chain::Chain;
+pub use check::{CheckReport, Checking, RepairScope};
 pub use convert::Convert;
 pub use disk::{VirtualDisk, VirtualDiskExt};
 pub use error::{Error, ErrorKind, Result};

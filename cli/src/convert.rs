@@ -1,10 +1,8 @@
 //! `diskimage convert`: an image into a raw disk.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use diskimage::convert::Report;
@@ -13,38 +11,23 @@ use diskimage::target::{Existing, FileTarget, StreamTarget};
 use diskimage::{
     Chain, Convert, Error, ErrorKind, Format, Limits, Progress, Result, Target, VirtualDisk,
 };
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-use signal_hook::flag;
 
 use crate::args::{Cache, ConvertArgs, Output, argument_bytes};
+use crate::watch::{Show, Signals, watched};
 use crate::{output, report};
 
-/// How often progress is shown, and signals are looked for.
-const TICK: Duration = Duration::from_millis(100);
-
 pub(crate) fn run(args: &ConvertArgs) -> u8 {
-    let signal = Arc::new(AtomicUsize::new(0));
-    // the second signal ends the process at once, and so does the first where there is no file to
-    // clean up: a pipe that nobody reads blocks for ever
-    let at_once = Arc::new(AtomicBool::new(to_stdout(args)));
-    for number in [SIGINT, SIGTERM, SIGHUP] {
-        // without the handlers the process just ends, and leaves no file either
-        let _ = flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&at_once));
-        let _ = flag::register(number, Arc::clone(&at_once));
-        let _ = flag::register_usize(number, Arc::clone(&signal), number as usize);
-    }
-    // a file that exceeds the limit of the process is an error that can be told
-    let _ = flag::register(SIGXFSZ, Arc::default());
-    let caught = || u8::try_from(signal.load(Ordering::Relaxed)).ok().filter(|&s| s != 0);
-    match convert(args, &signal) {
+    // where there is no file to clean up the first signal ends it: a pipe that nobody reads blocks
+    // for ever
+    let signals = Signals::catch(to_stdout(args));
+    match convert(args, &signals) {
         Ok(report) => conclude(args, &report),
         Err(error) => {
             let stream = to_stdout(args) && error.kind() == ErrorKind::Io;
             let file = if stream { Path::new("standard output") } else { &*args.source };
             report::error(&error, file);
-            report::code(&error, caught())
+            report::code(&error, signals.caught())
         }
     }
 }
@@ -53,7 +36,7 @@ fn to_stdout(args: &ConvertArgs) -> bool {
     args.target.as_os_str() == "-"
 }
 
-fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
+fn convert(args: &ConvertArgs, signals: &Signals) -> Result<Report> {
     if args.output_format != Format::Raw {
         let message = format!("the format '{}' is not written yet, only raw", args.output_format);
         return Err(Error::other(ErrorKind::Unsupported, message));
@@ -87,9 +70,12 @@ fn convert(args: &ConvertArgs, signal: &AtomicUsize) -> Result<Report> {
     if let Some(threads) = args.threads {
         job = job.threads(threads);
     }
-    watched(args, signal, &progress, || {
+    // where qemu-img prints it, unless the disk or the report goes there
+    let to_stderr = to_stdout(args) || args.output == Output::Json;
+    let show = args.progress.then_some(Show { to_stderr, after: Duration::ZERO });
+    watched(show, signals, &progress, || {
         let report = job.run(&disk, &*target)?;
-        if signal.load(Ordering::Relaxed) != 0 {
+        if signals.caught().is_some() {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
         }
         target.finish()?;
@@ -121,88 +107,6 @@ fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
             .advise("choose another target"));
     }
     Ok(Box::new(target))
-}
-
-/// Runs `work` while another thread shows its progress and passes on signals.
-fn watched<T>(
-    args: &ConvertArgs,
-    signal: &AtomicUsize,
-    progress: &Progress,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let (done, is_done) = mpsc::channel::<bool>();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut display = args.progress.then(|| Display::new(args));
-            let success = loop {
-                match is_done.recv_timeout(TICK) {
-                    Ok(success) => break success,
-                    Err(RecvTimeoutError::Disconnected) => break false,
-                    Err(RecvTimeoutError::Timeout) => {}
-                }
-                if signal.load(Ordering::Relaxed) != 0 {
-                    progress.cancel();
-                }
-                if let Some(display) = &mut display {
-                    display.show(progress);
-                }
-            };
-            if let Some(display) = display {
-                display.end(success);
-            }
-        });
-        let result = work();
-        // the watcher has nothing left to do if it is gone already
-        let _ = done.send(result.is_ok());
-        result
-    })
-}
-
-/// A bar on a terminal, or qemu-img's lines.
-enum Display {
-    Bar(ProgressBar),
-    Lines(Box<dyn Write + Send>),
-}
-
-impl Display {
-    fn new(args: &ConvertArgs) -> Self {
-        if io::stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            let template = "{bar:40} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
-            return Self::Bar(bar);
-        }
-        // where qemu-img prints it, unless the disk or the report goes there
-        let taken = to_stdout(args) || args.output == Output::Json;
-        Self::Lines(if taken { Box::new(io::stderr()) } else { Box::new(io::stdout()) })
-    }
-
-    fn show(&mut self, progress: &Progress) {
-        let (done, total) = (progress.done(), progress.total());
-        match self {
-            Self::Bar(bar) => {
-                bar.set_length(total);
-                bar.set_position(done);
-            }
-            Self::Lines(out) => {
-                let percent = if total == 0 { 0.0 } else { done as f64 * 100.0 / total as f64 };
-                // progress that nobody reads is no failure of the conversion
-                let _ = write!(out, "    ({percent:.2}/100%)\r").and_then(|()| out.flush());
-            }
-        }
-    }
-
-    fn end(self, success: bool) {
-        match self {
-            Self::Bar(bar) => bar.finish_and_clear(),
-            Self::Lines(mut out) => {
-                let last = if success { "    (100.00/100%)\n" } else { "\n" };
-                let _ = write!(out, "{last}").and_then(|()| out.flush());
-            }
-        }
-    }
 }
 
 /// Tells what was lost, if anything, and the exit code.

@@ -1,6 +1,8 @@
-//! The `diskimage` command: what virtual-disk images are, what is in them, and their conversion.
+//! The `diskimage` command: what virtual-disk images are, what is in them, whether they are
+//! whole, and their conversion.
 
 mod args;
+mod check;
 mod convert;
 mod info;
 mod map;
@@ -8,6 +10,7 @@ mod output;
 mod probe;
 mod report;
 mod size;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Map(args) => map::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Convert(args) => convert::run(&args),
     };
     ExitCode::from(code)

@@ -62,7 +62,7 @@ pub(super) fn check(layer: &VmdkLayer, checking: &Checking) -> Result<()> {
 
 /// What a descriptor says that makes no sense, though it can be read.
 fn check_descriptor(descriptor: &Descriptor, checking: &Checking) {
-    let mut note = |text: String, key: &str| {
+    let note = |text: String, key: &str| {
         let found = Finding::new(Code::InvalidEntry, text).at(descriptor.at(key));
         checking.note(found.in_structure("descriptor"));
     };

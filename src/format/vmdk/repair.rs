@@ -17,9 +17,9 @@ use super::tables::{Item, directory_value, read_table, table_length, walk};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
     Keep,
-    /// The value to write, and whether the old one was valid, but another.
+    /// The value to write.
     Put(u64),
-    /// Both directories lead to a table, and these differ.
+    /// Both directories say something that makes sense, and not the same.
     Differs,
 }
 
@@ -150,8 +150,11 @@ fn restored(
     let old = directory_value(sparse, damaged, index)?.unwrap_or_default();
     let found = sparse.decode_directory(old, index);
     let Directory::Table(place) = wanted else {
-        let same = matches!(&found, Ok(found) if *found == wanted);
-        return Ok(if same { Entry::Keep } else { Entry::Put(value) });
+        return Ok(match found {
+            Ok(found) if found == wanted => Entry::Keep,
+            Ok(_) => Entry::Differs,
+            Err(_) => Entry::Put(value),
+        });
     };
     let bytes = read_table(sparse, index, place)?;
     match found {
@@ -160,7 +163,9 @@ fn restored(
             let same = read_table(sparse, index, other)? == bytes;
             return Ok(if same { Entry::Keep } else { Entry::Differs });
         }
-        _ => {}
+        Ok(Directory::Zero) => return Ok(Entry::Differs),
+        // a table that is missing in one of them was lost there
+        Ok(Directory::None) | Err(_) => {}
     }
     // its own table, where that is where it should be and says the same; or else the other one's
     if let Some((first, each)) = tables {

@@ -154,7 +154,6 @@ pub(super) fn check_tables(sparse: &Sparse, checking: &Checking, budget: u64) ->
     }
     let mut look = Look {
         sparse,
-        checking,
         sector,
         entries: Sort::new(checking),
         beyond: Sort::new(checking),
@@ -203,7 +202,6 @@ pub(super) fn directory_value(sparse: &Sparse, directory: u64, index: u64) -> Re
 
 struct Look<'a> {
     sparse: &'a Sparse,
-    checking: &'a Checking,
     sector: Pow2,
     entries: Sort<'a>,
     beyond: Sort<'a>,
