@@ -127,6 +127,14 @@ fn check_sparse(sparse: &Sparse, checking: &Checking) -> Result<Summary> {
         let behind = size.saturating_sub(front);
         note_unused(checking, behind.saturating_sub(summary.taken_behind));
     }
+    if let Some((index, at)) = summary.unmarked {
+        let text = format!(
+            "no marker announces grain table {index}: who reads the stream without seeking loses \
+             the way"
+        );
+        let note = Finding::new(Code::InvalidEntry, text).at(at);
+        checking.note(note.in_structure("grain table marker"));
+    }
     if summary.misaligned {
         let text = "grains do not lie at distances of whole grains";
         checking.note(Finding::new(Code::Misaligned, text).at(sparse.directory_place()));

@@ -29,6 +29,8 @@ pub(super) struct Summary {
     pub(super) taken_behind: u64,
     /// Whether grains lie at odd distances from each other.
     pub(super) misaligned: bool,
+    /// The first table of a stream that no marker announces, and where that should be.
+    pub(super) unmarked: Option<(u64, u64)>,
     /// Whether anything was found.
     pub(super) damaged: bool,
 }
@@ -43,6 +45,7 @@ impl Default for Summary {
             lowest_grain: u64::MAX,
             taken_behind: 0,
             misaligned: false,
+            unmarked: None,
             damaged: false,
         }
     }
@@ -301,10 +304,7 @@ impl Look<'_> {
         let at = place.saturating_sub(SECTOR);
         let bytes = read_vec(self.sparse.storage(), "a marker", at, HEADER_LENGTH)?;
         if !matches!(Marker::parse(&bytes, at), Ok(Marker::GrainTable(_))) {
-            self.marks.corruption(|| {
-                let text = format!("the marker before grain table {index} is missing or damaged");
-                Finding::new(Code::InvalidEntry, text).at(at).in_structure("grain table marker")
-            });
+            self.summary.unmarked.get_or_insert((index, at));
         }
         Ok(())
     }
@@ -329,7 +329,6 @@ impl Look<'_> {
         // the last grain may be cut off where the extent ends
         let left = sparse.capacity().saturating_sub(offset).min(grain.size());
         let length = if sparse.compressed() { self.compressed(number, start, offset)? } else { left };
-        let Some(length) = length_of(length) else { return Ok(()) };
         let end = start.saturating_add(length);
         if self.first_round {
             self.summary.allocated = self.summary.allocated.saturating_add(1);
@@ -357,18 +356,21 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// The length of the compressed grain at `start`, with its header; zero if that is unknown.
+    /// The length of the compressed grain at `start`, with its header; a sector where that is unknown.
     fn compressed(&mut self, number: u64, start: u64, offset: u64) -> Result<u64> {
         let (sparse, size) = (self.sparse, self.sparse.storage().size());
-        if start >= size || !matches!(&sparse.kind, Kind::Hosted(header) if header.has_markers()) {
+        if !matches!(&sparse.kind, Kind::Hosted(header) if header.has_markers()) {
             return Ok(SECTOR.min(size.saturating_sub(start)).max(1));
         }
-        let length = to_usize(size.saturating_sub(start).min(to_u64(GRAIN_HEADER_LENGTH)));
-        let bytes = read_vec(sparse.storage(), "a grain header", start, length)?;
+        let head = to_u64(GRAIN_HEADER_LENGTH);
+        if start.saturating_add(head) > size {
+            return Ok(head);
+        }
+        let bytes = read_vec(sparse.storage(), "a grain header", start, GRAIN_HEADER_LENGTH)?;
         let header = GrainHeader::parse(&bytes, start);
         let header = header.and_then(|h| h.check(offset, sparse.grain().size()).map(|()| h));
         match header {
-            Ok(header) => Ok(u64::from(header.size).saturating_add(to_u64(GRAIN_HEADER_LENGTH))),
+            Ok(header) => Ok(u64::from(header.size).saturating_add(head)),
             Err(error) => {
                 if self.first_round {
                     self.marks.corruption(|| {
@@ -410,10 +412,6 @@ impl Look<'_> {
         }
         summary
     }
-}
-
-fn length_of(length: u64) -> Option<u64> {
-    (length > 0).then_some(length)
 }
 
 /// The code for what is wrong with an entry.
