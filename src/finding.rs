@@ -112,6 +112,8 @@ codes! {
     Unreadable = "unreadable", Error;
     /// A checksum is wrong.
     ChecksumMismatch = "checksum-mismatch", Error;
+    /// Something is not as it usually is, which loses no data.
+    Unusual = "unusual", Info;
     /// Bytes of the file belong to nothing.
     UnusedSpace = "unused-space", Info;
     /// A part of the disk lies in another file, and was not looked at.

@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use crate::check::Checking;
+use crate::check::{Checking, Repaired};
 use crate::error::Result;
-use crate::finding::{Code, Finding};
+use crate::finding::{Code, Finding, Severity};
+use crate::layer::Layer;
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, check_inside};
 
@@ -70,6 +71,21 @@ pub(super) fn note_unused(checking: &Checking, bytes: u64) {
         let text = format!("{bytes} bytes of the file belong to nothing");
         checking.note(Finding::new(Code::UnusedSpace, text));
     }
+}
+
+/// Adds to `repaired` what a check finds and no repair is offered for.
+pub(super) fn refuse_rest(layer: &dyn Layer, like: &Checking, repaired: &mut Repaired) -> Result<()> {
+    let checking = Checking::new().max_memory(like.memory()).max_findings(100);
+    layer.check(&checking)?;
+    let known: Vec<_> = repaired.refused.iter().map(|refused| refused.code).collect();
+    for mut found in checking.into_report().findings {
+        let wrong = found.code.severity() >= Severity::Warning && found.code != Code::Dirty;
+        if wrong && found.fix.is_none() && !known.contains(&found.code) {
+            found.message.push_str(": nothing in the image proves what would be right");
+            repaired.refused.push(found);
+        }
+    }
+    Ok(())
 }
 
 /// How many units a page of [`Places`] speaks of, as a power of two.

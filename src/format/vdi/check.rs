@@ -6,7 +6,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::Result;
 use crate::finding::{Code, Finding};
-use crate::format::whole::{Places, Sort, note_unused, pieces};
+use crate::format::whole::{Places, Sort, note_unused, pieces, refuse_rest};
 use crate::num::Pow2;
 
 use super::header::ImageType;
@@ -146,12 +146,12 @@ fn check_header(layer: &VdiLayer, checking: &Checking, map: &Map) {
     let unallocated = header.block.count(header.size).saturating_sub(map.allocated);
     if header.image_type == ImageType::Fixed && unallocated > 0 {
         let text = format!("{unallocated} blocks of a fixed image are not in the file");
-        let note = Finding::new(Code::InvalidEntry, text).at(AT_TYPE);
+        let note = Finding::new(Code::Unusual, text).at(AT_TYPE);
         checking.note(note.in_structure("header field u32Type"));
     }
     if header.image_type != ImageType::Differencing && header.parent_uuid.is_some() {
         let text = "names a parent, but is not of the differencing type";
-        let note = Finding::new(Code::InvalidEntry, text).at(AT_LINKAGE);
+        let note = Finding::new(Code::Unusual, text).at(AT_LINKAGE);
         checking.note(note.in_structure("header field uuidLinkage"));
     }
 }
@@ -171,6 +171,7 @@ pub(super) fn repair(
     if map.damaged {
         let text = "the block map is damaged: which blocks are whose cannot be told";
         repaired.refused.push(Finding::new(Code::CheckError, text).at(header.map_offset.into()));
+        refuse_rest(layer, checking, &mut repaired)?;
         return Ok(repaired);
     }
     if said != map.count && (scope == RepairScope::All || !too_few) {

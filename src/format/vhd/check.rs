@@ -119,13 +119,13 @@ fn check_header(layer: &VhdLayer, header: &DynamicHeader, checking: &Checking) -
     }
     let next = read_vec(layer.file(), "the dynamic header", at(8), 8)?;
     if next.iter().any(|&byte| byte != 0xff) {
-        let found = Finding::new(Code::ReservedBits, "Data Offset is not all ones").at(at(8));
+        let found = Finding::new(Code::Unusual, "Data Offset is not all ones").at(at(8));
         checking.note(found.in_structure("dynamic header field Data Offset"));
     }
     if u64::from(header.max_table_entries) > header.blocks {
         let (entries, blocks) = (header.max_table_entries, header.blocks);
         let text = format!("the table has {entries} entries for {blocks} blocks");
-        let found = Finding::new(Code::UnusedSpace, text).at(at(28));
+        let found = Finding::new(Code::Unusual, text).at(at(28));
         checking.note(found.in_structure("dynamic header field Max Table Entries"));
     }
     if layer.footer().disk_type != DiskType::Differencing {
@@ -141,15 +141,20 @@ fn check_header(layer: &VhdLayer, header: &DynamicHeader, checking: &Checking) -
         if let Some(problem) = locator.problem {
             let code = crate::text::printable(&locator.platform_code);
             let text = format!("the parent locator '{code}' is of no use: {problem}");
-            let found = Finding::new(Code::InvalidEntry, text).at(locator.offset);
-            let found = found.in_structure("parent locator entry");
+            let found = |code| {
+                Finding::new(code, &text).at(locator.offset).in_structure("parent locator entry")
+            };
             // one that is of use is enough
-            if named { checking.note(found) } else { checking.corruption(found) }
+            if named {
+                checking.note(found(Code::Unusual));
+            } else {
+                checking.corruption(found(Code::InvalidEntry));
+            }
         }
     }
     if !named && header.locators.iter().all(|locator| locator.problem.is_none()) {
         let text = "no parent locator names the parent: only its identifier tells it";
-        checking.note(Finding::new(Code::InvalidEntry, text).at(at(HEADER_LOCATORS)));
+        checking.note(Finding::new(Code::Unusual, text).at(at(HEADER_LOCATORS)));
     }
     Ok(())
 }
@@ -277,7 +282,7 @@ fn check_bitmap(
     });
     if odd && used < header.block.size() {
         let text = format!("the sector bitmap of block {number} has sectors beyond the disk's end");
-        let found = Finding::new(Code::ReservedBits, text).at(start.saturating_add(to_u64(byte)));
+        let found = Finding::new(Code::Unusual, text).at(start.saturating_add(to_u64(byte)));
         checking.note(found.in_structure("sector bitmap"));
     }
     Ok(())

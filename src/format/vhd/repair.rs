@@ -3,11 +3,12 @@
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::Result;
 use crate::finding::{Code, Finding};
+use crate::format::whole::refuse_rest;
 use crate::num::{Pow2, to_usize};
 use crate::storage::read_vec;
 
 use super::check::check_blocks;
-use super::footer::{CopyState, DiskType, FooterPlace};
+use super::footer::CopyState;
 use super::layer::VhdLayer;
 use super::layout::*;
 
@@ -31,6 +32,7 @@ pub(super) fn repair(
         if !valid_end {
             refuse(Code::ChecksumMismatch, "a fixed disk has no other copy of the footer", end);
         }
+        refuse_rest(layer, checking, &mut repaired)?;
         return Ok(repaired);
     };
     if !header.is_intact() {
@@ -65,6 +67,7 @@ pub(super) fn repair(
             Err(why) => refuse(Code::FooterMissing, why, end),
         },
     }
+    refuse_rest(layer, checking, &mut repaired)?;
     Ok(repaired)
 }
 
@@ -82,7 +85,6 @@ fn end_place(layer: &VhdLayer, checking: &Checking) -> Result<Result<u64, &'stat
     let (copies, Some(header)) = (layer.copies(), layer.header()) else {
         return Ok(Err("a fixed disk has no other copy of the footer"));
     };
-    debug_assert!(copies.used == FooterPlace::Start && copies.footer.disk_type != DiskType::Fixed);
     let blocks = check_blocks(layer, header, checking, false)?;
     if blocks.beyond > 0 {
         return Ok(Err("the file is cut off: blocks reach beyond its end"));

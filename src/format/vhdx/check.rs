@@ -139,7 +139,7 @@ impl Walk<'_> {
         if block >= layer.bat().blocks() {
             if self.first_round && value & BAT_STATE != 0 {
                 let text = format!("is {value:#018x}, but the disk ends before it");
-                self.checking.note(finding(Code::InvalidEntry, name(), &text, at));
+                self.checking.note(finding(Code::Unusual, name(), &text, at));
             }
             return Ok(());
         }
@@ -185,7 +185,7 @@ impl Walk<'_> {
         if !has_parent {
             if self.first_round && state != 0 {
                 let text = format!("is {value:#018x}, but the image has no parent");
-                self.checking.note(finding(Code::InvalidEntry, name(), &text, at));
+                self.checking.note(finding(Code::Unusual, name(), &text, at));
             }
             return;
         }

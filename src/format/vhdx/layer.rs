@@ -246,10 +246,10 @@ impl Layer for VhdxLayer {
     fn repair(
         &self,
         scope: RepairScope,
-        _checking: &Checking,
+        checking: &Checking,
         patch: &mut dyn Patch,
     ) -> Result<Repaired> {
-        repair::repair(self, scope, patch)
+        repair::repair(self, scope, checking, patch)
     }
 
     fn describe(&self) -> Result<Description> {

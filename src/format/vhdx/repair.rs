@@ -3,9 +3,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::check::{Patch, RepairScope, Repaired};
+use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::Result;
 use crate::finding::{Code, Finding};
+use crate::format::whole::refuse_rest;
 use crate::num::{to_u64, to_usize};
 use crate::storage::{Storage, read_vec};
 
@@ -30,6 +31,7 @@ const AT_LOG_GUID: usize = 48;
 pub(super) fn repair(
     layer: &VhdxLayer,
     scope: RepairScope,
+    checking: &Checking,
     patch: &mut dyn Patch,
 ) -> Result<Repaired> {
     let mut repaired = Repaired::default();
@@ -74,6 +76,7 @@ pub(super) fn repair(
         fixed = fixed.saturating_add(1);
     }
     repaired.corruptions_fixed = fixed;
+    refuse_rest(layer, checking, &mut repaired)?;
     Ok(repaired)
 }
 

@@ -63,7 +63,7 @@ pub(super) fn check(layer: &VmdkLayer, checking: &Checking) -> Result<()> {
 /// What a descriptor says that makes no sense, though it can be read.
 fn check_descriptor(descriptor: &Descriptor, checking: &Checking) {
     let note = |text: String, key: &str| {
-        let found = Finding::new(Code::InvalidEntry, text).at(descriptor.at(key));
+        let found = Finding::new(Code::Unusual, text).at(descriptor.at(key));
         checking.note(found.in_structure("descriptor"));
     };
     if descriptor.cid.is_none() {
@@ -132,12 +132,12 @@ fn check_sparse(sparse: &Sparse, checking: &Checking) -> Result<Summary> {
             "no marker announces grain table {index}: who reads the stream without seeking loses \
              the way"
         );
-        let note = Finding::new(Code::InvalidEntry, text).at(at);
+        let note = Finding::new(Code::Unusual, text).at(at);
         checking.note(note.in_structure("grain table marker"));
     }
     if summary.misaligned {
         let text = "grains do not lie at distances of whole grains";
-        checking.note(Finding::new(Code::Misaligned, text).at(sparse.directory_place()));
+        checking.note(Finding::new(Code::Unusual, text).at(sparse.directory_place()));
     }
     Ok(summary)
 }

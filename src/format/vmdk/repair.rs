@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::Result;
 use crate::finding::{Code, Finding};
+use crate::format::whole::refuse_rest;
 use crate::num::{to_u64, to_usize};
 
 use super::layer::VmdkLayer;
@@ -44,6 +45,7 @@ pub(super) fn repair(
         let Some(other) = sparse.redundant() else { continue };
         repair_directory(sparse, other, checking, patch, &mut repaired)?;
     }
+    refuse_rest(layer, checking, &mut repaired)?;
     Ok(repaired)
 }
 
