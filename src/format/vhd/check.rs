@@ -234,8 +234,10 @@ pub(super) fn check_blocks(
                     }
                     continue;
                 }
-                blocks.end = blocks.end.max(behind);
-                if places.take(start, length) {
+                // of the last block, all is there even if the disk ends in it; or as much as fits
+                let whole = stride.min(end.saturating_sub(start));
+                blocks.end = blocks.end.max(start.saturating_add(whole));
+                if places.take(start, whole) {
                     let text = format!("leads to {start:#x}, where another block lies");
                     shared.corruption(|| finding(Code::Overlap, name(), &text, at));
                 } else if first_round && layer.footer().disk_type == DiskType::Differencing {

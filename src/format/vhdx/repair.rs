@@ -46,6 +46,8 @@ pub(super) fn repair(
     if layer.log() == LogState::Ignored {
         let text = "the log is damaged: the writes that it held are lost";
         refuse(Code::LogDirty, text, headers.current.log_offset);
+        // a header without it would hide that
+        return Ok(repaired);
     }
     if headers.current.sequence_number >= u64::MAX.saturating_sub(1) {
         let text = "the header has the largest sequence number: no other one can follow it";

@@ -122,6 +122,7 @@ fn check_sparse(sparse: &Sparse, checking: &Checking) -> Result<Summary> {
     };
     if let Some(front) = sparse.overhead().filter(|&front| summary.lowest_grain >= front)
         && !summary.damaged
+        && sparse.damaged().is_none()
         && !sparse.compressed()
     {
         let behind = size.saturating_sub(front);

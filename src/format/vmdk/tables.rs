@@ -348,7 +348,9 @@ impl Look<'_> {
             }
         }
         if end <= size {
-            self.take(start..end, |text| {
+            // all of the last grain is there, even if the extent ends in it; or as much as fits
+            let whole = if sparse.compressed() { length } else { grain.size() };
+            self.take(start..start.saturating_add(whole).min(size), |text| {
                 let text = format!("grain {number} lies {text}");
                 Finding::new(Code::Overlap, text).at(at).in_structure("grain table")
             });
