@@ -168,6 +168,30 @@ impl Checking {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One like this, for what may turn out to be no finding.
+    pub(crate) fn scratch(&self) -> Self {
+        Self {
+            threads: self.threads,
+            max_memory: self.max_memory,
+            max_findings: self.max_findings,
+            progress: Arc::clone(&self.progress),
+            report: Mutex::default(),
+        }
+    }
+
+    /// Takes over the findings of another one, and their numbers.
+    pub(crate) fn absorb(&self, other: CheckReport) {
+        let mut report = self.report();
+        report.corruptions = report.corruptions.saturating_add(other.corruptions);
+        report.leaks = report.leaks.saturating_add(other.leaks);
+        report.check_errors = report.check_errors.saturating_add(other.check_errors);
+        report.more_findings = report.more_findings.saturating_add(other.more_findings);
+        report.codes.extend(other.codes);
+        for finding in other.findings {
+            self.keep(&mut report, finding);
+        }
+    }
+
     /// Keeps a finding; of too many, those that lie first in the file, whoever found them when.
     fn keep(&self, report: &mut CheckReport, finding: Finding) {
         report.codes.insert(finding.code);

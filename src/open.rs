@@ -410,12 +410,11 @@ impl Image {
         for finding in self.findings().map_err(in_file)? {
             match finding.code {
                 // what the check has told already, it has told with its place
-                Code::Corrupt | Code::Dirty | Code::Truncated | Code::NewlineMangled
-                    if !found.contains(&finding.code) =>
-                {
+                code if code == Code::CheckError || found.contains(&code) => {}
+                Code::Truncated if found.contains(&Code::BeyondEnd) => checking.note(finding),
+                Code::Corrupt | Code::Dirty | Code::Truncated | Code::NewlineMangled => {
                     checking.corruption(finding);
                 }
-                code if code == Code::CheckError || found.contains(&code) => {}
                 _ => checking.note(finding),
             }
         }
@@ -424,7 +423,7 @@ impl Image {
             (report.corruptions, report.check_errors)
         };
         if (corruptions > 0 || errors > 0) && !found.contains(&Code::CheckError) {
-            let text = format!("{corruptions} errors, and {errors} structures could not be read");
+            let text = format!("{corruptions} error(s), and {errors} unreadable structure(s)");
             checking.note(Finding::new(Code::CheckError, text));
         }
         Ok(checking.into_report())
