@@ -25,6 +25,8 @@ pub(super) struct Blocks {
     empty: u64,
     /// Where the last structure or block ends, as far as it lies in the file.
     pub(super) end: u64,
+    /// Where it would end if the last block were whole, which may be cut where the disk ends.
+    pub(super) whole_end: u64,
     /// Blocks that reach beyond the end of the file.
     pub(super) beyond: u64,
     /// Whether blocks lie upon each other or upon structures.
@@ -237,6 +239,7 @@ pub(super) fn check_blocks(
                 // of the last block, all is there even if the disk ends in it; or as much as fits
                 let whole = stride.min(end.saturating_sub(start));
                 blocks.end = blocks.end.max(start.saturating_add(whole));
+                blocks.whole_end = blocks.whole_end.max(start.saturating_add(stride));
                 if places.take(start, whole) {
                     let text = format!("leads to {start:#x}, where another block lies");
                     shared.corruption(|| finding(Code::Overlap, name(), &text, at));

@@ -93,7 +93,7 @@ fn end_place(layer: &VhdLayer, checking: &Checking) -> Result<Result<u64, &'stat
         return Ok(Ok(place));
     }
     let sector = Pow2::from_size(SECTOR_SIZE).unwrap_or(header.block);
-    let (size, behind) = (copies.file_size, sector.ceil(blocks.end));
+    let (size, behind) = (copies.file_size, sector.ceil(blocks.end.max(blocks.whole_end)));
     // a last sector that belongs to nothing held the footer once, and so did a part of one
     let rest = size.saturating_sub(behind);
     let place = match rest {

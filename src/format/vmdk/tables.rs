@@ -245,19 +245,22 @@ impl Look<'_> {
         let Some(other) = self.sparse.redundant().filter(|_| self.sparse.damaged().is_none()) else {
             return Ok(());
         };
-        let same = match (entry, redundant(self.sparse, index)?) {
-            (Ok(Directory::Table(_)), Some(Ok(Directory::Table(_)))) => true,
-            (Ok(one), Some(Ok(two))) => one == two,
-            _ => false,
+        let copy = redundant(self.sparse, index)?;
+        let lost = match (&entry, &copy) {
+            (Ok(Directory::Table(_)), Some(Ok(Directory::Table(_)))) => return Ok(()),
+            (Ok(one), Some(Ok(two))) if one == two => return Ok(()),
+            (Ok(Directory::Table(_)), Some(Ok(Directory::None))) => true,
+            (_, other) => !matches!(other, Some(Ok(_))),
         };
-        if !same {
-            let offset = index.saturating_mul(self.sparse.entry_size());
-            self.copies.corruption(|| {
-                let text = format!("entry {index} of the redundant grain directory is damaged, or says other things than the primary one's");
-                let found = Finding::new(Code::RedundantCopyDamaged, text);
-                found.at(other.saturating_add(offset)).in_structure("redundant grain directory")
-            });
-        }
+        let offset = index.saturating_mul(self.sparse.entry_size());
+        self.copies.corruption(|| {
+            let what = if lost { "is damaged" } else { "says other things than the primary one's" };
+            let text = format!("entry {index} of the redundant grain directory {what}");
+            let found = Finding::new(Code::RedundantCopyDamaged, text);
+            let found = found.at(other.saturating_add(offset));
+            let found = found.in_structure("redundant grain directory");
+            if lost { found.fix("--repair all restores it from the primary one") } else { found }
+        });
         Ok(())
     }
 
