@@ -10,6 +10,7 @@ use diskimage::{
     VirtualDiskExt,
 };
 
+pub mod check;
 pub mod mutate;
 
 /// A body, and the name of its target.
@@ -28,6 +29,16 @@ pub const TARGETS: &[Target] = &[
     ("vhdx_read", vhdx_read),
     ("vdi_open", vdi_open),
     ("vdi_read", vdi_read),
+    ("vmdk_check", vmdk_check),
+    ("vmdk_repair", vmdk_repair),
+    ("vhd_check", vhd_check),
+    ("vhd_repair", vhd_repair),
+    ("vhdx_check", vhdx_check),
+    ("vhdx_repair", vhdx_repair),
+    ("vdi_check", vdi_check),
+    ("vdi_repair", vdi_repair),
+    ("raw_check", raw_check),
+    ("raw_repair", raw_repair),
 ];
 
 /// Disks larger than this are read at some places only.
@@ -68,6 +79,28 @@ bodies! {
     Vhd vhd_open vhd_read
     Vhdx vhdx_open vhdx_read
     Vdi vdi_open vdi_read
+}
+
+macro_rules! check_bodies {
+    ($($format:ident $check:ident $repair:ident)+) => {$(
+        /// Checking: see [`check_body`](check::check_body).
+        pub fn $check(data: &[u8]) {
+            check::check_body(Format::$format, data);
+        }
+
+        /// Repairing: see [`repair_body`](check::repair_body).
+        pub fn $repair(data: &[u8]) {
+            check::repair_body(Format::$format, data);
+        }
+    )+};
+}
+
+check_bodies! {
+    Vmdk vmdk_check vmdk_repair
+    Vhd vhd_check vhd_repair
+    Vhdx vhdx_check vhdx_repair
+    Vdi vdi_check vdi_repair
+    Raw raw_check raw_repair
 }
 
 /// Opens and describes `data` as an image of this format: an error or an image, and no name with

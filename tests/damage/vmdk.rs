@@ -71,6 +71,17 @@ fn tables_that_differ_are_found_and_left_alone() {
 }
 
 #[test]
+fn a_header_that_leads_to_another_directory_proves_nothing_of_the_right_one() {
+    // into the tables of the redundant directory, where all is zeros: its second entry then seems
+    // to lie on the primary directory, and must not be cleared for that
+    let refused = Then::Refused(Code::RedundantCopyDamaged);
+    let [redundant, primary] = directories(&read(FILE));
+    assert_eq!(sector(&read(FILE), redundant + 4), primary - 4 * 512);
+    let found = [(Code::RedundantCopyDamaged, redundant, "redundant grain directory")];
+    damaged(FILE, "gdOffset", refused, &found, |bytes| put(bytes, 56, &26u64.to_le_bytes()));
+}
+
+#[test]
 fn entries_that_cannot_be_are_found_where_they_are() {
     let good = read(FILE);
     let [redundant, primary] = directories(&good);

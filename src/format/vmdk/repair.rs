@@ -79,14 +79,12 @@ fn repair_directory(
     }
     if differing > 0 {
         let text = format!(
-            "{differing} grain tables and their redundant copies differ: which ones are right \
+            "the grain directories lead to {differing} tables that differ: which ones are right \
              cannot be told"
         );
         repaired.refused.push(Finding::new(Code::RedundantCopyDamaged, text).at(damaged));
-        // then the tables of a directory are not to be had one by one
-        if primary {
-            return Ok(());
-        }
+        // then what the one that is in use says of other entries proves nothing either
+        return Ok(());
     }
     let what = format!("restore the {name} from the other one");
     for (index, value) in &put {
