@@ -2,7 +2,7 @@
 //! counts that are stored ("Host cluster management").
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::check::Checking;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,6 +13,7 @@ use super::layout::ENTRY_COPIED;
 
 mod count;
 mod picture;
+mod rebuild;
 mod repair;
 mod scan;
 mod stored;
@@ -48,11 +49,14 @@ struct Told<'a> {
     doubt: AtomicBool,
     /// Whether the refcount table or a block is no good.
     broken: AtomicBool,
+    /// How many flags COPIED were found wrong.
+    copied: AtomicU64,
 }
 
 impl<'a> Told<'a> {
     fn new(checking: &'a Checking) -> Self {
-        Self { checking, doubt: AtomicBool::new(false), broken: AtomicBool::new(false) }
+        let (doubt, broken) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { checking, doubt, broken, copied: AtomicU64::new(0) }
     }
 
     fn corruption(&self, finding: Finding) {
@@ -86,14 +90,23 @@ impl<'a> Told<'a> {
         };
         let finding = Finding::new(Code::CopiedFlag, text).at(at).in_structure(what);
         self.corruption(finding.fix(MENDED));
+        self.copied.fetch_add(1, Relaxed);
     }
 }
 
 /// What an image came to.
 #[derive(Debug, Default)]
 struct Verdict {
+    /// Whether something was found that makes the references uncertain.
     doubt: bool,
+    /// Whether the refcount table or a block is no good.
     broken: bool,
+    /// Whether there is no block for something that is used.
+    missing: bool,
+    /// Whether things lie on each other.
+    overlaps: bool,
+    /// How many flags COPIED contradict the stored counts.
+    copied: u64,
     /// The last cluster that is in use or counted.
     highest: Option<u64>,
 }
@@ -117,6 +130,7 @@ fn judge(layer: &Qcow2Layer, checking: &Checking) -> Result<Verdict> {
     })?;
     verdict.doubt |= told.doubt.load(Relaxed);
     verdict.broken |= told.broken.load(Relaxed);
+    verdict.copied = told.copied.load(Relaxed);
     let mut report = checking.report();
     let end = verdict.highest.and_then(|highest| highest.checked_add(1));
     report.image_end_offset = end.and_then(|end| layer.header().cluster.offset_of(end));
@@ -125,7 +139,7 @@ fn judge(layer: &Qcow2Layer, checking: &Checking) -> Result<Verdict> {
 }
 
 /// How pictures of an image are taken, window by window.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Exposure<'a> {
     survey: &'a Survey<'a>,
     stored: &'a Stored<'a>,
@@ -183,6 +197,7 @@ impl Exposure<'_> {
             if let Some(told) = told {
                 told.doubt.fetch_or(attempt.doubt.load(Relaxed), Relaxed);
                 told.broken.fetch_or(attempt.broken.load(Relaxed), Relaxed);
+                told.copied.fetch_add(attempt.copied.load(Relaxed), Relaxed);
                 let figures = camera.figures;
                 told.checking.absorb(scratch.into_report());
                 if first {
@@ -223,7 +238,7 @@ fn compare(
     told: &Told<'_>,
     verdict: &mut Verdict,
 ) -> Result<()> {
-    let mut judge = Judge { survey, stored, picture, told, highest: &mut verdict.highest };
+    let mut judge = Judge { survey, stored, picture, told, verdict };
     let mut at = picture.window.start;
     let mut bytes = Vec::new();
     stored.each_block(None, |index, block| {
@@ -265,7 +280,7 @@ struct Judge<'a> {
     stored: &'a Stored<'a>,
     picture: &'a Picture,
     told: &'a Told<'a>,
-    highest: &'a mut Option<u64>,
+    verdict: &'a mut Verdict,
 }
 
 impl Judge<'_> {
@@ -286,6 +301,7 @@ impl Judge<'_> {
     fn uncounted(&mut self, clusters: Range<u64>) {
         let mut at = self.picture.next_used(clusters.start, clusters.end);
         while at < clusters.end {
+            self.verdict.missing |= self.picture.count(at) > 0;
             self.cluster(at, 0);
             at = self.picture.next_used(at.saturating_add(1), clusters.end);
         }
@@ -296,7 +312,7 @@ impl Judge<'_> {
         if stored == 0 && expected == 0 {
             return;
         }
-        *self.highest = (*self.highest).max(Some(number));
+        self.verdict.highest = self.verdict.highest.max(Some(number));
         let overlaps = self.picture.overlaps(number);
         if stored == expected && !overlaps {
             return;
@@ -307,6 +323,7 @@ impl Judge<'_> {
             Finding::new(code, text).at(offset).in_structure(format!("cluster {number}"))
         };
         if overlaps {
+            self.verdict.overlaps = true;
             let text = format!("holds metadata, and something else refers to it; {counts}");
             self.told.corruption(place(Code::Overlap, text));
         } else if stored > expected {

@@ -330,7 +330,11 @@ impl Scan<'_> {
                 },
                 entry,
             );
-            // it lies in two of them
+            // it lies in two of them, and does not follow the one before it
+            if figures.next != 0 && figures.next != offset {
+                figures.fragmented = figures.fragmented.saturating_add(1);
+            }
+            figures.next = 0;
             let mask = ENTRY_OFFSET & !header.cluster.size().wrapping_sub(1);
             let first = Entry { value: value & (mask | ENTRY_COPIED | self.zero_flag()), ..*entry };
             if first.value & ENTRY_OFFSET != 0 {
