@@ -76,9 +76,8 @@ pub fn repair_body(format: Format, data: &[u8]) {
         assert_eq!((done.is_ok(), patch.writes()), (count == writes, count));
         let after = patch.into_bytes();
         for (at, (new, old)) in after.iter().zip(data).enumerate() {
-            let announced = |at: u64| {
-                plan.writes.iter().any(|w| w.offset <= at && at - w.offset < w.length)
-            };
+            let announced =
+                |at: u64| plan.writes.iter().any(|w| w.offset <= at && at - w.offset < w.length);
             assert!(new == old || announced(at as u64), "{at:#x} was not announced");
         }
         // the partition table of a raw disk is content, and is what is mended

@@ -74,7 +74,11 @@ pub(super) fn note_unused(checking: &Checking, bytes: u64) {
 }
 
 /// Adds to `repaired` what a check finds and no repair is offered for.
-pub(super) fn refuse_rest(layer: &dyn Layer, like: &Checking, repaired: &mut Repaired) -> Result<()> {
+pub(super) fn refuse_rest(
+    layer: &dyn Layer,
+    like: &Checking,
+    repaired: &mut Repaired,
+) -> Result<()> {
     let checking = Checking::new().max_memory(like.memory()).max_findings(100);
     layer.check(&checking)?;
     let known: Vec<_> = repaired.refused.iter().map(|refused| refused.code).collect();
@@ -159,7 +163,8 @@ impl Places {
             let Some(word) = self.word(within) else { break };
             let bit = u32::try_from(within & 63).unwrap_or_default();
             let count = u64::from(64u32.saturating_sub(bit)).min(end_here.saturating_sub(at));
-            let ones = u64::MAX.wrapping_shr(64u32.saturating_sub(u32::try_from(count).unwrap_or(64)));
+            let ones =
+                u64::MAX.wrapping_shr(64u32.saturating_sub(u32::try_from(count).unwrap_or(64)));
             let mask = ones.wrapping_shl(bit);
             let met = *word & mask;
             if met != 0 {
@@ -219,7 +224,8 @@ impl Places {
     pub(super) fn tell_rest(&self, checking: &Checking) {
         if self.is_cut() {
             let at = self.unit.offset_of(self.next).unwrap_or(u64::MAX);
-            let text = "what lies here and behind is scattered too far to be held against each other";
+            let text =
+                "what lies here and behind is scattered too far to be held against each other";
             checking.unreadable(Finding::new(Code::Unreadable, text).at(at));
         }
     }

@@ -55,7 +55,8 @@ fn good_images_are_whole_and_the_others_are_found() {
     let corpus = corpus_images(|format, _| is_ours(format));
     let theirs = corpus.iter().map(|image| verdict(&image.name, &image.format, &image.path));
     let verdicts: Vec<_> = ours.chain(theirs).collect();
-    let complaints: Vec<_> = verdicts.iter().filter_map(|(_, complaint)| complaint.clone()).collect();
+    let complaints: Vec<_> =
+        verdicts.iter().filter_map(|(_, complaint)| complaint.clone()).collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     let checked = verdicts.iter().filter(|(checked, _)| *checked).count();
     assert!(checked > 100, "only {checked} were checked");

@@ -55,7 +55,11 @@ fn hash(format: Format, bytes: &[u8]) -> Result<String> {
     sha256_of(&options.open_storage(storage(bytes), Path::new("image"))?)
 }
 
-fn repair(format: Format, bytes: &[u8], stop_after: Option<u64>) -> (Vec<u8>, u64, Option<Repaired>) {
+fn repair(
+    format: Format,
+    bytes: &[u8],
+    stop_after: Option<u64>,
+) -> (Vec<u8>, u64, Option<Repaired>) {
     let mut patch = MemoryPatch::new(bytes.to_vec());
     if let Some(count) = stop_after {
         patch = patch.stop_after(count);

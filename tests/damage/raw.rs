@@ -90,7 +90,9 @@ fn either_copy_of_a_gpt_is_restored_from_the_other_one() {
         let end = good.len() as u64;
         let (last, room) = (end - sector, 128 * 128);
         let names = ["primary GPT header", "backup GPT header"];
-        for (name, header, entries) in [(names[0], sector, 2 * sector), (names[1], last, last - room)] {
+        for (name, header, entries) in
+            [(names[0], sector, 2 * sector), (names[1], last, last - room)]
+        {
             for (what, at, found) in [
                 ("signature", header, (Code::RedundantCopyDamaged, header)),
                 ("checksum", header + 17, (Code::ChecksumMismatch, header + 16)),
@@ -225,7 +227,12 @@ fn an_mbr_and_its_extended_partition_are_followed() {
         (disk(&[(0x83, 64, 4033)], &[]), Code::BeyondEnd, 446, entry),
         (disk(&extended, &[]), Code::InvalidEntry, 512_000, chain),
         (disk(&extended, &[(1000, &[first, (5, 0, 5)])]), Code::InvalidEntry, 512_000 + 462, chain),
-        (disk(&extended, &[(1000, &[first, (5, 9000, 5)])]), Code::InvalidEntry, 512_000 + 462, chain),
+        (
+            disk(&extended, &[(1000, &[first, (5, 9000, 5)])]),
+            Code::InvalidEntry,
+            512_000 + 462,
+            chain,
+        ),
         (disk(&extended, &[(1000, &[(0x83, 10, 3000)])]), Code::InvalidEntry, 512_000 + 446, chain),
         (
             disk(&extended, &[(1000, &[(0x83, 10, 1200), (5, 1000, 500)]), (2000, &[second])]),

@@ -104,8 +104,7 @@ fn entries_that_cannot_be_are_found_where_they_are() {
 
 #[test]
 fn a_differencing_disk_must_know_its_parent() {
-    let found =
-        [(Code::InvalidEntry, 512 + 40, "dynamic header field Parent Unique ID")];
+    let found = [(Code::InvalidEntry, 512 + 40, "dynamic header field Parent Unique ID")];
     damaged(DIFFERENCING, "no parent", Then::Refused(Code::InvalidEntry), &found, |bytes| {
         put(bytes, 512 + 40, &[0; 16]);
         seal(bytes, 512, 1024, 36);

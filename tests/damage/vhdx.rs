@@ -42,7 +42,10 @@ fn a_header_is_restored_from_the_other_one() {
     let (after, _, _) = repair(Format::Vhdx, &bytes, None);
     assert_eq!(number(&after, HEADERS[0]), greatest + 1);
     let guid = |bytes: &[u8]| bytes[HEADERS[0] as usize + 16..HEADERS[0] as usize + 32].to_vec();
-    assert!(guid(&after) != guid(&read(FILE)), "who writes to a file gives it another FileWriteGuid");
+    assert!(
+        guid(&after) != guid(&read(FILE)),
+        "who writes to a file gives it another FileWriteGuid"
+    );
 }
 
 #[test]

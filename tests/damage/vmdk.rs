@@ -130,10 +130,8 @@ fn a_stream_is_told_by_its_marks() {
     let end = good.len() as u64;
     let directory = le64(&good, end - 1024 + 56) * 512;
     let table = sector(&good, directory);
-    let (number, grain) = (0..512)
-        .map(|i| (i, sector(&good, table + 4 * i)))
-        .find(|(_, place)| *place != 0)
-        .unwrap();
+    let (number, grain) =
+        (0..512).map(|i| (i, sector(&good, table + 4 * i))).find(|(_, place)| *place != 0).unwrap();
     let invalid = Then::Refused(Code::InvalidEntry);
     let found = [(Code::InvalidEntry, grain, "grain header")];
     damaged(STREAM, "the LBA of a grain", invalid, &found, |bytes| bytes[grain as usize] ^= 1);
@@ -149,7 +147,8 @@ fn a_stream_is_told_by_its_marks() {
         put(bytes, table + 4 * number, &0x00ff_ffffu32.to_le_bytes());
     });
     let footer = Then::Refused(Code::CheckError);
-    for (what, at) in [("marker", end - 1536 + 12), ("footer", end - 1024), ("end", end - 512 + 8)] {
+    for (what, at) in [("marker", end - 1536 + 12), ("footer", end - 1024), ("end", end - 512 + 8)]
+    {
         damaged(STREAM, what, footer, &[], |bytes| bytes[at as usize] ^= 1);
         let mut bytes = good.clone();
         bytes[at as usize] ^= 1;

@@ -125,7 +125,10 @@ fn check_usable(gpt: &Gpt, used: &Copy, header: &Header, checking: &Checking) {
     let text = if first > last.saturating_add(1) || last > gpt.last_lba {
         format!("the usable LBAs are {first} to {last}, of {} on the disk", gpt.last_lba)
     } else if clash || (is_primary && header.entries_lba < 2) {
-        format!("the entries at LBA {} lie upon what is usable, or upon the header", header.entries_lba)
+        format!(
+            "the entries at LBA {} lie upon what is usable, or upon the header",
+            header.entries_lba
+        )
     } else {
         return;
     };
@@ -219,8 +222,10 @@ fn check_entries(storage: &dyn Storage, entries: &[mbr::Entry], iso: bool, check
     let (mut end, name) = (0u64, "MBR entry");
     for entry in &sorted {
         if entry.end.saturating_mul(mbr::SECTOR) > storage.size() {
-            let text = format!("a partition ends at sector {}, beyond the end of the disk", entry.end);
-            checking.corruption(Finding::new(Code::BeyondEnd, text).at(entry.at).in_structure(name));
+            let text =
+                format!("a partition ends at sector {}, beyond the end of the disk", entry.end);
+            checking
+                .corruption(Finding::new(Code::BeyondEnd, text).at(entry.at).in_structure(name));
         }
         if entry.end > entry.start && entry.start < end {
             let text = format!("a partition starts at sector {}, within another one", entry.start);

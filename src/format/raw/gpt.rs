@@ -111,13 +111,15 @@ impl Copy {
             return Ok(copy);
         }
         copy.is_signed = true;
-        let length = LeCursor::new(bytes.get(12..).unwrap_or_default(), at).u32("the GPT header")?;
+        let length =
+            LeCursor::new(bytes.get(12..).unwrap_or_default(), at).u32("the GPT header")?;
         let covered = bytes.get(..to_usize(length.into())).filter(|_| length >= LEAST_HEADER);
         let Some(covered) = covered else {
             copy.fail(Code::InvalidEntry, format!("its length is {length}"), at.saturating_add(12));
             return Ok(copy);
         };
-        let stored = LeCursor::new(bytes.get(AT_CHECKSUM..).unwrap_or_default(), at).u32("its CRC-32")?;
+        let stored =
+            LeCursor::new(bytes.get(AT_CHECKSUM..).unwrap_or_default(), at).u32("its CRC-32")?;
         let computed = checksum(covered);
         if stored != computed {
             let text = format!("its CRC-32 is {stored:#010x}, its bytes have {computed:#010x}");
@@ -184,11 +186,7 @@ impl Copy {
     }
 
     /// The partitions.
-    pub(super) fn partitions(
-        &self,
-        storage: &dyn Storage,
-        sector: Pow2,
-    ) -> Result<Vec<Partition>> {
+    pub(super) fn partitions(&self, storage: &dyn Storage, sector: Pow2) -> Result<Vec<Partition>> {
         let (bytes, start) = self.entries(storage, sector)?;
         let size = self.header.as_ref().map_or(LEAST_ENTRY, |header| header.entry_size);
         let mut partitions = Vec::new();

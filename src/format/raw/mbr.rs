@@ -104,7 +104,8 @@ pub(super) fn follow(storage: &dyn Storage, extended: &Entry) -> Result<Chain> {
             if entry.is_extended() {
                 next = Some((extended.start.saturating_add(entry.start), entry.at));
             } else {
-                let (start, end) = (link.saturating_add(entry.start), link.saturating_add(entry.end));
+                let (start, end) =
+                    (link.saturating_add(entry.start), link.saturating_add(entry.end));
                 chain.logical.push(Entry { start, end, ..entry });
             }
         }

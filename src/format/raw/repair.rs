@@ -132,4 +132,3 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     let slot = bytes.get_mut(at..at.saturating_add(value.len()));
     slot.unwrap_or_default().copy_from_slice(value);
 }
-

@@ -64,7 +64,8 @@ fn read_map(layer: &VdiLayer, checking: &Checking, wanted: bool) -> Result<Map> 
     loop {
         let mut index: u64 = 0;
         pieces(layer.file(), "the block map", table.clone(), checking, |bytes, at| {
-            let entries = bytes.as_chunks::<4>().0.iter().map(|entry| LittleEndian::read_u32(entry));
+            let entries =
+                bytes.as_chunks::<4>().0.iter().map(|entry| LittleEndian::read_u32(entry));
             for (entry, at) in entries.zip((at..).step_by(4)) {
                 let block = index;
                 index = index.saturating_add(1);
@@ -85,20 +86,24 @@ fn read_map(layer: &VdiLayer, checking: &Checking, wanted: bool) -> Result<Map> 
                     let end = header.block_data(entry).saturating_add(used);
                     if end > layer.file_size() {
                         beyond.corruption(|| {
-                            let text = format!("leads to a block that ends at {end:#x}, beyond the end of the file");
+                            let text = format!(
+                                "leads to a block that ends at {end:#x}, beyond the end of the file"
+                            );
                             finding(Code::BeyondEnd, &name(), &text, at)
                         });
                     } else {
                         map.end = map.end.max(end);
                     }
                     map.allocated = map.allocated.saturating_add(1);
-                    let follows = previous.is_none_or(|before: u32| before.checked_add(1) == Some(entry));
+                    let follows =
+                        previous.is_none_or(|before: u32| before.checked_add(1) == Some(entry));
                     map.fragmented = map.fragmented.saturating_add(u64::from(!follows));
                     previous = Some(entry);
                     map.count = map.count.max(u64::from(entry).saturating_add(1));
                 }
                 if places.take(entry.into(), 1) {
-                    let text = format!("leads to block {entry:#x} of the file, as another entry does");
+                    let text =
+                        format!("leads to block {entry:#x} of the file, as another entry does");
                     shared.corruption(|| finding(Code::Overlap, &name(), &text, at));
                 }
             }
@@ -124,7 +129,9 @@ fn check_header(layer: &VdiLayer, checking: &Checking, map: &Map) {
     let header = layer.header();
     let said = u64::from(header.blocks_allocated);
     let found = |code, text: String| {
-        Finding::new(code, text).at(AT_BLOCKS_ALLOCATED).in_structure("header field cBlocksAllocated")
+        Finding::new(code, text)
+            .at(AT_BLOCKS_ALLOCATED)
+            .in_structure("header field cBlocksAllocated")
     };
     if said < map.count {
         let text = format!(
@@ -138,9 +145,14 @@ fn check_header(layer: &VdiLayer, checking: &Checking, map: &Map) {
         checking.corruption(found(Code::CheckError, text).fix("--repair all counts them anew"));
     } else if said > map.distinct && !map.damaged {
         let lost = said.saturating_sub(map.distinct);
-        let text = format!("{lost} of the {said} blocks in the file are in no entry of the block map");
+        let text =
+            format!("{lost} of the {said} blocks in the file are in no entry of the block map");
         let leak = found(Code::LeakedCluster, text);
-        let leak = if said > map.count { leak.fix("--repair leaks gives up those at the end") } else { leak };
+        let leak = if said > map.count {
+            leak.fix("--repair leaks gives up those at the end")
+        } else {
+            leak
+        };
         checking.leak(lost, leak);
     }
     let unallocated = header.block.count(header.size).saturating_sub(map.allocated);
@@ -176,7 +188,11 @@ pub(super) fn repair(
     }
     if said != map.count && (scope == RepairScope::All || !too_few) {
         let count = u32::try_from(map.count).unwrap_or(u32::MAX);
-        patch.write(AT_BLOCKS_ALLOCATED, &count.to_le_bytes(), "count the blocks in the file anew")?;
+        patch.write(
+            AT_BLOCKS_ALLOCATED,
+            &count.to_le_bytes(),
+            "count the blocks in the file anew",
+        )?;
         patch.barrier()?;
         if too_few {
             repaired.corruptions_fixed = 1;

@@ -74,8 +74,10 @@ fn check_footers(layer: &VhdLayer, checking: &Checking) {
         let found = Finding::new(Code::ChecksumMismatch, text).at(at);
         checking.corruption(found.in_structure("footer field Checksum"));
     }
-    let places =
-        [("footer", copies.end, end), ("copy of the footer at the start of the file", copies.start, 0)];
+    let places = [
+        ("footer", copies.end, end),
+        ("copy of the footer at the start of the file", copies.start, 0),
+    ];
     for (name, state, at) in places.into_iter().take(if fixed { 1 } else { 2 }) {
         let text = match state {
             CopyState::Valid => continue,
@@ -91,7 +93,8 @@ fn check_footers(layer: &VhdLayer, checking: &Checking) {
     let valid = [copies.start, copies.end].iter().all(|state| *state == CopyState::Valid);
     if !fixed && valid && copies.differ {
         let text = "the footer and its copy at the start are both intact, but differ";
-        checking.corruption(Finding::new(Code::FooterMismatch, text).at(end).in_structure("footer"));
+        checking
+            .corruption(Finding::new(Code::FooterMismatch, text).at(end).in_structure("footer"));
     }
     if footer.saved_state {
         let text = "belongs to a machine in saved state: what it held in memory is not in here";
@@ -202,53 +205,62 @@ pub(super) fn check_blocks(
             }
         }
         let mut index: u64 = 0;
-        pieces(layer.file(), "the block allocation table", table.clone(), checking, |bytes, at| {
-            let entries = bytes.as_chunks::<4>().0.iter().map(|entry| BigEndian::read_u32(entry));
-            for (entry, at) in entries.zip((at..).step_by(4)) {
-                let number = index;
-                index = index.saturating_add(1);
-                if entry == BAT_UNUSED {
-                    continue;
-                }
-                let name = || format!("BAT entry {number}");
-                let start = u64::from(entry).saturating_mul(SECTOR_SIZE);
-                let first = header.block.offset_of(number).unwrap_or(u64::MAX);
-                let used = layer.size().saturating_sub(first).min(header.block.size());
-                let length = header.bitmap_size().saturating_add(used);
-                let behind = start.saturating_add(length);
-                if first_round {
-                    blocks.allocated = blocks.allocated.saturating_add(1);
-                    let follows = expected.is_none_or(|expected| expected == start);
-                    blocks.fragmented = blocks.fragmented.saturating_add(u64::from(!follows));
-                    expected = Some(start.saturating_add(stride));
-                }
-                if let Some(other) = header.overlap(&(start..behind), true) {
-                    if first_round {
-                        let text = format!("leads to {start:#x}, upon the {other}");
-                        invalid.corruption(|| finding(Code::Overlap, name(), &text, at));
+        pieces(
+            layer.file(),
+            "the block allocation table",
+            table.clone(),
+            checking,
+            |bytes, at| {
+                let entries =
+                    bytes.as_chunks::<4>().0.iter().map(|entry| BigEndian::read_u32(entry));
+                for (entry, at) in entries.zip((at..).step_by(4)) {
+                    let number = index;
+                    index = index.saturating_add(1);
+                    if entry == BAT_UNUSED {
+                        continue;
                     }
-                    continue;
-                }
-                if behind > end {
+                    let name = || format!("BAT entry {number}");
+                    let start = u64::from(entry).saturating_mul(SECTOR_SIZE);
+                    let first = header.block.offset_of(number).unwrap_or(u64::MAX);
+                    let used = layer.size().saturating_sub(first).min(header.block.size());
+                    let length = header.bitmap_size().saturating_add(used);
+                    let behind = start.saturating_add(length);
                     if first_round {
-                        let text = format!("leads to a block that ends at {behind:#x}, beyond {end:#x}");
-                        beyond.corruption(|| finding(Code::BeyondEnd, name(), &text, at));
+                        blocks.allocated = blocks.allocated.saturating_add(1);
+                        let follows = expected.is_none_or(|expected| expected == start);
+                        blocks.fragmented = blocks.fragmented.saturating_add(u64::from(!follows));
+                        expected = Some(start.saturating_add(stride));
                     }
-                    continue;
+                    if let Some(other) = header.overlap(&(start..behind), true) {
+                        if first_round {
+                            let text = format!("leads to {start:#x}, upon the {other}");
+                            invalid.corruption(|| finding(Code::Overlap, name(), &text, at));
+                        }
+                        continue;
+                    }
+                    if behind > end {
+                        if first_round {
+                            let text = format!(
+                                "leads to a block that ends at {behind:#x}, beyond {end:#x}"
+                            );
+                            beyond.corruption(|| finding(Code::BeyondEnd, name(), &text, at));
+                        }
+                        continue;
+                    }
+                    // of the last block, all is there even if the disk ends in it; or as much as fits
+                    let whole = stride.min(end.saturating_sub(start));
+                    blocks.end = blocks.end.max(start.saturating_add(whole));
+                    blocks.whole_end = blocks.whole_end.max(start.saturating_add(stride));
+                    if places.take(start, whole) {
+                        let text = format!("leads to {start:#x}, where another block lies");
+                        shared.corruption(|| finding(Code::Overlap, name(), &text, at));
+                    } else if first_round && layer.footer().disk_type == DiskType::Differencing {
+                        check_bitmap(layer, told, number, start, used, &mut blocks)?;
+                    }
                 }
-                // of the last block, all is there even if the disk ends in it; or as much as fits
-                let whole = stride.min(end.saturating_sub(start));
-                blocks.end = blocks.end.max(start.saturating_add(whole));
-                blocks.whole_end = blocks.whole_end.max(start.saturating_add(stride));
-                if places.take(start, whole) {
-                    let text = format!("leads to {start:#x}, where another block lies");
-                    shared.corruption(|| finding(Code::Overlap, name(), &text, at));
-                } else if first_round && layer.footer().disk_type == DiskType::Differencing {
-                    check_bitmap(layer, told, number, start, used, &mut blocks)?;
-                }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+        )?;
         first_round = false;
         if !places.turn() {
             break;
@@ -282,9 +294,9 @@ fn check_bitmap(
     let (byte, bit) = (to_usize(sectors.div_euclid(8)), sectors.rem_euclid(8));
     let rest = bitmap.get(byte..).unwrap_or_default();
     let mask = 0xffu8.wrapping_shr(u32::try_from(bit).unwrap_or_default());
-    let odd = rest.split_first().is_some_and(|(first, more)| {
-        first & mask != 0 || more.iter().any(|&byte| byte != 0)
-    });
+    let odd = rest
+        .split_first()
+        .is_some_and(|(first, more)| first & mask != 0 || more.iter().any(|&byte| byte != 0));
     if odd && used < header.block.size() {
         let text = format!("the sector bitmap of block {number} has sectors beyond the disk's end");
         let found = Finding::new(Code::Unusual, text).at(start.saturating_add(to_u64(byte)));

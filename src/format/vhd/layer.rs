@@ -13,12 +13,12 @@ use crate::storage::{Storage, TableCache};
 use crate::text::uuid;
 
 use super::describe::describe;
-use super::{check, repair};
 use super::error::VhdDetail;
 use super::footer::{DiskType, Footer, FooterCopies};
 use super::header::DynamicHeader;
 use super::layout::*;
 use super::locator::parent_reference;
+use super::{check, repair};
 
 /// A VHD image as a layer.
 ///

@@ -64,7 +64,8 @@ fn check_copies(layer: &VhdxLayer, checking: &Checking) {
     for (name, damaged) in [("header", headers.damaged), ("region table", regions.damaged)] {
         if let Some(offset) = damaged {
             let text = format!("one of the two {name}s is damaged; the other one is in use");
-            let found = Finding::new(Code::RedundantCopyDamaged, text).at(offset).in_structure(name);
+            let found =
+                Finding::new(Code::RedundantCopyDamaged, text).at(offset).in_structure(name);
             checking.corruption(found.fix("--repair all restores it from the other one"));
         }
     }
@@ -78,7 +79,8 @@ fn check_copies(layer: &VhdxLayer, checking: &Checking) {
     match layer.log() {
         LogState::Empty => {}
         LogState::Replayed { entries, .. } => {
-            let text = format!("has a log of {entries} pending entries; it is checked as if applied");
+            let text =
+                format!("has a log of {entries} pending entries; it is checked as if applied");
             let found = Finding::new(Code::LogDirty, text).at(at).in_structure("log");
             checking.corruption(found.fix("--repair all writes them to their places"));
         }
@@ -197,7 +199,8 @@ impl Walk<'_> {
         };
         if let Some(code) = wrong {
             if self.first_round {
-                let text = format!("is {value:#018x}, which has a state or bits that there are not");
+                let text =
+                    format!("is {value:#018x}, which has a state or bits that there are not");
                 self.invalid.corruption(|| finding(code, name(), &text, at));
             }
             return;
@@ -226,7 +229,8 @@ impl Walk<'_> {
         let end = start.saturating_add(needed);
         if end > self.layer.bat().file_size() {
             if self.first_round {
-                let text = format!("leads to a block that ends at {end:#x}, beyond the end of the file");
+                let text =
+                    format!("leads to a block that ends at {end:#x}, beyond the end of the file");
                 self.beyond.corruption(|| finding(Code::BeyondEnd, name(), &text, at));
             }
             return;

@@ -40,7 +40,8 @@ pub(super) fn repair(
         repaired.refused.push(Finding::new(code, text).at(at));
     };
     if regions.contradicts {
-        let text = "the region tables are both intact, but differ: which one is meant cannot be told";
+        let text =
+            "the region tables are both intact, but differ: which one is meant cannot be told";
         refuse(Code::CheckError, text, regions.offset);
     }
     if layer.log() == LogState::Ignored {

@@ -67,16 +67,23 @@ fn check_descriptor(descriptor: &Descriptor, checking: &Checking) {
         checking.note(found.in_structure("descriptor"));
     };
     if descriptor.cid.is_none() {
-        note("has no content identifier: children cannot tell it from others".to_owned(), "createtype");
+        note(
+            "has no content identifier: children cannot tell it from others".to_owned(),
+            "createtype",
+        );
     }
     for key in &descriptor.repeated {
-        note(format!("has the key {} twice, with different values", printable(key.as_bytes())), key);
+        note(
+            format!("has the key {} twice, with different values", printable(key.as_bytes())),
+            key,
+        );
     }
     let parent = descriptor.parent_cid.is_some_and(|cid| cid != CID_NO_PARENT);
     let names_parent = descriptor.parent_hint().is_some();
     if names_parent && !parent && descriptor.parent_uuid().is_none() {
         let detail = VmdkDetail::ParentContradiction.to_string();
-        let found = Finding::new(Code::InvalidEntry, detail).at(descriptor.at("parentfilenamehint"));
+        let found =
+            Finding::new(Code::InvalidEntry, detail).at(descriptor.at("parentfilenamehint"));
         checking.corruption(found.in_structure("descriptor"));
     } else if parent && !names_parent {
         note("has a parent, but does not name its file".to_owned(), "parentcid");
@@ -89,7 +96,9 @@ fn tell_others(layer: &VmdkLayer, others: &[&Part], checking: &Checking) {
     let name = first.line.as_ref().map(|line| printable(&line.name)).unwrap_or_default();
     let text = match others.len() {
         1 => format!("the extent '{name}' is another file, and was not checked"),
-        count => format!("{count} extents are other files, '{name}' the first: they were not checked"),
+        count => {
+            format!("{count} extents are other files, '{name}' the first: they were not checked")
+        }
     };
     let at = layer.references().iter().find(|r| r.role == Role::Extent).map_or(0, |r| r.offset);
     let note = Finding::new(Code::NotChecked, text).at(at).in_structure("descriptor");
@@ -98,7 +107,8 @@ fn tell_others(layer: &VmdkLayer, others: &[&Part], checking: &Checking) {
 
 fn check_sparse(sparse: &Sparse, checking: &Checking) -> Result<Summary> {
     if let Some(error) = sparse.damaged() {
-        let text = format!("the primary grain directory is damaged, the redundant one is used: {error}");
+        let text =
+            format!("the primary grain directory is damaged, the redundant one is used: {error}");
         let at = error.offset().unwrap_or_default();
         let found = Finding::new(Code::RedundantCopyDamaged, text).at(at);
         let found = found.in_structure("grain directory");

@@ -111,11 +111,7 @@ fn may_be_written(sparse: &Sparse, place: &Range<u64>) -> bool {
 
 /// Where the tables of a directory that ends at `end` lie if they follow it at once, as all
 /// writers put them: so many bytes for each. `None` if that room is, or may be, taken by others.
-fn tables_behind(
-    sparse: &Sparse,
-    end: u64,
-    checking: &Checking,
-) -> Result<Option<(u64, u64)>> {
+fn tables_behind(sparse: &Sparse, end: u64, checking: &Checking) -> Result<Option<(u64, u64)>> {
     let sectors = |bytes: u64| bytes.div_ceil(SECTOR).saturating_mul(SECTOR);
     let (first, each) = (sectors(end), sectors(table_length(sparse, 0)));
     let room = first..first.saturating_add(each.saturating_mul(sparse.directory_entries()));

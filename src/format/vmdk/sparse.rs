@@ -297,7 +297,8 @@ impl Sparse {
                 read_vec(&self.storage, "the grain directory", at, length)
             };
             let (own, others) = (read(place)?, read(other)?);
-            for (number, (own, other)) in (index..).zip(self.values(&own).zip(self.values(&others))) {
+            for (number, (own, other)) in (index..).zip(self.values(&own).zip(self.values(&others)))
+            {
                 let missing = own == 0
                     && matches!(self.decode_directory(other, number), Ok(Directory::Table(_)));
                 if missing {

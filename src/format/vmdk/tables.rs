@@ -242,7 +242,8 @@ impl Look<'_> {
             });
             return Ok(());
         }
-        let Some(other) = self.sparse.redundant().filter(|_| self.sparse.damaged().is_none()) else {
+        let Some(other) = self.sparse.redundant().filter(|_| self.sparse.damaged().is_none())
+        else {
             return Ok(());
         };
         let copy = redundant(self.sparse, index)?;
@@ -274,7 +275,9 @@ impl Look<'_> {
         if self.first_round {
             self.check_marker(index, place)?;
         }
-        let Some(Ok(Directory::Table(other))) = redundant(self.sparse, index)? else { return Ok(()) };
+        let Some(Ok(Directory::Table(other))) = redundant(self.sparse, index)? else {
+            return Ok(());
+        };
         if other == place {
             return Ok(());
         }
@@ -290,7 +293,9 @@ impl Look<'_> {
         if let Some(at) = copy.iter().zip(bytes).position(|(one, two)| one != two) {
             let at = self.sparse.entry_start(to_u64(at)).saturating_add(other);
             self.copies.corruption(|| {
-                let text = format!("redundant grain table {index} does not say the same as the primary one");
+                let text = format!(
+                    "redundant grain table {index} does not say the same as the primary one"
+                );
                 let found = Finding::new(Code::RedundantCopyDamaged, text).at(at);
                 found.in_structure("redundant grain table")
             });
@@ -331,18 +336,25 @@ impl Look<'_> {
         let offset = grain.offset_of(number).unwrap_or(u64::MAX);
         // the last grain may be cut off where the extent ends
         let left = sparse.capacity().saturating_sub(offset).min(grain.size());
-        let length = if sparse.compressed() { self.compressed(number, start, offset)? } else { left };
+        let length =
+            if sparse.compressed() { self.compressed(number, start, offset)? } else { left };
         let end = start.saturating_add(length);
         if self.first_round {
             self.summary.allocated = self.summary.allocated.saturating_add(1);
             let follows = self.expected.is_none_or(|expected| expected == start);
             self.summary.fragmented = self.summary.fragmented.saturating_add(u64::from(!follows));
-            let next = if sparse.compressed() { self.sector.ceil(end) } else { start.saturating_add(grain.size()) };
+            let next = if sparse.compressed() {
+                self.sector.ceil(end)
+            } else {
+                start.saturating_add(grain.size())
+            };
             self.expected = Some(next);
             self.summary.furthest = self.summary.furthest.max(end);
             if end > size {
                 self.beyond.corruption(|| {
-                    let text = format!("grain {number} ends at {end:#x}, beyond the end of the file at {size:#x}");
+                    let text = format!(
+                        "grain {number} ends at {end:#x}, beyond the end of the file at {size:#x}"
+                    );
                     Finding::new(Code::BeyondEnd, text).at(at).in_structure("grain")
                 });
             } else {
@@ -380,7 +392,9 @@ impl Look<'_> {
                 if self.first_round {
                     self.marks.corruption(|| {
                         let text = format!("the header of the compressed grain {number}: {error}");
-                        Finding::new(Code::InvalidEntry, text).at(start).in_structure("grain header")
+                        Finding::new(Code::InvalidEntry, text)
+                            .at(start)
+                            .in_structure("grain header")
                     });
                 }
                 Ok(SECTOR.min(size.saturating_sub(start)))
