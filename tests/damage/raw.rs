@@ -195,8 +195,11 @@ fn what_cannot_be_proven_is_refused() {
     assert!(report.is_clean() && report.findings.iter().any(|f| f.code == Code::Unusual));
 }
 
-/// A first sector, or a link of an extended partition, with these entries: kind, start, length.
-fn mbr(bytes: &mut [u8], at: u64, entries: &[(u8, u32, u32)]) {
+/// Kind, start, length.
+type Entry = (u8, u32, u32);
+
+/// Makes a first sector, or a link of an extended partition, with these entries.
+fn mbr(bytes: &mut [u8], at: u64, entries: &[Entry]) {
     for (index, (kind, start, length)) in entries.iter().enumerate() {
         let place = at + 446 + 16 * index as u64;
         put(bytes, place + 4, &[*kind]);
@@ -208,7 +211,7 @@ fn mbr(bytes: &mut [u8], at: u64, entries: &[(u8, u32, u32)]) {
 
 #[test]
 fn an_mbr_and_its_extended_partition_are_followed() {
-    let disk = |primary: &[(u8, u32, u32)], links: &[(u64, &[(u8, u32, u32)])]| {
+    let disk = |primary: &[Entry], links: &[(u64, &[Entry])]| {
         let mut bytes = vec![0; 4096 * 512];
         mbr(&mut bytes, 0, primary);
         for (sector, entries) in links {
