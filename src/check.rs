@@ -4,10 +4,12 @@
 //! finds; [`Layer::repair`](crate::Layer::repair) tells a [`Patch`] what to write. Neither opens a
 //! file, and neither reads what it wrote.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
-use crate::finding::Finding;
+use crate::finding::{Code, Finding};
+use crate::num::{to_u64, to_usize};
 use crate::progress::Progress;
 
 /// How to check, and the place where a format's check puts what it finds. Shared by its threads.
@@ -24,10 +26,12 @@ pub struct Checking {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
-    /// What is wrong or odd, in the order of the file; the first ones if there are too many.
+    /// What is wrong or odd, in the order of the file; the first ones of it if there are too many.
     pub findings: Vec<Finding>,
     /// How many findings did not find room in [`findings`](Self::findings).
     pub more_findings: u64,
+    /// The codes of all findings, also of those.
+    pub codes: BTreeSet<Code>,
     /// How many things contradict each other or the specification so that data may be lost.
     pub corruptions: u64,
     /// How many clusters take up room that nothing refers to. Harmless but for the room.
@@ -93,10 +97,12 @@ impl Checking {
         self
     }
 
-    /// What was found so far.
+    /// What was found, in the order of the file.
     #[must_use]
     pub fn into_report(self) -> CheckReport {
-        self.report.into_inner().unwrap_or_else(PoisonError::into_inner)
+        let mut report = self.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.keep_first(self.max_findings);
+        report
     }
 
     /// Where the format reports its progress and sees whether to stop.
@@ -115,6 +121,19 @@ impl Checking {
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.max_memory
+    }
+
+    /// How many findings find room.
+    #[must_use]
+    pub fn most_findings(&self) -> usize {
+        self.max_findings
+    }
+
+    /// So many more corruptions that are not worth a finding each, since there is no room.
+    pub fn more_corruptions(&self, count: u64) {
+        let mut report = self.report();
+        report.corruptions = report.corruptions.saturating_add(count);
+        report.more_findings = report.more_findings.saturating_add(count);
     }
 
     /// Something that data may be lost by.
@@ -149,12 +168,52 @@ impl Checking {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, report: &mut CheckReport, finding: Finding) {
-        if report.findings.len() < self.max_findings {
-            report.findings.push(finding);
-        } else {
-            report.more_findings = report.more_findings.saturating_add(1);
+    /// One like this, for what may turn out to be no finding.
+    pub(crate) fn scratch(&self) -> Self {
+        Self {
+            threads: self.threads,
+            max_memory: self.max_memory,
+            max_findings: self.max_findings,
+            progress: Arc::clone(&self.progress),
+            report: Mutex::default(),
         }
+    }
+
+    /// Takes over the findings of another one, and their numbers.
+    pub(crate) fn absorb(&self, other: CheckReport) {
+        let mut report = self.report();
+        report.corruptions = report.corruptions.saturating_add(other.corruptions);
+        report.leaks = report.leaks.saturating_add(other.leaks);
+        report.check_errors = report.check_errors.saturating_add(other.check_errors);
+        report.more_findings = report.more_findings.saturating_add(other.more_findings);
+        report.codes.extend(other.codes);
+        for finding in other.findings {
+            self.keep(&mut report, finding);
+        }
+    }
+
+    /// Keeps a finding; of too many, those that lie first in the file, whoever found them when.
+    fn keep(&self, report: &mut CheckReport, finding: Finding) {
+        report.codes.insert(finding.code);
+        report.findings.push(finding);
+        if report.findings.len() > self.max_findings.saturating_mul(2) {
+            report.keep_first(self.max_findings);
+        }
+    }
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong. What is only odd does not count.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.corruptions == 0 && self.leaks == 0 && self.check_errors == 0
+    }
+
+    fn keep_first(&mut self, count: usize) {
+        self.findings.sort_by(|a, b| a.order().cmp(&b.order()));
+        let dropped = self.findings.len().saturating_sub(count);
+        self.more_findings = self.more_findings.saturating_add(to_u64(dropped));
+        self.findings.truncate(count);
     }
 }
 
@@ -178,6 +237,110 @@ pub trait Patch {
     fn barrier(&mut self) -> Result<()>;
 }
 
+/// A patch that writes nothing, but tells what would be written.
+#[derive(Debug, Default)]
+pub struct DryRun {
+    /// The writes, in their order.
+    pub writes: Vec<PlannedWrite>,
+    /// How many writes found no room in [`writes`](Self::writes), which holds ten thousand.
+    pub more_writes: u64,
+}
+
+/// A write that a repair would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedWrite {
+    /// Where in the image file.
+    pub offset: u64,
+    /// How many bytes.
+    pub length: u64,
+    /// Why, as a clause.
+    pub what: String,
+}
+
+impl DryRun {
+    const MOST: usize = 10_000;
+
+    /// Nothing is planned yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Patch for DryRun {
+    fn write(&mut self, offset: u64, bytes: &[u8], what: &str) -> Result<()> {
+        if self.writes.len() < Self::MOST {
+            let length = to_u64(bytes.len());
+            self.writes.push(PlannedWrite { offset, length, what: what.to_owned() });
+        } else {
+            self.more_writes = self.more_writes.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    fn barrier(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A patch over an image in memory, which can be made to stop in the middle: for tests of what a
+/// killed repair leaves behind.
+#[derive(Debug, Default)]
+pub struct MemoryPatch {
+    bytes: Vec<u8>,
+    writes: u64,
+    stop_after: Option<u64>,
+}
+
+impl MemoryPatch {
+    /// Writes into `bytes`.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes, writes: 0, stop_after: None }
+    }
+
+    /// Does `count` writes; the next one is an error of kind
+    /// [`Cancelled`](crate::ErrorKind::Cancelled), and so are all behind it.
+    #[must_use]
+    pub fn stop_after(mut self, count: u64) -> Self {
+        self.stop_after = Some(count);
+        self
+    }
+
+    /// How many writes were done.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// The bytes as they are now.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl Patch for MemoryPatch {
+    fn write(&mut self, offset: u64, bytes: &[u8], _what: &str) -> Result<()> {
+        if self.stop_after.is_some_and(|count| self.writes >= count) {
+            return Err(crate::progress::cancelled());
+        }
+        self.writes = self.writes.saturating_add(1);
+        let (start, end) = (to_usize(offset), to_usize(offset).saturating_add(bytes.len()));
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        if let Some(place) = self.bytes.get_mut(start..end) {
+            place.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn barrier(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// What a repair did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -188,4 +351,35 @@ pub struct Repaired {
     pub leaks_fixed: u64,
     /// What was found and is left as it is, each with the reason.
     pub refused: Vec<Finding>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_findings_the_first_of_the_file_are_kept() {
+        for step in [1, 3, 7] {
+            let checking = Checking::new().max_findings(5);
+            for number in 0..100u64 {
+                let at = number * step % 101;
+                checking.corruption(Finding::new(Code::CheckError, "wrong").at(at));
+            }
+            let report = checking.into_report();
+            let mut places: Vec<_> = (0..100u64).map(|number| Some(number * step % 101)).collect();
+            places.sort();
+            let kept: Vec<_> = report.findings.iter().map(|finding| finding.offset).collect();
+            assert_eq!(kept, places[..5]);
+            assert_eq!((report.corruptions, report.more_findings), (100, 95));
+        }
+    }
+
+    #[test]
+    fn a_stopped_patch_has_done_what_came_before() {
+        let mut patch = MemoryPatch::new(vec![0; 4]).stop_after(2);
+        patch.write(3, &[1, 2], "").unwrap();
+        patch.write(0, &[9], "").unwrap();
+        assert_eq!(patch.write(1, &[7], "").unwrap_err().kind(), crate::ErrorKind::Cancelled);
+        assert_eq!(patch.into_bytes(), [9, 0, 0, 1, 2]);
+    }
 }

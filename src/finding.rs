@@ -24,6 +24,14 @@ macro_rules! codes {
                 }
             }
 
+            /// What it means, a sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc),+).trim_ascii(),)+
+                }
+            }
+
             /// How bad it is.
             #[must_use]
             pub fn severity(self) -> Severity {
@@ -82,6 +90,34 @@ codes! {
     NewlineMangled = "newline-mangled", Error;
     /// The tables contradict each other or the specification.
     CheckError = "check-error", Error;
+    /// Room is taken up that nothing refers to.
+    LeakedCluster = "leaked-cluster", Warning;
+    /// What is referred to is counted as used fewer times than that, or not at all.
+    RefcountMismatch = "refcount-mismatch", Error;
+    /// The flag that says whether a cluster is used exactly once says the wrong thing.
+    CopiedFlag = "copied-flag", Error;
+    /// Two things lie at the same place of the file.
+    Overlap = "overlap", Error;
+    /// An entry points beyond the end of the file.
+    BeyondEnd = "beyond-end", Error;
+    /// An entry points between the places where such a thing can lie.
+    Misaligned = "misaligned", Error;
+    /// Bits are set that have no meaning.
+    ReservedBits = "reserved-bits", Error;
+    /// An entry calls a subcluster allocated and zero at once, or allocated without a cluster.
+    SubclusterBits = "subcluster-bits", Error;
+    /// An entry says what this version of the format, or this kind of image, does not have.
+    InvalidEntry = "invalid-entry", Error;
+    /// A structure could not be read, so what it says could not be checked.
+    Unreadable = "unreadable", Error;
+    /// A checksum is wrong.
+    ChecksumMismatch = "checksum-mismatch", Error;
+    /// Something is not as it usually is, which loses no data.
+    Unusual = "unusual", Info;
+    /// Bytes of the file belong to nothing.
+    UnusedSpace = "unused-space", Info;
+    /// A part of the disk lies in another file, and was not looked at.
+    NotChecked = "not-checked", Info;
     /// An ISO 9660 file system and a partition table share the file.
     HybridIso = "hybrid-iso", Info;
     /// An OVA archive: the disks are inside.
@@ -151,6 +187,11 @@ impl Finding {
     pub fn new(code: Code, message: impl AsRef<str>) -> Self {
         let message = crate::text::printable_str(message.as_ref());
         Self { code, message, offset: None, structure: None, fix: None }
+    }
+
+    /// What findings are put in order by: those about the file as a whole, then those about a place.
+    pub(crate) fn order(&self) -> impl Ord + '_ {
+        (self.offset, self.code, &self.message, &self.structure)
     }
 
     /// With the file offset that it is about.

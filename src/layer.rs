@@ -100,9 +100,15 @@ pub trait Layer: Send + Sync + Debug {
     fn check(&self, checking: &Checking) -> Result<()>;
 
     /// Writes what mends the image, as far as that can be proven, so that it can stop between any
-    /// two writes; see [`Patch`].
-    fn repair(&self, scope: RepairScope, patch: &mut dyn Patch) -> Result<Repaired> {
-        let _ = (scope, patch);
+    /// two writes; see [`Patch`]. `checking` says with how much memory and how many threads, and
+    /// whom to tell how far it is; it is not for findings.
+    fn repair(
+        &self,
+        scope: RepairScope,
+        checking: &Checking,
+        patch: &mut dyn Patch,
+    ) -> Result<Repaired> {
+        let _ = (scope, checking, patch);
         let message = format!("images in the format '{}' are not repaired", self.format());
         Err(Error::other(ErrorKind::Unsupported, message))
     }

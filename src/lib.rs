@@ -61,6 +61,7 @@ pub mod target;
 pub mod text;
 
 pub use chain::Chain;
+pub use check::{CheckReport, Checking, RepairScope};
 #[cfg(feature = "checksum")]
 pub use checksum::Checksum;
 pub use compare::Compare;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::chain::{Chain, ChainImage};
+use crate::check::{CheckReport, Checking, Patch, RepairScope, Repaired};
 use crate::error::{Detail, Error, ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::format::probe::{Probe, probe};
@@ -394,6 +395,50 @@ impl Image {
         // nothing was guessed where the caller named the format
         findings.retain(|finding| !self.forced || finding.code != Code::FormatGuessed);
         Ok(findings)
+    }
+
+    /// Reads its tables whole, without opening any other file, and tells what is wrong: what the
+    /// format's check finds, and [what is odd anyway](Self::findings). An image that is marked as
+    /// corrupt, was not closed properly or is cut off is not without errors.
+    ///
+    /// An error of kind [`Unsupported`](ErrorKind::Unsupported) means that there is nothing in this
+    /// format to check.
+    pub fn check(&self, checking: Checking) -> Result<CheckReport> {
+        let in_file = |error: Error| error.in_file(&self.path);
+        self.layer.check(&checking).map_err(in_file)?;
+        let found = checking.report().codes.clone();
+        for finding in self.findings().map_err(in_file)? {
+            match finding.code {
+                // what the check has told already, it has told with its place
+                code if code == Code::CheckError || found.contains(&code) => {}
+                Code::Truncated if found.contains(&Code::BeyondEnd) => checking.note(finding),
+                Code::Corrupt | Code::Dirty | Code::Truncated | Code::NewlineMangled => {
+                    checking.corruption(finding);
+                }
+                _ => checking.note(finding),
+            }
+        }
+        let (corruptions, errors) = {
+            let report = checking.report();
+            (report.corruptions, report.check_errors)
+        };
+        if (corruptions > 0 || errors > 0) && !found.contains(&Code::CheckError) {
+            let text = format!("{corruptions} error(s), and {errors} unreadable structure(s)");
+            checking.note(Finding::new(Code::CheckError, text));
+        }
+        Ok(checking.into_report())
+    }
+
+    /// Has `patch` write what mends it. `checking` says with how much memory and how many threads,
+    /// and whom to tell how far it is.
+    pub fn repair(
+        &self,
+        scope: RepairScope,
+        checking: &Checking,
+        patch: &mut dyn Patch,
+    ) -> Result<Repaired> {
+        let repaired = self.layer.repair(scope, checking, patch);
+        repaired.map_err(|error| error.in_file(&self.path))
     }
 
     /// Whether the format was named by the caller rather than detected.

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Detail, ErrorKind, Result};
 
-/// Shared between a long operation and whoever watches it: how many guest bytes are done (holes
-/// and zeros included, so that it always reaches the total), and whether to stop.
+/// Shared between a long operation and whoever watches it: how many bytes are done (of a
+/// conversion guest bytes, holes and zeros included; of a check bytes of tables; so that it always
+/// reaches the total), and whether to stop.
 #[derive(Debug, Default)]
 pub struct Progress {
     done: AtomicU64,
@@ -30,13 +31,13 @@ impl Progress {
         Self::default()
     }
 
-    /// Guest bytes done so far.
+    /// Bytes done so far.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Guest bytes in all; zero before the operation starts.
+    /// Bytes in all; zero before the operation starts.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
@@ -64,6 +65,12 @@ impl Progress {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        if self.is_cancelled() { Err(Cancelled.into()) } else { Ok(()) }
+        if self.is_cancelled() { Err(cancelled()) } else { Ok(()) }
     }
+}
+
+/// The error of what was asked to stop.
+#[cold]
+pub(crate) fn cancelled() -> crate::Error {
+    Cancelled.into()
 }

@@ -129,6 +129,57 @@ fn every_case_of_a_format_that_is_read_gets_its_verdict() {
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// The longest that a check of one of these images may take.
+const QUICK: std::time::Duration = std::time::Duration::from_secs(1);
+
+#[test]
+fn a_check_finds_what_it_must_in_no_time() {
+    let Some(folder) = unpacked() else { return };
+    let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
+    let (mut checked, mut flagged) = (0, 0);
+    for case in manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let (file, format) = (case["file"].as_str().unwrap(), case["format"].as_str().unwrap());
+        if !matches!(format, "vmdk" | "vhd" | "vhdx" | "vdi" | "raw") {
+            continue;
+        }
+        let start = std::time::Instant::now();
+        let image = options(&case).open_image(folder.join(file));
+        let report = image.and_then(|image| image.check(diskimage::Checking::new()));
+        let took = start.elapsed();
+        assert!(took < QUICK, "{file}: {took:?}");
+        checked += 1;
+        let verdicts = case["alt_ok"].as_array().into_iter().flatten().chain([&case["expected"]]);
+        let must_flag = { verdicts.clone() }.any(|verdict| verdict == "must_flag");
+        let refused = { verdicts }.any(|v| v.as_str().unwrap().starts_with("must_reject"));
+        let report = match report {
+            Ok(report) => report,
+            // nothing to check, or refused as it may be
+            Err(error) => {
+                let unsupported = error.kind() == diskimage::ErrorKind::Unsupported;
+                assert!(!must_flag || refused || unsupported, "{file}: {error}");
+                continue;
+            }
+        };
+        let codes: Vec<_> = report.findings.iter().map(|f| f.code.as_str()).collect();
+        let flags = case["flags"].as_array().into_iter().flatten().filter(|_| must_flag);
+        for flag in flags.map(|flag| flag.as_str().unwrap()) {
+            let word = flag.replace('_', "-");
+            let ours = [
+                "check-error",
+                "footer-missing",
+                "footer-mismatch",
+                "geometry-mismatch",
+                "log-dirty",
+            ];
+            if ours.contains(&&*word) {
+                assert!(codes.contains(&&*word), "{file}: no {word}, only {codes:?}");
+                flagged += 1;
+            }
+        }
+    }
+    assert!(checked > 350 && flagged > 20, "{checked} checked, {flagged} flagged");
+}
+
 #[test]
 fn every_case_made_here_gets_its_verdict() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

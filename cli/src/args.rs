@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use diskimage::checksum::Algorithm;
 use diskimage::resolve::Listed;
 use diskimage::target::{Preallocation, Reflink};
-use diskimage::{Beneath, DenyAll, Format, Limits, OpenOptions, Result};
+use diskimage::{Beneath, DenyAll, Format, Limits, OpenOptions, RepairScope, Result};
 
 use crate::size::parse_size;
 
@@ -18,7 +18,15 @@ Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
 `probe` ends with 0 if every file is of a known kind, 1 if one is not, 2 on an error;
 `convert --salvage` with 3 if something was lost; `checksum --check` with 1 if something differs;
 `compare` with 0 if both are the same, 1 if they differ, 2 if one cannot be opened, 3 if where its
-bytes lie cannot be told, 4 if they cannot be read.";
+bytes lie cannot be told, 4 if they cannot be read; `check` as its help says.";
+
+/// The exit codes of `check`, for its help.
+const CHECK_EXIT_CODES: &str = "\
+Exit codes: 0 nothing is wrong (or no longer, after a repair), 1 an error, or something could not be
+read, 2 the image is corrupt (or the usage wrong), 3 only leaked clusters, 63 nothing in this format
+can be checked.
+A repair writes into the image. It refuses a file that another process holds a lock on, as QEMU does
+while it runs; programs that take no locks cannot be seen: see to it that none uses the image.";
 
 #[derive(Debug, Parser)]
 #[command(name = "diskimage", version, about, after_help = EXIT_CODES, max_term_width = 100)]
@@ -35,6 +43,9 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Lists where data, zeros and holes of the disk are
     Map(MapArgs),
+    /// Reads all tables of an image, tells what is wrong with them, and repairs what can be
+    #[command(after_help = CHECK_EXIT_CODES)]
+    Check(CheckArgs),
     /// Converts an image to a raw disk
     Convert(ConvertArgs),
     /// Computes checksums of what a guest sees, whatever the format, and checks them
@@ -228,6 +239,49 @@ pub(crate) struct CompareArgs {
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The image; no other file is opened
+    pub(crate) file: PathBuf,
+    /// Takes the image for this format instead of detecting it
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    pub(crate) format: Option<Format>,
+    /// Repairs leaked clusters only, or all that can be proven; the guest's data stay as they are
+    #[arg(short, long, value_enum, value_name = "WHAT")]
+    pub(crate) repair: Option<Scope>,
+    /// Tells what a repair would write, and writes nothing
+    #[arg(long, requires = "repair")]
+    pub(crate) dry_run: bool,
+    /// Shows progress if it takes longer than a second
+    #[arg(short, long)]
+    pub(crate) progress: bool,
+    /// Threads [default: one for each processor]
+    #[arg(short = 'm', long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Memory for bitmaps and buffers
+    #[arg(long, value_name = "SIZE", default_value = "40M", value_parser = parse_size)]
+    pub(crate) max_memory: u64,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+/// What is repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scope {
+    Leaks,
+    All,
+}
+
+impl From<Scope> for RepairScope {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Leaks => Self::Leaks,
+            Scope::All => Self::All,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -81,8 +81,8 @@ fn digests(
 }
 
 /// The answer goes to standard output, so that progress does not.
-fn show(work: &WorkArgs) -> Show {
-    if work.progress { Show::OnStderr } else { Show::Nothing }
+fn show(work: &WorkArgs) -> Option<Show> {
+    work.progress.then_some(Show::at_once(true))
 }
 
 /// Prints the checksums of one image.

@@ -46,12 +46,9 @@ fn refused(error: &Error, path: &Path) -> u8 {
     OPEN
 }
 
-fn show(args: &CompareArgs) -> Show {
-    match (args.work.progress && !args.quiet, args.output) {
-        (false, _) => Show::Nothing,
-        (true, Output::Human) => Show::OnStdout,
-        (true, Output::Json) => Show::OnStderr,
-    }
+fn show(args: &CompareArgs) -> Option<Show> {
+    let shown = args.work.progress && !args.quiet;
+    shown.then_some(Show::at_once(args.output == Output::Json))
 }
 
 fn compare(args: &CompareArgs, disks: [&Chain; 2], second: &Path, signals: &Signals) -> u8 {

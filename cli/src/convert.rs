@@ -10,8 +10,6 @@ use diskimage::storage::Access;
 use diskimage::target::{Existing, FileTarget, StreamTarget};
 use diskimage::{Chain, Convert, Error, ErrorKind, Format, Progress, Result, Target, VirtualDisk};
 use serde_json::json;
-use signal_hook::consts::SIGXFSZ;
-use signal_hook::flag;
 
 use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes, limits};
 use crate::checksum::{digest_line, job_of};
@@ -21,8 +19,6 @@ use crate::{output, report};
 pub(crate) fn run(args: &ConvertArgs) -> u8 {
     // a pipe that nobody reads blocks for ever, and leaves no file to clean up
     let signals = Signals::catch(to_stdout(args));
-    // a file that exceeds the limit of the process is an error that can be told
-    let _ = flag::register(SIGXFSZ, Arc::default());
     match convert(args, &signals) {
         Ok((report, digests)) => conclude(args, &report, &digests),
         Err(error) => {
@@ -69,13 +65,9 @@ fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>
     if let Some(threads) = args.threads {
         job = job.threads(threads);
     }
-    // where qemu-img shows it, unless the disk or the report goes there
-    let taken = to_stdout(args) || args.output == Output::Json;
-    let show = match (args.progress, taken) {
-        (false, _) => Show::Nothing,
-        (true, false) => Show::OnStdout,
-        (true, true) => Show::OnStderr,
-    };
+    // where qemu-img prints it, unless the disk or the report goes there
+    let to_stderr = to_stdout(args) || args.output == Output::Json;
+    let show = args.progress.then_some(Show::at_once(to_stderr));
     watched(show, signals, &progress, || {
         let done = match &*args.checksum {
             [] => (job.run(&disk, &*target)?, Vec::new()),

@@ -1,7 +1,8 @@
-//! The `diskimage` command: what virtual-disk images are, what is in them, their conversion,
-//! their checksums and their differences.
+//! The `diskimage` command: what virtual-disk images are, what is in them, whether they are whole,
+//! their conversion, their checksums and their differences.
 
 mod args;
+mod check;
 mod checklist;
 mod checksum;
 mod compare;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Map(args) => map::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Checksum(args) => checksum::run(&args),
         Command::Compare(args) => compare::run(&args),

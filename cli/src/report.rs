@@ -14,6 +14,13 @@ pub(crate) const USAGE: u8 = 2;
 /// Something could not be read, and was replaced by zeros as asked for.
 pub(crate) const LOST: u8 = 3;
 
+/// `check`: the image is corrupt.
+pub(crate) const CORRUPT: u8 = 2;
+/// `check`: there are leaked clusters, and nothing else.
+pub(crate) const LEAKS: u8 = 3;
+/// `check`: the format has nothing to check.
+pub(crate) const NOT_CHECKED: u8 = 63;
+
 /// Prints `diskimage: FILE: what is wrong (at offset 0x…): what to do`.
 pub(crate) fn error(error: &Error, file: &Path) {
     let name = printable(error.file().unwrap_or(file));

@@ -1,26 +1,25 @@
-//! Watching long operations: signals that stop them, and their progress.
+//! Watching long work: progress, and signals.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diskimage::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 /// How often progress is shown, and signals are looked for.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The signals that stop an operation.
-#[derive(Debug)]
+/// The signals that ask to stop, once they are caught.
 pub(crate) struct Signals(Arc<AtomicUsize>);
 
 impl Signals {
-    /// Catches them from now on. The second one ends the process; `at_once`, so does the first: for
-    /// what may block for ever, and has nothing to clean up.
+    /// From now on the first signal only asks to stop, unless `at_once`; the second one ends the
+    /// process.
     pub(crate) fn catch(at_once: bool) -> Self {
         let signal = Arc::new(AtomicUsize::new(0));
         let at_once = Arc::new(AtomicBool::new(at_once));
@@ -30,36 +29,46 @@ impl Signals {
             let _ = flag::register(number, Arc::clone(&at_once));
             let _ = flag::register_usize(number, Arc::clone(&signal), number as usize);
         }
+        // a file that exceeds the limit of the process is an error that can be told
+        let _ = flag::register(SIGXFSZ, Arc::default());
         Self(signal)
     }
 
-    /// The one that came, if one did.
+    /// The signal that came, if one did.
     pub(crate) fn caught(&self) -> Option<u8> {
         u8::try_from(self.0.load(Ordering::Relaxed)).ok().filter(|&signal| signal != 0)
     }
 }
 
-/// Whether and where progress is shown, apart from a terminal that shows standard error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Show {
-    Nothing,
-    /// Where qemu-img shows it.
-    OnStdout,
-    /// Something else goes there.
-    OnStderr,
+/// How progress is shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Show {
+    /// Whether lines go to standard error, as something else goes to standard output.
+    pub(crate) to_stderr: bool,
+    /// What takes no longer than this shows none.
+    pub(crate) after: Duration,
+}
+
+impl Show {
+    /// From the start on.
+    pub(crate) fn at_once(to_stderr: bool) -> Self {
+        Self { to_stderr, after: Duration::ZERO }
+    }
 }
 
 /// Runs `work` while another thread shows its progress and passes on signals.
 pub(crate) fn watched<T, E>(
-    show: Show,
+    show: Option<Show>,
     signals: &Signals,
     progress: &Progress,
     work: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, E> {
     let (done, is_done) = mpsc::channel::<bool>();
+    let start = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let mut display = Display::new(show);
+            let now = |show: &Show| show.after.is_zero() || start.elapsed() > show.after;
+            let mut display = show.filter(now).map(Display::new);
             let success = loop {
                 match is_done.recv_timeout(TICK) {
                     Ok(success) => break success,
@@ -68,6 +77,9 @@ pub(crate) fn watched<T, E>(
                 }
                 if signals.caught().is_some() {
                     progress.cancel();
+                }
+                if display.is_none() {
+                    display = show.filter(now).map(Display::new);
                 }
                 if let Some(display) = &mut display {
                     display.show(progress);
@@ -91,20 +103,16 @@ enum Display {
 }
 
 impl Display {
-    fn new(show: Show) -> Option<Self> {
-        if show != Show::Nothing && io::stderr().is_terminal() {
+    fn new(show: Show) -> Self {
+        if io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             let template = "{bar:40} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            return Some(Self::Bar(bar));
+            return Self::Bar(bar);
         }
-        match show {
-            Show::Nothing => None,
-            Show::OnStdout => Some(Self::Lines(Box::new(io::stdout()))),
-            Show::OnStderr => Some(Self::Lines(Box::new(io::stderr()))),
-        }
+        Self::Lines(if show.to_stderr { Box::new(io::stderr()) } else { Box::new(io::stdout()) })
     }
 
     fn show(&mut self, progress: &Progress) {
@@ -116,7 +124,7 @@ impl Display {
             }
             Self::Lines(out) => {
                 let percent = if total == 0 { 0.0 } else { done as f64 * 100.0 / total as f64 };
-                // progress that nobody reads is no failure of the operation
+                // progress that nobody reads is no failure of the work
                 let _ = write!(out, "    ({percent:.2}/100%)\r").and_then(|()| out.flush());
             }
         }

@@ -12,6 +12,7 @@ use diskimage::{
     VirtualDisk, VirtualDiskExt,
 };
 
+pub mod check;
 pub mod mutate;
 
 /// A body, and the name of its target.
@@ -35,6 +36,16 @@ pub const TARGETS: &[Target] = &[
     ("vdi_open", vdi_open),
     ("vdi_read", vdi_read),
     ("vdi_content", vdi_content),
+    ("vmdk_check", vmdk_check),
+    ("vmdk_repair", vmdk_repair),
+    ("vhd_check", vhd_check),
+    ("vhd_repair", vhd_repair),
+    ("vhdx_check", vhdx_check),
+    ("vhdx_repair", vhdx_repair),
+    ("vdi_check", vdi_check),
+    ("vdi_repair", vdi_repair),
+    ("raw_check", raw_check),
+    ("raw_repair", raw_repair),
 ];
 
 /// Disks larger than this are not read as a whole.
@@ -82,6 +93,28 @@ bodies! {
     Vhd vhd_open vhd_read vhd_content
     Vhdx vhdx_open vhdx_read vhdx_content
     Vdi vdi_open vdi_read vdi_content
+}
+
+macro_rules! check_bodies {
+    ($($format:ident $check:ident $repair:ident)+) => {$(
+        /// Checking: see [`check_body`](check::check_body).
+        pub fn $check(data: &[u8]) {
+            check::check_body(Format::$format, data);
+        }
+
+        /// Repairing: see [`repair_body`](check::repair_body).
+        pub fn $repair(data: &[u8]) {
+            check::repair_body(Format::$format, data);
+        }
+    )+};
+}
+
+check_bodies! {
+    Vmdk vmdk_check vmdk_repair
+    Vhd vhd_check vhd_repair
+    Vhdx vhdx_check vhdx_repair
+    Vdi vdi_check vdi_repair
+    Raw raw_check raw_repair
 }
 
 /// Opens and describes `data` as an image of this format: an error or an image, and no name with

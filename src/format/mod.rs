@@ -16,6 +16,7 @@ pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
+mod whole;
 
 /// What a kind of file is to a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

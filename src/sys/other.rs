@@ -18,6 +18,21 @@ pub(crate) fn open_write(path: &Path) -> io::Result<File> {
     std::fs::OpenOptions::new().write(true).open(path)
 }
 
+pub(crate) fn open_read_write(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().read(true).write(true).open(path)
+}
+
+pub(crate) fn lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+        Err(std::fs::TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+            Ok(true)
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
 pub(crate) fn file_kind(file: &File) -> io::Result<FileKind> {
     let metadata = file.metadata()?;
     Ok(if metadata.is_file() {

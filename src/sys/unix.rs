@@ -24,6 +24,26 @@ pub(crate) fn open_write(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
+/// Opens an existing file for reading and writing, without blocking on a FIFO.
+pub(crate) fn open_read_write(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = flags.bits().cast_signed();
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+}
+
+/// Locks all bytes of a file against other processes, QEMU's among them, until this process closes
+/// it. `false`: another process holds a lock on some of them.
+pub(crate) fn lock(file: &File) -> io::Result<bool> {
+    let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    match rustix::fs::fcntl_lock(file, lock) {
+        Ok(()) => Ok(true),
+        Err(Errno::ACCESS | Errno::AGAIN) => Ok(false),
+        // this file system has no locks: nobody else can hold one either
+        Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 pub(crate) fn file_kind(file: &File) -> io::Result<FileKind> {
     let metadata = file.metadata()?;
     let kind = metadata.file_type();

@@ -5,10 +5,12 @@ use std::fs::File;
 use crate::error::{Error, ErrorKind, Result};
 
 mod file;
+mod patch;
 mod place;
 pub(crate) mod stream;
 
 pub use file::{Existing, FileTarget, Preallocation};
+pub use patch::FilePatch;
 pub use stream::StreamTarget;
 
 /// What a conversion writes to: the whole disk, byte for byte, in any order unless

@@ -7,6 +7,7 @@
     reason = "each test binary uses a part of it; tests may panic"
 )]
 
+pub mod repair;
 pub mod sweep;
 
 use std::io::Read;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use byteorder::{BigEndian, ByteOrder};
 
 use crate::bytes::AlignedBuffer;
+use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::codec::{Wrapper, inflate_exact};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
@@ -20,6 +21,7 @@ use super::entry::{L1Entry, L2Entry};
 use super::error::Qcow2Detail;
 use super::header::{CompressionType, CryptMethod, Header};
 use super::layout::{ENTRY_OFFSET, SUBCLUSTERS};
+use super::refcount::RefcountTable;
 use super::snapshot::{SnapshotEntry, find, read_snapshots};
 
 /// A QCOW2 image, or one of its internal snapshots, as a layer.
@@ -94,6 +96,11 @@ impl Qcow2Layer {
 
     pub(super) fn storage(&self) -> &dyn Storage {
         &*self.storage
+    }
+
+    /// Its reference counts, of which pages of up to `cache` bytes are kept.
+    pub(super) fn refcounts(&self, cache: u64) -> RefcountTable {
+        RefcountTable::new(Arc::clone(&self.storage), &self.header, cache)
     }
 
     fn cluster(&self) -> Pow2 {
@@ -360,8 +367,17 @@ impl Layer for Qcow2Layer {
         Ok(())
     }
 
-    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
-        Err(crate::layer::not_checked(self.format()))
+    fn check(&self, checking: &Checking) -> Result<()> {
+        super::check::check(self, checking)
+    }
+
+    fn repair(
+        &self,
+        scope: RepairScope,
+        checking: &Checking,
+        patch: &mut dyn Patch,
+    ) -> Result<Repaired> {
+        super::check::repair(self, scope, checking, patch)
     }
 
     fn describe(&self) -> Result<Description> {

@@ -1,6 +1,7 @@
 //! QCOW2, versions 2 and 3. Section names refer to QEMU's `docs/interop/qcow2.rst`.
 
 mod bitmap;
+mod check;
 mod describe;
 mod entry;
 mod error;

@@ -19,6 +19,8 @@ pub(super) struct SnapshotEntry {
     pub(super) l1_size: u32,
     /// Where its table entry lies.
     pub(super) offset: u64,
+    /// And where it ends, padding included.
+    pub(super) end: u64,
 }
 
 /// Reads the snapshot table.
@@ -121,7 +123,8 @@ fn parse(table: &mut Window<'_>, at: u64, header: &Header) -> Result<(SnapshotEn
         icount: icount.filter(|&count| count != u64::MAX),
     };
     let behind = cursor.offset();
-    Ok((SnapshotEntry { description, l1_table_offset, l1_size, offset: at }, behind))
+    let entry = SnapshotEntry { description, l1_table_offset, l1_size, offset: at, end: behind };
+    Ok((entry, behind))
 }
 
 /// Finds a snapshot by identifier, or else by name.

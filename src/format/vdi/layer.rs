@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use byteorder::{ByteOrder, LittleEndian};
 
+use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{Description, Identity, Layer, Mapping, MappingKind, Reference, Role, Source};
@@ -11,6 +12,7 @@ use crate::num::to_usize;
 use crate::storage::{Storage, TableCache};
 use crate::text::uuid;
 
+use super::check;
 use super::describe::describe;
 use super::error::VdiDetail;
 use super::header::{Header, ImageType};
@@ -46,6 +48,10 @@ impl VdiLayer {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    pub(super) fn file(&self) -> &dyn Storage {
+        &self.storage
     }
 
     pub(super) fn file_size(&self) -> u64 {
@@ -156,8 +162,17 @@ impl Layer for VdiLayer {
         Ok(Mapping { length: length.saturating_sub(within).min(max), kind })
     }
 
-    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
-        Err(crate::layer::not_checked(self.format()))
+    fn check(&self, checking: &Checking) -> Result<()> {
+        check::check(self, checking)
+    }
+
+    fn repair(
+        &self,
+        scope: RepairScope,
+        checking: &Checking,
+        patch: &mut dyn Patch,
+    ) -> Result<Repaired> {
+        check::repair(self, scope, checking, patch)
     }
 
     fn describe(&self) -> Result<Description> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use byteorder::{BigEndian, ByteOrder};
 
+use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{Description, Identity, Layer, Mapping, MappingKind, Reference, Source};
@@ -17,6 +18,7 @@ use super::footer::{DiskType, Footer, FooterCopies};
 use super::header::DynamicHeader;
 use super::layout::*;
 use super::locator::parent_reference;
+use super::{check, repair};
 
 /// A VHD image as a layer.
 ///
@@ -27,6 +29,7 @@ use super::locator::parent_reference;
 /// readers do the same.
 #[derive(Debug)]
 pub struct VhdLayer {
+    storage: Arc<dyn Storage>,
     copies: FooterCopies,
     size: u64,
     /// None for fixed disks.
@@ -58,7 +61,11 @@ impl VhdLayer {
             _ => Vec::new(),
         };
         let cache = TableCache::new(Arc::clone(&storage), limits.table_cache);
-        Ok(Self { copies, size, header, references, trust_broken, cache })
+        Ok(Self { storage, copies, size, header, references, trust_broken, cache })
+    }
+
+    pub(super) fn file(&self) -> &dyn Storage {
+        &self.storage
     }
 
     /// The footer that counts.
@@ -321,8 +328,17 @@ impl Layer for VhdLayer {
         }
     }
 
-    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
-        Err(crate::layer::not_checked(self.format()))
+    fn check(&self, checking: &Checking) -> Result<()> {
+        check::check(self, checking)
+    }
+
+    fn repair(
+        &self,
+        scope: RepairScope,
+        checking: &Checking,
+        patch: &mut dyn Patch,
+    ) -> Result<Repaired> {
+        repair::repair(self, scope, checking, patch)
     }
 
     fn describe(&self) -> Result<Description> {

@@ -18,6 +18,8 @@ pub struct ParentLocator {
     pub platform_code: [u8; 4],
     /// Where in the file its entry lies.
     pub offset: u64,
+    /// Where the locator itself lies, bytes.
+    pub place: std::ops::Range<u64>,
     /// The name as a path with `/`, in UTF-8. None where the locator is not text (a Mac OS alias)
     /// or damaged.
     pub name: Option<String>,
@@ -42,6 +44,7 @@ pub(super) fn read_locator(
     if platform_code == [0; 4] {
         return Ok(None);
     }
+    let place = start..start.saturating_add(length.into());
     let inside = start.checked_add(length.into()).is_some_and(|end| end <= storage.size());
     let decoded = if !inside {
         Err("it reaches beyond the end of the file")
@@ -55,7 +58,7 @@ pub(super) fn read_locator(
         Ok(name) => (name, None),
         Err(problem) => (None, Some(problem)),
     };
-    Ok(Some(ParentLocator { platform_code, offset, name, problem }))
+    Ok(Some(ParentLocator { platform_code, offset, place, name, problem }))
 }
 
 /// The bytes of a locator as a name; `None` if its kind is no name.

@@ -1,6 +1,7 @@
 //! VHD, the older format of Virtual PC and Hyper-V. Section names refer to Microsoft's "Virtual
 //! Hard Disk Image Format Specification", version 1.0 of 11 October 2006.
 
+mod check;
 mod describe;
 mod error;
 mod footer;
@@ -8,6 +9,7 @@ mod header;
 mod layer;
 pub mod layout;
 mod locator;
+mod repair;
 #[cfg(test)]
 mod testimage;
 #[cfg(test)]

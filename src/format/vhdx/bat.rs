@@ -115,6 +115,11 @@ impl Bat {
         self.file_size
     }
 
+    /// Where in the file the entries lie that count.
+    pub(super) fn table(&self) -> std::ops::Range<u64> {
+        self.regions.bat.offset..self.at(self.size)
+    }
+
     /// How many payload blocks there are.
     pub(super) fn blocks(&self) -> u64 {
         self.blocks

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{Description, Identity, Layer, Mapping, MappingKind, Reference, Source};
@@ -17,7 +18,9 @@ use super::header::Headers;
 use super::layout::SECTOR_BITMAP_LENGTH;
 use super::log::{LogState, replay};
 use super::metadata::Metadata;
+use super::overlay::LogOverlay;
 use super::region::RegionTable;
+use super::{check, repair};
 
 /// A VHDX image as a layer. If it has a log of pending writes, the layer is the image with these
 /// applied; the file is not written.
@@ -25,7 +28,9 @@ use super::region::RegionTable;
 pub struct VhdxLayer {
     headers: Headers,
     log: LogState,
-    overlay: Option<Arc<dyn Storage>>,
+    /// The file, and the same with its log replayed.
+    base: Arc<dyn Storage>,
+    overlay: Option<Arc<LogOverlay>>,
     metadata: Metadata,
     references: Vec<Reference>,
     bat: Bat,
@@ -39,7 +44,7 @@ impl VhdxLayer {
         let headers = Headers::read(&storage)?;
         let (log, overlay) = replay(&storage, &headers.current, limits, trust_broken)?;
         // all but the headers is as the log has it
-        let replayed = Arc::clone(overlay.as_ref().unwrap_or(&storage));
+        let replayed = with_log(&storage, overlay.as_ref());
         let regions = RegionTable::read(&replayed, &headers.current, trust_broken)?;
         let metadata = Metadata::read(&replayed, &regions.metadata, trust_broken)?;
         let bat = Bat::new(Arc::clone(&replayed), regions, &metadata, limits.table_cache)?;
@@ -47,6 +52,7 @@ impl VhdxLayer {
             references: metadata.parent_locator.iter().map(|l| l.reference()).collect(),
             headers,
             log,
+            base: Arc::clone(&storage),
             overlay,
             metadata,
             bat,
@@ -78,6 +84,21 @@ impl VhdxLayer {
     #[must_use]
     pub fn log(&self) -> LogState {
         self.log
+    }
+
+    /// The file as it is on the medium.
+    pub(super) fn base(&self) -> &dyn Storage {
+        &self.base
+    }
+
+    /// The file with its log replayed, if it has one.
+    pub(super) fn overlay(&self) -> Option<&LogOverlay> {
+        self.overlay.as_deref()
+    }
+
+    /// The file as all but the headers is read: with its log replayed, if it has one.
+    pub(super) fn file(&self) -> Arc<dyn Storage> {
+        with_log(&self.base, self.overlay.as_ref())
     }
 
     pub(super) fn bat(&self) -> &Bat {
@@ -130,6 +151,13 @@ impl VhdxLayer {
     }
 }
 
+fn with_log(base: &Arc<dyn Storage>, overlay: Option<&Arc<LogOverlay>>) -> Arc<dyn Storage> {
+    match overlay {
+        Some(overlay) => Arc::<LogOverlay>::clone(overlay),
+        None => Arc::clone(base),
+    }
+}
+
 impl Layer for VhdxLayer {
     fn format(&self) -> Format {
         Format::Vhdx
@@ -152,7 +180,7 @@ impl Layer for VhdxLayer {
     }
 
     fn storage(&self) -> Option<Arc<dyn Storage>> {
-        self.overlay.clone()
+        self.overlay.is_some().then(|| self.file())
     }
 
     fn identity(&self) -> Option<Identity> {
@@ -211,8 +239,17 @@ impl Layer for VhdxLayer {
         }
     }
 
-    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
-        Err(crate::layer::not_checked(self.format()))
+    fn check(&self, checking: &Checking) -> Result<()> {
+        check::check(self, checking)
+    }
+
+    fn repair(
+        &self,
+        scope: RepairScope,
+        checking: &Checking,
+        patch: &mut dyn Patch,
+    ) -> Result<Repaired> {
+        repair::repair(self, scope, checking, patch)
     }
 
     fn describe(&self) -> Result<Description> {

@@ -75,7 +75,7 @@ pub(super) fn replay(
     header: &Header,
     limits: &Limits,
     trust_broken: bool,
-) -> Result<(LogState, Option<Arc<dyn Storage>>)> {
+) -> Result<(LogState, Option<Arc<LogOverlay>>)> {
     if header.log_guid.is_nil() {
         return Ok((LogState::Empty, None));
     }

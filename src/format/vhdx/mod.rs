@@ -1,6 +1,7 @@
 //! VHDX. Section numbers refer to [MS-VHDX].
 
 mod bat;
+mod check;
 mod describe;
 mod error;
 mod guid;
@@ -12,6 +13,7 @@ mod log;
 mod metadata;
 mod overlay;
 mod region;
+mod repair;
 mod scan;
 #[cfg(test)]
 mod testing;

@@ -58,6 +58,13 @@ impl LogOverlay {
         self.runs.len()
     }
 
+    /// What is replaced, in order, and whether by zeros.
+    pub(super) fn replaced(&self) -> impl Iterator<Item = (std::ops::Range<u64>, bool)> + '_ {
+        self.runs
+            .iter()
+            .map(|(&start, patch)| (start..patch.end, matches!(patch.content, Content::Zeros)))
+    }
+
     /// Replaces `length` bytes by zeros: a multiple of the log's sectors, at one of them.
     pub(super) fn put_zeros(&mut self, start: u64, length: u64) {
         let end = start.saturating_add(length);

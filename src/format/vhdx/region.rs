@@ -100,6 +100,12 @@ impl RegionTable {
         self.regions.iter().filter(move |region| region.required && !known.contains(&region.guid))
     }
 
+    /// How many bytes the structures take that are not blocks.
+    pub(super) fn reserved_length(&self) -> u64 {
+        let lengths = self.reserved.iter().map(|&(start, end, _)| end.saturating_sub(start));
+        lengths.fold(0, u64::saturating_add)
+    }
+
     /// The end of the last structure that is not a block.
     pub(super) fn end(&self) -> u64 {
         self.reserved.last().map_or(HEADER_SECTION_LENGTH, |&(_, end, _)| end)

@@ -1,159 +1,184 @@
-//! A look over the tables of a sparse extent: what contradicts itself.
+//! Whether an image is whole: what can be said of the descriptor, and of each sparse extent in the
+//! image's own file. The tables themselves are held against each other by [`tables`](super::tables).
 
-use std::ops::Range;
-
-use crate::error::Result;
+use crate::check::Checking;
+use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Code, Finding};
-use crate::num::to_usize;
-use crate::storage::read_vec;
+use crate::format::whole::note_unused;
+use crate::layer::{Layer, Role};
+use crate::text::printable;
 
-use super::layout::SECTOR;
-use super::sparse::{Directory, Grain, Sparse};
+use super::descriptor::Descriptor;
+use super::error::VmdkDetail;
+use super::header::read_footer;
+use super::layer::VmdkLayer;
+use super::layout::*;
+use super::part::{Content, Part};
+use super::sparse::{Kind, Sparse};
+use super::tables::{Summary, check_tables};
 
-/// A piece of the file that something was found to be in.
-struct Piece {
-    place: Range<u64>,
-    /// The guest grain, counted from the start of the extent; `None` for a grain table.
-    grain: Option<u64>,
+pub(super) fn check(layer: &VmdkLayer, checking: &Checking) -> Result<()> {
+    if let Some((detail, at)) = layer.damage() {
+        let code = match detail {
+            VmdkDetail::FooterMismatch(_) => Code::FooterMismatch,
+            VmdkDetail::Footer(_) => Code::FooterMissing,
+            _ => Code::NewlineMangled,
+        };
+        checking.corruption(Finding::new(code, detail.to_string()).at(at));
+    }
+    if let Some(descriptor) = layer.descriptor() {
+        check_descriptor(descriptor, checking);
+    }
+    let (mut others, mut total) = (Vec::new(), Summary::default());
+    let (mut clusters, mut compressed) = (0u64, 0u64);
+    for part in layer.parts() {
+        match (&part.content, part.sparse()) {
+            (_, Some(sparse)) => {
+                let summary = check_sparse(sparse, checking)?;
+                clusters = clusters.saturating_add(sparse.grain().count(sparse.capacity()));
+                if sparse.compressed() {
+                    compressed = compressed.saturating_add(summary.allocated);
+                }
+                total.allocated = total.allocated.saturating_add(summary.allocated);
+                total.fragmented = total.fragmented.saturating_add(summary.fragmented);
+                total.end = total.end.max(summary.end);
+            }
+            (Content::Zero, None) => {}
+            (_, None) if part.reference.is_some() => others.push(part),
+            _ => {}
+        }
+    }
+    tell_others(layer, &others, checking);
+    if layer.parts().iter().any(|part| part.sparse().is_some()) {
+        let mut report = checking.report();
+        report.total_clusters = Some(clusters);
+        report.allocated_clusters = Some(total.allocated);
+        report.fragmented_clusters = Some(total.fragmented);
+        report.compressed_clusters = Some(compressed);
+        report.image_end_offset = Some(total.end);
+    }
+    Ok(())
 }
 
-struct Look<'a> {
-    sparse: &'a Sparse,
-    pieces: Vec<Piece>,
-    findings: Vec<Finding>,
-    /// The furthest byte that an entry speaks of.
-    end: u64,
+/// What a descriptor says that makes no sense, though it can be read.
+fn check_descriptor(descriptor: &Descriptor, checking: &Checking) {
+    let note = |text: String, key: &str| {
+        let found = Finding::new(Code::Unusual, text).at(descriptor.at(key));
+        checking.note(found.in_structure("descriptor"));
+    };
+    if descriptor.cid.is_none() {
+        note(
+            "has no content identifier: children cannot tell it from others".to_owned(),
+            "createtype",
+        );
+    }
+    for key in &descriptor.repeated {
+        note(
+            format!("has the key {} twice, with different values", printable(key.as_bytes())),
+            key,
+        );
+    }
+    let parent = descriptor.parent_cid.is_some_and(|cid| cid != CID_NO_PARENT);
+    let names_parent = descriptor.parent_hint().is_some();
+    if names_parent && !parent && descriptor.parent_uuid().is_none() {
+        let detail = VmdkDetail::ParentContradiction.to_string();
+        let found =
+            Finding::new(Code::InvalidEntry, detail).at(descriptor.at("parentfilenamehint"));
+        checking.corruption(found.in_structure("descriptor"));
+    } else if parent && !names_parent {
+        note("has a parent, but does not name its file".to_owned(), "parentcid");
+    }
 }
 
-/// Looks over the grain directory and the grain tables, as many of them as `budget` bytes hold,
-/// and the last one: whether they point beyond the end of the file, at each other or at the same
-/// grain twice, and whether the redundant tables say the same. One finding of each sort.
+/// Says which parts were not looked at, since they are other files.
+fn tell_others(layer: &VmdkLayer, others: &[&Part], checking: &Checking) {
+    let Some(first) = others.first() else { return };
+    let name = first.line.as_ref().map(|line| printable(&line.name)).unwrap_or_default();
+    let text = match others.len() {
+        1 => format!("the extent '{name}' is another file, and was not checked"),
+        count => {
+            format!("{count} extents are other files, '{name}' the first: they were not checked")
+        }
+    };
+    let at = layer.references().iter().find(|r| r.role == Role::Extent).map_or(0, |r| r.offset);
+    let note = Finding::new(Code::NotChecked, text).at(at).in_structure("descriptor");
+    checking.note(note.fix("check each of them by its own name"));
+}
+
+fn check_sparse(sparse: &Sparse, checking: &Checking) -> Result<Summary> {
+    if let Some(error) = sparse.damaged() {
+        let text =
+            format!("the primary grain directory is damaged, the redundant one is used: {error}");
+        let at = error.offset().unwrap_or_default();
+        let found = Finding::new(Code::RedundantCopyDamaged, text).at(at);
+        let found = found.in_structure("grain directory");
+        checking.corruption(found.fix("--repair all restores it from the redundant one"));
+    }
+    if let Kind::Hosted(header) = &sparse.kind
+        && header.gd_offset == GD_AT_END
+        && header.has_markers()
+        && let Err((detail, at)) = read_footer(sparse.storage(), header)?
+    {
+        checking.corruption(Finding::new(Code::FooterMissing, detail.to_string()).at(at));
+    }
+    let size = sparse.storage().size();
+    let summary = match check_tables(sparse, checking, u64::MAX) {
+        Ok(summary) => summary,
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            checking.unreadable(unreadable(&error));
+            return Ok(Summary::default());
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(front) = sparse.overhead().filter(|&front| summary.lowest_grain >= front)
+        && !summary.damaged
+        && sparse.damaged().is_none()
+        && !sparse.compressed()
+    {
+        let behind = size.saturating_sub(front);
+        note_unused(checking, behind.saturating_sub(summary.taken_behind));
+    }
+    if let Some((index, at)) = summary.unmarked {
+        let text = format!(
+            "no marker announces grain table {index}: who reads the stream without seeking loses \
+             the way"
+        );
+        let note = Finding::new(Code::Unusual, text).at(at);
+        checking.note(note.in_structure("grain table marker"));
+    }
+    if summary.misaligned {
+        let text = "grains do not lie at distances of whole grains";
+        checking.note(Finding::new(Code::Unusual, text).at(sparse.directory_place()));
+    }
+    Ok(summary)
+}
+
+fn unreadable(error: &Error) -> Finding {
+    let found = Finding::new(Code::Unreadable, error.to_string());
+    found.at(error.offset().unwrap_or_default()).in_structure("grain directory")
+}
+
+/// Looks over as many of the tables as `budget` bytes hold, and the last one: one finding of each
+/// sort.
 pub(super) fn look_over(sparse: &Sparse, budget: u64) -> Vec<Finding> {
-    let mut look = Look { sparse, pieces: Vec::new(), findings: Vec::new(), end: 0 };
+    let checking = Checking::new().max_memory(1 << 20).max_findings(16);
     // a directory that cannot be read is found out by reading the disk
-    let _ = look.tables(budget);
-    look.overlaps();
-    let (end, size) = (look.end, sparse.storage().size());
+    let Ok(summary) = check_tables(sparse, &checking, budget) else { return Vec::new() };
+    let mut findings: Vec<Finding> = Vec::new();
+    for found in checking.into_report().findings {
+        let beyond = found.code == Code::BeyondEnd && found.structure.as_deref() == Some("grain");
+        let same = |other: &Finding| other.structure == found.structure;
+        if !beyond && !findings.iter().any(same) {
+            let at = found.offset.unwrap_or_default();
+            let mut told = Finding::new(Code::CheckError, found.message).at(at);
+            told.structure = found.structure;
+            findings.push(told);
+        }
+    }
+    let (end, size) = (summary.furthest, sparse.storage().size());
     if end > size {
         let text = format!("the file ends at {size:#x}, its tables speak of {end:#x}");
-        look.findings.push(Finding::new(Code::Truncated, text).at(size));
+        findings.push(Finding::new(Code::Truncated, text).at(size));
     }
-    look.findings
-}
-
-impl Look<'_> {
-    fn find(&mut self, text: String, at: u64) {
-        if !self.findings.iter().any(|finding| finding.message == text) {
-            self.findings.push(Finding::new(Code::CheckError, text).at(at));
-        }
-    }
-
-    fn tables(&mut self, mut budget: u64) -> Result<()> {
-        let sparse = self.sparse;
-        let (entries, mut index) = (sparse.directory_entries(), 0);
-        let mut last = None;
-        while index < entries {
-            let count = entries.saturating_sub(index).min(8192);
-            let values = self.directory(sparse.directory_place(), index, count)?;
-            for (index, value) in (index..).zip(values) {
-                match sparse.decode_directory(value, index) {
-                    Ok(Directory::Table(place)) => {
-                        let cost = self.table_length(index);
-                        if cost <= budget {
-                            budget = budget.saturating_sub(cost);
-                            self.table(place, index)?;
-                        } else {
-                            last = last.max(Some((place, index)));
-                        }
-                    }
-                    Ok(_) => {}
-                    Err(detail) => self.find(detail.to_string(), sparse.directory_place()),
-                }
-            }
-            index = index.saturating_add(count);
-        }
-        if let Some((place, index)) = last {
-            self.table(place, index)?;
-        }
-        Ok(())
-    }
-
-    /// `count` entries of the grain directory at `place`, from the one of number `index` on.
-    fn directory(&self, place: u64, index: u64, count: u64) -> Result<Vec<u64>> {
-        let size = self.sparse.entry_size();
-        let at = place.saturating_add(size.saturating_mul(index));
-        let length = to_usize(size.saturating_mul(count));
-        let bytes = read_vec(self.sparse.storage(), "the grain directory", at, length)?;
-        Ok(self.sparse.values(&bytes).collect())
-    }
-
-    fn table_length(&self, index: u64) -> u64 {
-        self.sparse.entry_size().saturating_mul(self.sparse.table_entries(index))
-    }
-
-    fn read_table(&self, place: u64, index: u64) -> Result<Vec<u8>> {
-        let length = to_usize(self.table_length(index));
-        read_vec(self.sparse.storage(), "a grain table", place, length)
-    }
-
-    fn table(&mut self, place: u64, index: u64) -> Result<()> {
-        let sparse = self.sparse;
-        let bytes = self.read_table(place, index)?;
-        let end = place.saturating_add(self.table_length(index));
-        self.pieces.push(Piece { place: place..end, grain: None });
-        let length = if sparse.compressed() { SECTOR } else { sparse.grain().size() };
-        let first = index.saturating_mul(sparse.table_entries(0));
-        for (number, value) in (first..).zip(sparse.values(&bytes)) {
-            match sparse.decode_grain(value) {
-                Ok(Grain::At(start)) => {
-                    // the last grain may be cut off where the extent ends
-                    let offset = sparse.grain().offset_of(number).unwrap_or(u64::MAX);
-                    let left = sparse.capacity().saturating_sub(offset).min(length);
-                    self.end = self.end.max(start.saturating_add(left));
-                    let place = start..start.saturating_add(length);
-                    self.pieces.push(Piece { place, grain: Some(number) });
-                }
-                Ok(_) => {}
-                Err(detail) => self.find(detail.to_string(), place),
-            }
-        }
-        if let Some(other) = sparse.redundant().filter(|_| sparse.damaged().is_none()) {
-            self.compare(&bytes, other, index)?;
-        }
-        Ok(())
-    }
-
-    /// Holds the redundant copy of a grain table against it.
-    fn compare(&mut self, bytes: &[u8], redundant: u64, index: u64) -> Result<()> {
-        let same = self.directory(redundant, index, 1).and_then(|values| {
-            let value = values.first().copied().unwrap_or_default();
-            match self.sparse.decode_directory(value, index) {
-                Ok(Directory::Table(place)) => Ok(self.read_table(place, index)? == bytes),
-                _ => Ok(false),
-            }
-        });
-        if !same.unwrap_or(false) {
-            let text = "a redundant grain table does not say the same as the other one";
-            self.find(text.to_owned(), redundant);
-        }
-        Ok(())
-    }
-
-    /// Finds pieces that lie on each other.
-    fn overlaps(&mut self) {
-        let mut pieces = std::mem::take(&mut self.pieces);
-        pieces.sort_unstable_by_key(|piece| piece.place.start);
-        let mut end: u64 = 0;
-        for piece in &pieces {
-            if piece.place.start < end {
-                let what = match piece.grain {
-                    Some(_) => "a grain lies where another one or a grain table does",
-                    None => "a grain table lies where another one or a grain does",
-                };
-                self.find(what.to_owned(), piece.place.start);
-                break;
-            }
-            end = piece.place.end;
-        }
-    }
+    findings
 }

@@ -36,6 +36,8 @@ pub(super) enum VmdkDetail {
     Misplaced { what: &'static str, offset: u64 },
     #[error("the {what} has an impossible value: {value:#018x}")]
     Entry { what: &'static str, value: u64 },
+    #[error("the grain directory lacks a table that the other one has")]
+    MissingTable,
     #[error("the grain directory has {entries} entries, the extent needs {needed}")]
     DirectoryTooSmall { entries: u64, needed: u64 },
     #[error("a compressed grain is marked as the one at sector {found}, not {wanted}")]

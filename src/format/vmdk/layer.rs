@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{Description, Identity, Layer, Mapping, Reference, Role};
@@ -18,6 +19,7 @@ use super::line::{ExtentLine, ExtentType};
 use super::names::{candidates, uuid_text};
 use super::part::{Content, Part, fit};
 use super::sparse::Sparse;
+use super::{check, repair};
 
 /// A VMDK: its descriptor, and the extents that it names.
 #[derive(Debug)]
@@ -415,8 +417,17 @@ impl Layer for VmdkLayer {
         Ok(())
     }
 
-    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
-        Err(crate::layer::not_checked(self.format()))
+    fn check(&self, checking: &Checking) -> Result<()> {
+        check::check(self, checking)
+    }
+
+    fn repair(
+        &self,
+        scope: RepairScope,
+        checking: &Checking,
+        patch: &mut dyn Patch,
+    ) -> Result<Repaired> {
+        repair::repair(self, scope, checking, patch)
     }
 
     fn describe(&self) -> Result<Description> {

@@ -14,8 +14,10 @@ mod map;
 mod marker;
 mod names;
 mod part;
+mod repair;
 mod sesparse;
 mod sparse;
+mod tables;
 #[cfg(test)]
 mod tests;
 

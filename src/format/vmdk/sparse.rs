@@ -143,7 +143,7 @@ impl Sparse {
             placed?;
         }
         if let Some(other) = sparse.redundant
-            && let Err(error) = sparse.check_directory(sparse.directory)
+            && let Some(error) = sparse.directory_damage(other)
             && sparse.check_directory(other).is_ok()
         {
             sparse.redundant = Some(std::mem::replace(&mut sparse.directory, other));
@@ -275,6 +275,43 @@ impl Sparse {
         Ok(())
     }
 
+    /// What is wrong with the directory, by itself or by what the one at `other` has and it has not.
+    fn directory_damage(&self, other: u64) -> Option<Error> {
+        self.check_directory(self.directory).err().or_else(|| {
+            let missing = self.check_missing(self.directory, other).err();
+            // where either lacks what the other one has nothing is clear
+            missing.filter(|_| self.check_missing(other, self.directory).is_ok())
+        })
+    }
+
+    /// Whether no entry of the grain directory at `place` is zero where the one at `other` leads to
+    /// a table. Whoever adds a table writes it to both, so that such an entry was lost.
+    fn check_missing(&self, place: u64, other: u64) -> Result<()> {
+        let (mut index, entries) = (0, self.directory_entries());
+        while index < entries {
+            let count = entries.saturating_sub(index).min(16_384);
+            let offset = self.entry.offset_of(index).unwrap_or(u64::MAX);
+            let length = to_usize(self.entry.offset_of(count).unwrap_or(u64::MAX));
+            let read = |place: u64| {
+                let at = place.saturating_add(offset);
+                read_vec(&self.storage, "the grain directory", at, length)
+            };
+            let (own, others) = (read(place)?, read(other)?);
+            for (number, (own, other)) in (index..).zip(self.values(&own).zip(self.values(&others)))
+            {
+                let missing = own == 0
+                    && matches!(self.decode_directory(other, number), Ok(Directory::Table(_)));
+                if missing {
+                    let offset = self.entry.offset_of(number).unwrap_or(u64::MAX);
+                    let detail = VmdkDetail::MissingTable;
+                    return Err(Error::new(detail).at(place.saturating_add(offset)));
+                }
+            }
+            index = index.saturating_add(count);
+        }
+        Ok(())
+    }
+
     pub(super) fn entry_size(&self) -> u64 {
         self.entry.size()
     }
@@ -295,9 +332,27 @@ impl Sparse {
         self.directory
     }
 
+    /// Where the entry starts that byte `position` of a table belongs to.
+    pub(super) fn entry_start(&self, position: u64) -> u64 {
+        self.entry.floor(position)
+    }
+
+    /// Where the structures at the front end, where the header says so.
+    pub(super) fn overhead(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Hosted(header) => sectors(header.overhead),
+            _ => None,
+        }
+    }
+
     /// The grain directory that is not in use.
     pub(super) fn redundant(&self) -> Option<u64> {
         self.redundant
+    }
+
+    /// The places of the file's structures, where neither tables nor grains can be.
+    pub(super) fn reserved(&self) -> &[Range<u64>] {
+        &self.reserved
     }
 
     /// What is wrong with the primary grain directory, if the redundant one is in use.

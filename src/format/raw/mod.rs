@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::Result;
 use crate::format::Format;
 use crate::layer::{Description, Layer, Mapping, MappingKind, Source};
 use crate::storage::Storage;
+
+mod check;
+mod gpt;
+mod mbr;
+mod repair;
 
 /// A raw disk. Its size is the file's, to the byte.
 #[derive(Debug)]
@@ -18,6 +24,10 @@ impl RawLayer {
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>) -> Self {
         Self { storage }
+    }
+
+    fn file(&self) -> &dyn Storage {
+        &self.storage
     }
 }
 
@@ -43,8 +53,23 @@ impl Layer for RawLayer {
         Ok(Mapping { length, kind: MappingKind::Stored { source: Source::Own, offset } })
     }
 
-    fn check(&self, _checking: &crate::check::Checking) -> Result<()> {
-        Err(crate::layer::not_checked(self.format()))
+    /// A partition table, GPT or MBR, is held against the disk. Without one there is nothing that
+    /// could be wrong.
+    fn check(&self, checking: &Checking) -> Result<()> {
+        match check::find(&self.storage)? {
+            Some(table) => check::check(&self.storage, &table, checking),
+            None => Err(crate::layer::not_checked(self.format())),
+        }
+    }
+
+    fn repair(
+        &self,
+        scope: RepairScope,
+        checking: &Checking,
+        patch: &mut dyn Patch,
+    ) -> Result<Repaired> {
+        let repaired = repair::repair(self, scope, checking, patch)?;
+        repaired.ok_or_else(|| crate::layer::not_checked(self.format()))
     }
 
     fn describe(&self) -> Result<Description> {

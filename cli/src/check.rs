@@ -1,0 +1,269 @@
+//! `diskimage check`: whether an image is whole, and its repair.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diskimage::check::{DryRun, Repaired};
+use diskimage::target::FilePatch;
+use diskimage::{
+    CheckReport, Checking, Code, ErrorKind, Finding, Format, Image, Limits, OpenOptions, Progress,
+    RepairScope, Result,
+};
+use serde_json::{Value, json};
+
+use crate::args::{CheckArgs, Output};
+use crate::watch::{Show, Signals, watched};
+use crate::{output, report};
+
+/// What a check and perhaps a repair came to.
+struct Outcome {
+    format: Format,
+    report: CheckReport,
+    repaired: Option<Repaired>,
+    planned: Option<DryRun>,
+}
+
+pub(crate) fn run(args: &CheckArgs) -> u8 {
+    let signals = Signals::catch(args.repair.is_none() || args.dry_run);
+    match check(args, &signals) {
+        Ok(Err(error)) => {
+            report::error(&error, &args.file);
+            report::NOT_CHECKED
+        }
+        Ok(Ok(outcome)) => {
+            let printed = match args.output {
+                Output::Json => output::print_json(&outcome.json(args)),
+                Output::Human => outcome.print(&mut io::stdout().lock()),
+            };
+            match report::printed(printed) {
+                report::OK => outcome.code(),
+                code => code,
+            }
+        }
+        Err(error) => {
+            report::error(&error, &args.file);
+            report::code(&error, signals.caught())
+        }
+    }
+}
+
+/// An inner error says that the format has nothing to check or to repair: the image was opened.
+fn check(args: &CheckArgs, signals: &Signals) -> Result<Result<Outcome>> {
+    let progress = Arc::new(Progress::new());
+    let show = args
+        .progress
+        .then_some(Show { to_stderr: args.output == Output::Json, after: Duration::from_secs(1) });
+    watched(show, signals, &progress, || {
+        let image = open(args)?;
+        match judge(args, &progress, &image) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Err(error)),
+            other => other.map(Ok),
+        }
+    })
+}
+
+fn judge(args: &CheckArgs, progress: &Arc<Progress>, image: &Image) -> Result<Outcome> {
+    let format = image.layer().format();
+    let report = image.check(checking(args, progress))?;
+    let mut outcome = Outcome { format, report, repaired: None, planned: None };
+    let Some(scope) = args.repair else { return Ok(outcome) };
+    if outcome.report.is_clean() {
+        outcome.repaired = Some(Repaired::default());
+        return Ok(outcome);
+    }
+    let checking = checking(args, progress);
+    if args.dry_run {
+        let mut plan = DryRun::new();
+        outcome.repaired = Some(image.repair(scope.into(), &checking, &mut plan)?);
+        outcome.planned = Some(plan);
+        return Ok(outcome);
+    }
+    repair(args, progress, scope.into(), image, &mut outcome)?;
+    Ok(outcome)
+}
+
+/// Repairs the image, and checks again what has become of it.
+fn repair(
+    args: &CheckArgs,
+    progress: &Arc<Progress>,
+    scope: RepairScope,
+    image: &Image,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let identity = image.storage().identity();
+    let mut patch = FilePatch::open(&args.file, identity, Arc::clone(progress))?;
+    let repaired = image.repair(scope, &checking(args, progress), &mut patch)?;
+    let changed = patch.has_written();
+    patch.finish()?;
+    outcome.repaired = Some(repaired);
+    if changed {
+        outcome.report = open(args)?.check(checking(args, progress))?;
+    }
+    Ok(())
+}
+
+/// Opens the image, also where it is marked as broken, and no other file.
+fn open(args: &CheckArgs) -> Result<Image> {
+    let mut limits = Limits::default();
+    limits.table_cache = limits.table_cache.min(args.max_memory / 8);
+    let mut options = OpenOptions::new().limits(limits);
+    if let Some(format) = args.format {
+        options = options.format(format);
+    }
+    // one extent of a VMDK is no disk to read, but tables to check
+    options.open_image(&args.file).or_else(|error| {
+        let bare = error.kind() == ErrorKind::InvalidInput;
+        let trusting = options.trust_broken(true);
+        bare.then(|| trusting.open_image(&args.file).ok()).flatten().ok_or(error)
+    })
+}
+
+fn checking(args: &CheckArgs, progress: &Arc<Progress>) -> Checking {
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.map_or_else(processors, usize::from);
+    Checking::new().threads(threads).max_memory(args.max_memory).progress(Arc::clone(progress))
+}
+
+impl Outcome {
+    /// qemu-img's exit code.
+    fn code(&self) -> u8 {
+        match &self.report {
+            report if report.check_errors > 0 => report::ERROR,
+            report if report.corruptions > 0 => report::CORRUPT,
+            report if report.leaks > 0 => report::LEAKS,
+            _ => report::OK,
+        }
+    }
+
+    /// qemu-img's fields, and what is zero left out as there, then ours.
+    fn json(&self, args: &CheckArgs) -> Value {
+        let report = &self.report;
+        let fixed = self.repaired.as_ref().filter(|_| self.planned.is_none());
+        let mut object = json!({
+            "filename": output::text_of(args.file.as_os_str().as_encoded_bytes()),
+            "format": self.format.name(),
+            "check-errors": report.check_errors,
+        });
+        let numbers = [
+            ("image-end-offset", report.image_end_offset),
+            ("total-clusters", report.total_clusters),
+            ("allocated-clusters", report.allocated_clusters),
+            ("fragmented-clusters", report.fragmented_clusters),
+            ("compressed-clusters", report.compressed_clusters),
+            ("corruptions", Some(report.corruptions)),
+            ("leaks", Some(report.leaks)),
+            ("corruptions-fixed", fixed.map(|fixed| fixed.corruptions_fixed)),
+            ("leaks-fixed", fixed.map(|fixed| fixed.leaks_fixed)),
+        ];
+        for (name, number) in numbers {
+            if let Some(number) = number.filter(|&number| number != 0) {
+                object[name] = json!(number);
+            }
+        }
+        object["findings"] = output::findings(&report.findings);
+        object["more-findings"] = json!(report.more_findings);
+        if let Some(repaired) = &self.repaired {
+            object["refused"] = output::findings(&repaired.refused);
+        }
+        if let Some(plan) = &self.planned {
+            let writes = plan.writes.iter().map(|write| {
+                json!({ "offset": write.offset, "length": write.length, "what": write.what })
+            });
+            object["planned-writes"] = Value::Array(writes.collect());
+            object["more-planned-writes"] = json!(plan.more_writes);
+        }
+        object
+    }
+
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        let report = &self.report;
+        for finding in report.findings.iter().filter(|finding| finding.code != Code::CheckError) {
+            print_finding(out, finding)?;
+        }
+        if report.more_findings > 0 {
+            writeln!(out, "… and {} more", report.more_findings)?;
+        }
+        if let Some(plan) = &self.planned {
+            print_plan(out, plan)?;
+        }
+        if let Some(repaired) = &self.repaired {
+            for finding in &repaired.refused {
+                write!(out, "not repaired: ")?;
+                print_finding(out, finding)?;
+            }
+            let (errors, leaks) = (repaired.corruptions_fixed, repaired.leaks_fixed);
+            if self.planned.is_some() {
+                writeln!(out, "A repair would mend {errors} errors and free {leaks} clusters.")?;
+            } else if errors > 0 || leaks > 0 {
+                writeln!(out, "Repaired: {errors} errors, {leaks} leaked clusters.")?;
+            }
+        }
+        self.print_summary(out)
+    }
+
+    fn print_summary(&self, out: &mut impl Write) -> io::Result<()> {
+        let report = &self.report;
+        if report.is_clean() {
+            writeln!(out, "No errors were found on the image.")?;
+        }
+        if report.corruptions > 0 {
+            writeln!(out, "{} errors were found on the image.", report.corruptions)?;
+            writeln!(out, "Data may be lost, or be lost when the image is written to.")?;
+        }
+        if report.leaks > 0 {
+            writeln!(out, "{} leaked clusters were found on the image.", report.leaks)?;
+            writeln!(out, "They take up room, and harm nothing else.")?;
+        }
+        if report.check_errors > 0 {
+            writeln!(out, "{} structures could not be read.", report.check_errors)?;
+        }
+        if let (Some(total), Some(allocated)) = (report.total_clusters, report.allocated_clusters)
+            && total > 0
+        {
+            let percent = |part: Option<u64>, of: u64| {
+                let part = part.unwrap_or(0);
+                if of == 0 { 0.0 } else { part as f64 * 100.0 / of as f64 }
+            };
+            writeln!(
+                out,
+                "{allocated}/{total} = {:.2}% allocated, {:.2}% fragmented, {:.2}% compressed \
+                 clusters",
+                percent(Some(allocated), total),
+                percent(report.fragmented_clusters, allocated),
+                percent(report.compressed_clusters, allocated),
+            )?;
+        }
+        if let Some(end) = report.image_end_offset.filter(|&end| end > 0) {
+            writeln!(out, "Image end offset: {end}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `error: overlap at 0x5000 (L2 entry): what is wrong: what to do`.
+fn print_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
+    write!(out, "{}: {}", finding.code.severity(), finding.code)?;
+    if let Some(offset) = finding.offset {
+        write!(out, " at {offset:#x}")?;
+    }
+    if let Some(structure) = &finding.structure {
+        write!(out, " ({structure})")?;
+    }
+    write!(out, ": {}", finding.message)?;
+    match &finding.fix {
+        Some(fix) => writeln!(out, ": {fix}"),
+        None => writeln!(out),
+    }
+}
+
+fn print_plan(out: &mut impl Write, plan: &DryRun) -> io::Result<()> {
+    for write in &plan.writes {
+        let (offset, length, what) = (write.offset, write.length, &write.what);
+        writeln!(out, "would write {length} bytes at {offset:#x}: {what}")?;
+    }
+    if plan.more_writes > 0 {
+        writeln!(out, "… and {} more writes", plan.more_writes)?;
+    }
+    Ok(())
+}

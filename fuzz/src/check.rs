@@ -1,0 +1,112 @@
+//! Checking and repairing whatever bytes there are.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use diskimage::check::{DryRun, MemoryPatch};
+use diskimage::storage::MemoryStorage;
+use diskimage::{
+    CheckReport, Checking, Error, Format, Image, OpenOptions, RepairScope, Result, Storage,
+    VirtualDisk,
+};
+
+use crate::check_error;
+
+/// What a repair may make of the file: a log can make it as long as the disk.
+const LARGEST: u64 = 64 << 20;
+/// Content is compared in pieces of this many bytes.
+const PIECE: u64 = 128 << 10;
+
+fn image(format: Format, data: &[u8]) -> Result<Image> {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+    OpenOptions::new().format(format).open_image_storage(storage, Path::new("fuzz"))
+}
+
+fn checking() -> Checking {
+    Checking::new().max_memory(1 << 20).max_findings(50)
+}
+
+fn report(image: &Image) -> Result<CheckReport> {
+    image.check(checking())
+}
+
+/// Checks `data` as an image of this format: an error or a report, the same one each time, whose
+/// numbers agree with its findings.
+pub fn check_body(format: Format, data: &[u8]) {
+    let image = match image(format, data) {
+        Ok(image) => image,
+        Err(error) => return check_error(&error),
+    };
+    let found = match report(&image) {
+        Ok(found) => found,
+        Err(error) => return check_error(&error),
+    };
+    assert_eq!(Some(&found), report(&image).ok().as_ref(), "another answer");
+    assert!(found.findings.len() <= 50);
+    for finding in &found.findings {
+        assert!(!finding.message.contains(char::is_control), "{finding:?}");
+    }
+    let told = u64::try_from(found.findings.len()).unwrap_or(u64::MAX);
+    assert!(found.corruptions + found.check_errors <= told + found.more_findings, "{found:?}");
+    assert!(found.allocated_clusters <= found.total_clusters, "{found:?}");
+    assert!(found.fragmented_clusters <= found.allocated_clusters, "{found:?}");
+}
+
+/// Repairs `data` as an image of this format: what was announced is written and nothing else, the
+/// content stays, stopped half-way too, and a second repair has nothing to do.
+pub fn repair_body(format: Format, data: &[u8]) {
+    let first = match image(format, data) {
+        Ok(image) => image,
+        Err(error) => return check_error(&error),
+    };
+    let mut plan = DryRun::new();
+    match first.repair(RepairScope::All, &checking(), &mut plan) {
+        Ok(_) => {}
+        Err(error) => return check_error(&error),
+    }
+    let end = plan.writes.iter().map(|write| write.offset.saturating_add(write.length)).max();
+    if plan.writes.is_empty() || plan.more_writes > 0 || end > Some(LARGEST) {
+        return;
+    }
+    let before = content(format, data);
+    let writes = plan.writes.len() as u64;
+    for count in [writes / 2, writes] {
+        let mut patch = MemoryPatch::new(data.to_vec()).stop_after(count);
+        let done = first.repair(RepairScope::All, &checking(), &mut patch);
+        assert_eq!((done.is_ok(), patch.writes()), (count == writes, count));
+        let after = patch.into_bytes();
+        for (at, (new, old)) in after.iter().zip(data).enumerate() {
+            let announced =
+                |at: u64| plan.writes.iter().any(|w| w.offset <= at && at - w.offset < w.length);
+            assert!(new == old || announced(at as u64), "{at:#x} was not announced");
+        }
+        // the partition table of a raw disk is content, and is what is mended
+        if format != Format::Raw {
+            for (old, new) in before.iter().zip(content(format, &after)) {
+                assert!(old.is_err() || *old == new, "other content after {count} writes");
+            }
+        }
+        if count == writes {
+            let second = image(format, &after).expect("it opens still");
+            let mut patch = MemoryPatch::new(after);
+            second.repair(RepairScope::All, &checking(), &mut patch).expect("it is repaired");
+            assert_eq!(patch.writes(), 0, "a second repair finds something");
+        }
+    }
+}
+
+/// Some pieces of the disk, each with its bytes or the kind of its error.
+fn content(format: Format, data: &[u8]) -> Vec<Result<Vec<u8>, diskimage::ErrorKind>> {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+    let options = OpenOptions::new().format(format);
+    let disk = match options.open_storage(storage, Path::new("fuzz")) {
+        Ok(disk) => disk,
+        Err(error) => return vec![Err(error.kind())],
+    };
+    let piece = |number: u64| {
+        let start = disk.size() / 16 * number;
+        let mut bytes = vec![0; PIECE.min(disk.size() - start) as usize];
+        disk.read_exact_at(&mut bytes, start).map(|()| bytes).map_err(|e: Error| e.kind())
+    };
+    (0..16).map(piece).collect()
+}
