@@ -7,7 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::*;
-use diskimage::{Format, Image, OpenOptions, Result, VirtualDisk};
+use diskimage::{Checking, Code, ErrorKind, Format, Image, OpenOptions, Result, VirtualDisk};
 use serde_json::Value;
 
 /// Content that takes longer than a test should: it is one small cluster mapped a million times.
@@ -22,6 +22,9 @@ fn unpacked() -> Option<PathBuf> {
         eprintln!("skipped: there is no set of hostile images at ../shared/hostile");
         return None;
     }
+    // tests run side by side
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile");
     if !folder.join("manifest.jsonl").exists() {
         std::fs::create_dir_all(&folder).unwrap();
@@ -127,6 +130,47 @@ fn every_case_of_a_format_that_is_read_gets_its_verdict() {
     let (tried, wrong) = judge(&folder);
     assert!(tried > 200, "only {tried} cases");
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Checks every case of a format that can be checked: how many there were, and what is wrong.
+fn check_all(folder: &Path) -> (u32, Vec<String>) {
+    let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
+    let (mut checked, mut wrong) = (0, Vec::new());
+    for case in manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let file = case["file"].as_str().unwrap();
+        let Ok(image) = options(&case).open_image(folder.join(file)) else { continue };
+        let start = std::time::Instant::now();
+        let report = match image.check(Checking::new().threads(2)) {
+            Ok(report) => report,
+            Err(error) if error.kind() == ErrorKind::Unsupported => continue,
+            Err(error) => {
+                wrong.push(format!("{file}: {error}"));
+                continue;
+            }
+        };
+        checked += 1;
+        // a second is for the release build on an idle machine
+        if start.elapsed().as_secs() > 5 {
+            wrong.push(format!("{file}: it takes {:?}", start.elapsed()));
+        }
+        let flags = case["flags"].as_array().into_iter().flatten();
+        let must = case["expected"] == "must_flag" && { flags }.any(|flag| flag == "check_error");
+        if must && !report.codes.contains(&Code::CheckError) {
+            wrong.push(format!("{file}: only {:?}", report.codes));
+        }
+        if report.codes.contains(&Code::Corrupt) && report.is_clean() {
+            wrong.push(format!("{file}: marked as corrupt, and no error"));
+        }
+    }
+    (checked, wrong)
+}
+
+#[test]
+fn every_case_of_a_format_that_can_be_checked_is() {
+    let Some(folder) = unpacked() else { return };
+    let (checked, wrong) = check_all(&folder);
+    assert!(checked > 50, "only {checked} cases");
+    assert!(wrong.is_empty(), "{} of {checked}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]

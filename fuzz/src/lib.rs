@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use diskimage::check::{CheckReport, Checking, MemoryPatch, RepairScope, Repaired};
 use diskimage::format::probe::{HEAD, TAIL, probe, probe_bytes};
 use diskimage::storage::MemoryStorage;
 use diskimage::{
@@ -20,6 +21,8 @@ pub const TARGETS: &[Target] = &[
     ("probe", probe_any),
     ("qcow2_open", qcow2_open),
     ("qcow2_read", qcow2_read),
+    ("qcow2_check", qcow2_check),
+    ("qcow2_repair", qcow2_repair),
     ("vmdk_open", vmdk_open),
     ("vmdk_read", vmdk_read),
     ("vhd_open", vhd_open),
@@ -68,6 +71,97 @@ bodies! {
     Vhd vhd_open vhd_read
     Vhdx vhdx_open vhdx_read
     Vdi vdi_open vdi_read
+}
+
+macro_rules! check_bodies {
+    ($($format:ident $check:ident $repair:ident)+) => {$(
+        /// Checking: see [`check_body`].
+        pub fn $check(data: &[u8]) {
+            check_body(Format::$format, data);
+        }
+
+        /// Repairing: see [`repair_body`].
+        pub fn $repair(data: &[u8]) {
+            repair_body(Format::$format, data);
+        }
+    )+};
+}
+
+check_bodies! {
+    Qcow2 qcow2_check qcow2_repair
+}
+
+fn check(format: Format, data: &[u8], threads: usize) -> Result<CheckReport> {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+    let image = OpenOptions::new().format(format).open_image_storage(storage, Path::new("fuzz"))?;
+    image.check(Checking::new().threads(threads))
+}
+
+fn repair(format: Format, data: &[u8], patch: &mut MemoryPatch) -> Result<Repaired> {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+    let image = OpenOptions::new().format(format).open_image_storage(storage, Path::new("fuzz"))?;
+    image.repair(RepairScope::All, &Checking::new(), patch)
+}
+
+/// Checks `data` as an image of this format: a report or an error, the same on any number of
+/// threads, the findings in the order of the file and without control characters.
+pub fn check_body(format: Format, data: &[u8]) {
+    match (check(format, data, 1), check(format, data, 3)) {
+        (Ok(one), Ok(three)) => {
+            assert_eq!(one, three, "the number of threads makes a difference");
+            assert!(one.findings.is_sorted_by_key(|finding| finding.offset));
+            for finding in &one.findings {
+                assert!(!finding.message.contains(char::is_control), "{finding:?}");
+            }
+        }
+        (Err(one), Err(_)) => check_error(&one),
+        (one, three) => panic!("{one:?} on one thread, {three:?} on three"),
+    }
+}
+
+/// Repairs `data` as an image of this format, whole and stopped half-way: what could be read reads
+/// the same, and a second repair finds nothing that it could mend.
+pub fn repair_body(format: Format, data: &[u8]) {
+    let mut patch = MemoryPatch::new(data.to_vec());
+    if let Err(error) = repair(format, data, &mut patch) {
+        assert_eq!(patch.writes(), 0, "it failed in the middle: {error:?}");
+        return check_error(&error);
+    }
+    let writes = patch.writes();
+    let whole = patch.into_bytes();
+    same_content(format, data, &whole);
+    let mut again = MemoryPatch::new(whole.clone());
+    repair(format, &whole, &mut again).expect("it was repaired before");
+    assert_eq!(again.writes(), 0, "a second repair writes again");
+    if writes > 1 {
+        let mut half = MemoryPatch::new(data.to_vec()).stop_after(writes / 2);
+        let stopped = repair(format, data, &mut half).expect_err("it is stopped");
+        assert_eq!(stopped.kind(), ErrorKind::Cancelled);
+        same_content(format, data, &half.into_bytes());
+    }
+}
+
+/// What can be read of the disk in `before` reads the same in `after`.
+fn same_content(format: Format, before: &[u8], after: &[u8]) {
+    let open = |data: &[u8]| {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+        let options = OpenOptions::new().format(format).trust_broken(true);
+        options.open_storage(storage, Path::new("fuzz"))
+    };
+    let Ok(old) = open(before) else { return };
+    let new = open(after).expect("it could be opened before");
+    assert_eq!(old.size(), new.size());
+    let (mut a, mut b) = (vec![0; 4096], vec![0; 4096]);
+    for start in [0, old.size() / 2, old.size().saturating_sub(SMALL)] {
+        let end = start.saturating_add(SMALL).min(old.size());
+        for at in (start..end).step_by(4096) {
+            let length = (end - at).min(4096) as usize;
+            if old.read_exact_at(&mut a[..length], at).is_ok() {
+                new.read_exact_at(&mut b[..length], at).expect("it could be read before");
+                assert!(a[..length] == b[..length], "other bytes at {at}");
+            }
+        }
+    }
 }
 
 /// Opens and describes `data` as an image of this format: an error or an image, and no name with

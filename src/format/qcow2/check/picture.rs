@@ -299,7 +299,9 @@ impl Camera<'_> {
         if value & !(ENTRY_OFFSET | ENTRY_COPIED) != 0 {
             found(Code::ReservedBits, format!("has reserved bits set: {value:#018x}"));
         }
-        if !survey.header.cluster.is_aligned(offset) {
+        if offset == 0 && value & ENTRY_COPIED != 0 {
+            found(Code::InvalidEntry, "has the flag COPIED, but no L2 table".to_owned());
+        } else if !survey.header.cluster.is_aligned(offset) {
             let text = format!("names an L2 table at {offset:#x}, between two clusters");
             found(Code::Misaligned, text);
         } else if survey.header.cluster.index(offset) >= survey.clusters {
