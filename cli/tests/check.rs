@@ -42,7 +42,7 @@ fn flag(bytes: &mut Vec<u8>) {
 
 fn check(path: &Path, more: &[&str]) -> Ran {
     let args = [&["check"], more, &[path.to_str().unwrap()]].concat();
-    ran(command(args))
+    ran(&mut command(args))
 }
 
 fn json(ran: &Ran) -> Value {
@@ -76,7 +76,7 @@ fn people_get_a_line_for_each_finding_and_a_summary() {
     let dir = tempfile::tempdir().unwrap();
     let clean = check(&copy(dir.path(), |_| {}), &[]);
     assert!(clean.text().starts_with("No errors were found on the image.\n"), "{clean:?}");
-    assert!(clean.text().contains("% allocated, 0.00% fragmented, 0.00% compressed clusters\n"));
+    assert!(clean.text().contains("% fragmented, 0.00% compressed clusters\n"));
     assert!(clean.text().contains("Image end offset: "));
     let broken = check(&copy(dir.path(), beyond), &[]);
     assert!(!broken.text().contains("No errors"));

@@ -272,11 +272,10 @@ impl Camera<'_> {
                     let at = l1.offset.saturating_add(index.saturating_mul(8));
                     self.l1_entry(value, at, l1.active, frame);
                     let offset = value & ENTRY_OFFSET;
-                    if offset != 0 && cluster.is_aligned(offset) {
-                        if cluster.index(offset) < self.survey.clusters {
-                            picture.table(cluster.index(offset), l1.uses);
-                            total = total.saturating_add(cluster.size());
-                        }
+                    let inside = cluster.index(offset) < self.survey.clusters;
+                    if offset != 0 && cluster.is_aligned(offset) && inside {
+                        picture.table(cluster.index(offset), l1.uses);
+                        total = total.saturating_add(cluster.size());
                     }
                 }
                 Ok(())
