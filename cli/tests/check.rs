@@ -12,8 +12,11 @@ use common::qcow2::*;
 use common::*;
 use serde_json::Value;
 
+/// What is done to an image.
+type Damage = fn(&mut [u8]);
+
 /// A copy of an image without damage, to be damaged.
-fn copy(folder: &Path, damage: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+fn copy(folder: &Path, damage: impl FnOnce(&mut [u8])) -> PathBuf {
     let mut bytes = fixture("qcow2/v3-plain-64k.qcow2").bytes();
     damage(&mut bytes);
     let path = folder.join("image.qcow2");
@@ -22,19 +25,19 @@ fn copy(folder: &Path, damage: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
 }
 
 /// The first data cluster is no longer referred to.
-fn leak(bytes: &mut Vec<u8>) {
+fn leak(bytes: &mut [u8]) {
     let at = l2_entry(bytes, 0);
     set_entry(bytes, at, 0);
 }
 
 /// The first data cluster lies beyond the end.
-fn beyond(bytes: &mut Vec<u8>) {
+fn beyond(bytes: &mut [u8]) {
     let at = l2_entry(bytes, 0);
     set_entry(bytes, at, 1 << 63 | 1 << 40);
 }
 
 /// The first L2 entry lacks its flag.
-fn flag(bytes: &mut Vec<u8>) {
+fn flag(bytes: &mut [u8]) {
     let at = l2_entry(bytes, 0);
     let value = be64(bytes, at);
     set_entry(bytes, at, value & !(1 << 63));
@@ -52,7 +55,7 @@ fn json(ran: &Ran) -> Value {
 #[test]
 fn exit_codes_and_numbers_are_those_of_qemu_img() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [(fn(&mut Vec<u8>), i32); 4] = [(|_| {}, 0), (leak, 3), (beyond, 2), (flag, 2)];
+    let cases: [(Damage, i32); 4] = [(|_| {}, 0), (leak, 3), (beyond, 2), (flag, 2)];
     for (damage, code) in cases {
         let path = copy(dir.path(), damage);
         let ours = check(&path, &["--output", "json"]);
