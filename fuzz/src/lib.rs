@@ -24,6 +24,8 @@ pub const TARGETS: &[Target] = &[
     ("qcow2_open", qcow2_open),
     ("qcow2_read", qcow2_read),
     ("qcow2_content", qcow2_content),
+    ("qcow2_check", qcow2_check),
+    ("qcow2_repair", qcow2_repair),
     ("vmdk_open", vmdk_open),
     ("vmdk_read", vmdk_read),
     ("vmdk_content", vmdk_content),
@@ -110,6 +112,7 @@ macro_rules! check_bodies {
 }
 
 check_bodies! {
+    Qcow2 qcow2_check qcow2_repair
     Vmdk vmdk_check vmdk_repair
     Vhd vhd_check vhd_repair
     Vhdx vhdx_check vhdx_repair

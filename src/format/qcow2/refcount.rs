@@ -74,20 +74,31 @@ impl RefcountTable {
         let bit = entry.wrapping_shl(self.order);
         let page =
             self.cache.page("a refcount block", block, self.cluster.size(), bit.wrapping_shr(3))?;
-        let at = to_usize(bit.wrapping_shr(3).saturating_sub(page.start));
-        let bytes = page.bytes.get(at..).unwrap_or_default();
-        Ok(match self.order {
-            // "If refcount_bits is less than 8, the least significant bit comes first"
-            0..=2 => {
-                let byte = u64::from(bytes.first().copied().unwrap_or_default());
-                let width = 1u32.wrapping_shl(self.order);
-                let shift = u32::try_from(bit & 7).unwrap_or_default();
-                byte.wrapping_shr(shift) & 1u64.wrapping_shl(width).wrapping_sub(1)
-            }
-            order => {
-                let width = to_usize(1u64.wrapping_shl(order.saturating_sub(3)));
-                bytes.get(..width).map(|b| BigEndian::read_uint(b, width)).unwrap_or_default()
-            }
-        })
+        // entries never lie in two pages
+        let skipped = page.start.wrapping_shl(3).wrapping_shr(self.order);
+        Ok(count_at(&page.bytes, entry.saturating_sub(skipped), self.order))
+    }
+}
+
+/// The largest reference count whose width is `1 << order` bits.
+pub(super) fn largest(order: u32) -> u64 {
+    u64::MAX.wrapping_shr(64u32.saturating_sub(1u32.wrapping_shl(order)))
+}
+
+/// Entry number `index` of a refcount block ("Refcount block").
+pub(super) fn count_at(block: &[u8], index: u64, order: u32) -> u64 {
+    let bit = index.wrapping_shl(order);
+    let bytes = block.get(to_usize(bit.wrapping_shr(3))..).unwrap_or_default();
+    match order {
+        // "If refcount_bits is less than 8, the least significant bit comes first"
+        0..=2 => {
+            let byte = u64::from(bytes.first().copied().unwrap_or_default());
+            let shift = u32::try_from(bit & 7).unwrap_or_default();
+            byte.wrapping_shr(shift) & largest(order)
+        }
+        order => {
+            let width = to_usize(1u64.wrapping_shl(order.saturating_sub(3)));
+            bytes.get(..width).map(|b| BigEndian::read_uint(b, width)).unwrap_or_default()
+        }
     }
 }

@@ -254,7 +254,7 @@ fn compare(
         at = end;
         match block {
             Block::Absent => judge.uncounted(start..end),
-            Block::Broken => {}
+            Block::Broken => judge.unknown(start..end),
             Block::At { offset, .. } => match stored.read_block(offset, &mut bytes) {
                 Ok(()) => {
                     for cluster in start..end {
@@ -265,6 +265,7 @@ fn compare(
                 Err(error) => {
                     told.unreadable(&error, "refcount block", offset);
                     told.broken_refcounts();
+                    judge.unknown(start..end);
                 }
             },
         }
@@ -303,6 +304,17 @@ impl Judge<'_> {
         while at < clusters.end {
             self.verdict.missing |= self.picture.count(at) > 0;
             self.cluster(at, 0);
+            at = self.picture.next_used(at.saturating_add(1), clusters.end);
+        }
+    }
+
+    /// Clusters whose stored counts are not known.
+    fn unknown(&mut self, clusters: Range<u64>) {
+        let mut at = self.picture.next_used(clusters.start, clusters.end);
+        while at < clusters.end {
+            if self.picture.count(at) > 0 {
+                self.verdict.highest = self.verdict.highest.max(Some(at));
+            }
             at = self.picture.next_used(at.saturating_add(1), clusters.end);
         }
     }

@@ -272,11 +272,10 @@ impl Camera<'_> {
                     let at = l1.offset.saturating_add(index.saturating_mul(8));
                     self.l1_entry(value, at, l1.active, frame);
                     let offset = value & ENTRY_OFFSET;
-                    if offset != 0 && cluster.is_aligned(offset) {
-                        if cluster.index(offset) < self.survey.clusters {
-                            picture.table(cluster.index(offset), l1.uses);
-                            total = total.saturating_add(cluster.size());
-                        }
+                    let inside = cluster.index(offset) < self.survey.clusters;
+                    if offset != 0 && cluster.is_aligned(offset) && inside {
+                        picture.table(cluster.index(offset), l1.uses);
+                        total = total.saturating_add(cluster.size());
                     }
                 }
                 Ok(())
@@ -299,7 +298,9 @@ impl Camera<'_> {
         if value & !(ENTRY_OFFSET | ENTRY_COPIED) != 0 {
             found(Code::ReservedBits, format!("has reserved bits set: {value:#018x}"));
         }
-        if !survey.header.cluster.is_aligned(offset) {
+        if offset == 0 && value & ENTRY_COPIED != 0 {
+            found(Code::InvalidEntry, "has the flag COPIED, but no L2 table".to_owned());
+        } else if !survey.header.cluster.is_aligned(offset) {
             let text = format!("names an L2 table at {offset:#x}, between two clusters");
             found(Code::Misaligned, text);
         } else if survey.header.cluster.index(offset) >= survey.clusters {

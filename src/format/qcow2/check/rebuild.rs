@@ -41,7 +41,7 @@ pub(super) fn rebuild(
     let (stored, header) = (exposure.stored, exposure.survey.header);
     let per_block = stored.block_entries();
     let mut blocks = BTreeSet::new();
-    let mut refused = None;
+    let (mut refused, mut highest) = (None, verdict.highest);
     exposure.each_window(None, |picture, _| {
         let end = picture.window.end;
         let mut at = picture.next_used(picture.window.start, end);
@@ -52,8 +52,11 @@ pub(super) fn rebuild(
             } else if count > stored.largest() {
                 refused = refused.or(Some(TOO_LARGE));
             }
-            if count > 0 && blocks.len() <= MOST_BLOCKS {
-                blocks.insert(per_block.index(at));
+            if count > 0 {
+                highest = highest.max(Some(at));
+                if blocks.len() <= MOST_BLOCKS {
+                    blocks.insert(per_block.index(at));
+                }
             }
             at = picture.next_used(at.saturating_add(1), end);
         }
@@ -62,7 +65,7 @@ pub(super) fn rebuild(
     if let Some(why) = refused {
         return Ok(Rebuilt::Refused(why));
     }
-    let first = verdict.highest.map_or(1, |highest| highest.saturating_add(1));
+    let first = highest.map_or(1, |highest| highest.saturating_add(1));
     let Some(plan) = Plan::new(blocks, first, per_block, header.cluster) else {
         return Ok(Rebuilt::Refused(TOO_MANY));
     };

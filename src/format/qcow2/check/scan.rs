@@ -143,9 +143,11 @@ impl Scan<'_> {
         to_u64(count)
     }
 
-    fn tell(&self, finding: impl FnOnce() -> Finding, entry: &Entry) {
+    /// Tells what is wrong with an entry, once.
+    fn tell<T: AsRef<str>>(&self, entry: &Entry, code: Code, text: impl FnOnce() -> T) {
         if self.told.1 {
-            self.told.0.corruption(finding().at(entry.at).in_structure(WHAT));
+            let finding = Finding::new(code, text()).at(entry.at).in_structure(WHAT);
+            self.told.0.corruption(finding);
         }
     }
 
@@ -212,15 +214,11 @@ impl Scan<'_> {
         if offset.saturating_add(needed) > size {
             let step = last.saturating_sub(first);
             let at = entry.at.saturating_add(step.saturating_mul(header.l2_entry_size().size()));
-            self.tell(
-                || {
-                    let text = format!(
-                        "the file ends at {size:#x}, in the middle of the data cluster at {offset:#x}"
-                    );
-                    Finding::new(Code::Truncated, text)
-                },
-                &Entry { at, ..*entry },
-            );
+            self.tell(&Entry { at, ..*entry }, Code::Truncated, || {
+                format!(
+                    "the file ends at {size:#x}, in the middle of the data cluster at {offset:#x}"
+                )
+            });
         }
     }
 
@@ -250,16 +248,12 @@ impl Scan<'_> {
             .unwrap_or(u64::MAX)
             .saturating_add(entry.index.saturating_mul(header.cluster.size()));
         if uses.active > 0 && offset != guest {
-            self.tell(
-                || {
-                    let text = format!(
-                        "names offset {offset:#x} of the external data file for guest offset \
+            self.tell(entry, Code::InvalidEntry, || {
+                format!(
+                    "names offset {offset:#x} of the external data file for guest offset \
                          {guest:#x}, which must be the same"
-                    );
-                    Finding::new(Code::InvalidEntry, text)
-                },
-                entry,
-            );
+                )
+            });
         }
     }
 
@@ -276,60 +270,39 @@ impl Scan<'_> {
             reserved |= L2_ZERO;
         }
         if value & reserved != 0 {
-            self.tell(
-                || {
-                    let text = format!("has reserved bits set: {value:#018x}");
-                    Finding::new(Code::ReservedBits, text)
-                },
-                entry,
-            );
+            self.tell(entry, Code::ReservedBits, || {
+                format!("has reserved bits set: {value:#018x}")
+            });
         } else if value & L2_ZERO != 0 && header.version < 3 {
-            self.tell(
-                || {
-                    let text = format!("has the zero flag, which version 2 has not: {value:#018x}");
-                    Finding::new(Code::InvalidEntry, text)
-                },
-                entry,
-            );
+            self.tell(entry, Code::InvalidEntry, || {
+                format!("has the zero flag, which version 2 has not: {value:#018x}")
+            });
         }
         let copied = value & ENTRY_COPIED != 0;
         let states = Subclusters::decode(entry.bitmap);
         if offset == 0 && !(header.has_data_file() && copied) {
             if copied {
-                self.tell(
-                    || Finding::new(Code::InvalidEntry, "has the flag COPIED, but no cluster"),
-                    entry,
-                );
+                self.tell(entry, Code::InvalidEntry, || "has the flag COPIED, but no cluster");
             }
             if states.allocated != 0 {
                 self.tell(
-                    || {
-                        let text = "calls subclusters allocated, but has no cluster";
-                        Finding::new(Code::SubclusterBits, text)
-                    },
                     entry,
+                    Code::SubclusterBits,
+                    || "calls subclusters allocated, but has no cluster",
                 );
             }
             return;
         }
         let both = (states.allocated & states.zero).count_ones();
         if both != 0 {
-            self.tell(
-                || {
-                    let text = format!("calls {both} subclusters allocated and zero at once");
-                    Finding::new(Code::SubclusterBits, text)
-                },
-                entry,
-            );
+            self.tell(entry, Code::SubclusterBits, || {
+                format!("calls {both} subclusters allocated and zero at once")
+            });
         }
         if !header.cluster.is_aligned(offset) {
-            self.tell(
-                || {
-                    let text = format!("names a data cluster at {offset:#x}, between two clusters");
-                    Finding::new(Code::Misaligned, text)
-                },
-                entry,
-            );
+            self.tell(entry, Code::Misaligned, || {
+                format!("names a data cluster at {offset:#x}, between two clusters")
+            });
             // it lies in two of them, and does not follow the one before it
             if figures.next != 0 && figures.next != offset {
                 figures.fragmented = figures.fragmented.saturating_add(1);
@@ -355,39 +328,34 @@ impl Scan<'_> {
         let decoded = L2Entry::decode(entry.value, None, header, 0);
         let Ok(L2Entry::Compressed { offset, length }) = decoded else {
             self.tell(
-                || {
-                    let text = "is compressed, which an image with an external data file cannot be";
-                    Finding::new(Code::InvalidEntry, text)
-                },
                 entry,
+                Code::InvalidEntry,
+                || "is compressed, which an image with an external data file cannot be",
             );
             return;
         };
         figures.allocated = figures.allocated.saturating_add(1);
         figures.compressed = figures.compressed.saturating_add(1);
         figures.fragmented = figures.fragmented.saturating_add(1);
-        if entry.value & ENTRY_COPIED != 0 {
-            self.tell(
-                || {
-                    let text = "has the flag COPIED, which compressed clusters never have";
-                    Finding::new(Code::CopiedFlag, text).fix(MENDED)
-                },
-                entry,
-            );
+        if entry.value & ENTRY_COPIED != 0 && self.told.1 {
+            let text = "has the flag COPIED, which compressed clusters never have";
+            let finding = Finding::new(Code::CopiedFlag, text).at(entry.at);
+            self.told.0.corruption(finding.in_structure(WHAT).fix(MENDED));
         }
         if entry.bitmap != 0 {
             self.tell(
-                || {
-                    let text = "is compressed, but says something of subclusters";
-                    Finding::new(Code::SubclusterBits, text)
-                },
                 entry,
+                Code::SubclusterBits,
+                || "is compressed, but says something of subclusters",
             );
         }
         let clusters =
             header.cluster.index(offset)..header.cluster.count(offset.saturating_add(length));
         if clusters.end > survey.clusters || offset >= survey.storage.size() {
-            self.tell(|| beyond_end("compressed cluster", offset, survey), entry);
+            if self.told.1 {
+                let found = beyond_end("compressed cluster", offset, survey);
+                self.told.0.corruption(found.at(entry.at).in_structure(WHAT));
+            }
         } else {
             self.picture.data(clusters, uses.all);
         }

@@ -9,7 +9,7 @@ use crate::finding::{Code, Finding};
 use crate::num::{Pow2, to_usize};
 
 use super::super::layout::{ENTRY_COPIED, REFCOUNT_BLOCK_OFFSET};
-use super::super::refcount::RefcountTable;
+use super::super::refcount::{RefcountTable, count_at, largest};
 use super::picture::{beyond_end, entries};
 use super::survey::Survey;
 use super::{REBUILT, Told};
@@ -44,8 +44,7 @@ impl<'a> Stored<'a> {
 
     /// The largest count that fits.
     pub(super) fn largest(&self) -> u64 {
-        let bits = 1u32.wrapping_shl(self.survey.header.refcount_order);
-        u64::MAX.wrapping_shr(64u32.saturating_sub(bits))
+        largest(self.survey.header.refcount_order)
     }
 
     /// Hands over every block that there is, by number, and tells which entries make no sense.
@@ -154,21 +153,7 @@ impl<'a> Stored<'a> {
 
     /// Entry number `index` of a block.
     pub(super) fn count(&self, block: &[u8], index: u64) -> u64 {
-        let order = self.survey.header.refcount_order;
-        let bit = index.wrapping_shl(order);
-        let bytes = block.get(to_usize(bit.wrapping_shr(3))..).unwrap_or_default();
-        match order {
-            // "If refcount_bits is less than 8, the least significant bit comes first"
-            0..=2 => {
-                let byte = u64::from(bytes.first().copied().unwrap_or_default());
-                let shift = u32::try_from(bit & 7).unwrap_or_default();
-                byte.wrapping_shr(shift) & self.largest()
-            }
-            order => {
-                let width = to_usize(1u64.wrapping_shl(order.saturating_sub(3)));
-                bytes.get(..width).map(|b| BigEndian::read_uint(b, width)).unwrap_or_default()
-            }
-        }
+        count_at(block, index, self.survey.header.refcount_order)
     }
 
     /// Sets entry number `index` of a block; gives the byte that it starts in.
