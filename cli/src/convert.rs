@@ -13,7 +13,7 @@ use serde_json::json;
 use signal_hook::consts::SIGXFSZ;
 use signal_hook::flag;
 
-use crate::args::{Cache, ConvertArgs, Output, argument_bytes, limits};
+use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes, limits};
 use crate::checksum::{digest_line, job_of};
 use crate::watch::{Show, Signals, watched};
 use crate::{output, report};
@@ -43,7 +43,7 @@ fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>
         let message = format!("the format '{}' is not written yet, only raw", args.output_format);
         return Err(Error::other(ErrorKind::Unsupported, message));
     }
-    let (limits, buffers) = limits(args.max_memory, 1);
+    let (limits, buffers) = limits(args.work.max_memory, 1);
     let mut options = args.open.options(&args.source)?.limits(limits);
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
@@ -66,12 +66,12 @@ fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>
     if let Some(granularity) = args.sparse {
         job = job.sparse(granularity);
     }
-    if let Some(threads) = args.threads {
+    if let Some(threads) = args.work.threads {
         job = job.threads(threads);
     }
     // where qemu-img shows it, unless the disk or the report goes there
     let taken = to_stdout(args) || args.output == Output::Json;
-    let show = match (args.progress, taken) {
+    let show = match (args.work.progress, taken) {
         (false, _) => Show::Nothing,
         (true, false) => Show::OnStdout,
         (true, true) => Show::OnStderr,
@@ -92,6 +92,11 @@ fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>
 fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
     let size = disk.size();
     if to_stdout(args) {
+        if args.preallocation != Room::Off {
+            let message = "room can be set aside in a file only, not in standard output";
+            return Err(Error::other(ErrorKind::InvalidInput, message)
+                .advise("leave --preallocation at off"));
+        }
         return Ok(Box::new(StreamTarget::new(io::stdout())));
     }
     let target = if args.no_create {

@@ -147,7 +147,7 @@ fn a_call_that_is_interrupted_is_made_again() {
 fn a_medium_that_fails_is_no_damage_of_the_image_but_can_be_salvaged() {
     let (dir, target) = place();
     let image = fixture("qcow2/v3-prealloc-full.qcow2");
-    let args = ["--threads=1", image.text(), target.to_str().unwrap()];
+    let args = ["--threads=1", "--reflink=never", image.text(), target.to_str().unwrap()];
     let fault = "pread64:error=EIO:when=12+";
     let Some(ran) = with_fault(fault, Some(&image.path), &args) else { return };
     ran.refused(1, &image.path, &["cannot read: Input/output error", "(at offset 0x"]);
@@ -162,4 +162,19 @@ fn a_medium_that_fails_is_no_damage_of_the_image_but_can_be_salvaged() {
         wanted[number("start")..number("start") + number("length")].fill(0);
     }
     assert!(std::fs::read(&target).unwrap() == wanted && wanted != whole);
+}
+
+#[test]
+fn what_the_kernel_does_not_copy_is_read_and_written() {
+    let (_dir, target) = place();
+    let image = fixture("qcow2/v3-prealloc-full.qcow2");
+    let args = [image.text(), target.to_str().unwrap()];
+    for how in ["error=EIO", "error=EXDEV", "error=ENOSPC", "error=EINTR:when=1", "retval=0"] {
+        let fault = format!("copy_file_range:{how}");
+        let Some(ran) = with_fault(&fault, None, &args) else { return };
+        ran.ok();
+        let sum = sha256(&std::fs::read(&target).unwrap());
+        assert_eq!(Some(sum), image.guest_sha256, "{how}");
+        std::fs::remove_file(&target).unwrap();
+    }
 }

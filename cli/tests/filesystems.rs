@@ -254,6 +254,8 @@ fn room_is_set_aside_at_the_start_or_the_lack_of_it_told() {
         ran.refused(1, &target, &["cannot set room aside: No space left on device"]);
         assert!(!target.exists());
     }
+    let pipe = convert(&["-f", "raw", "--preallocation=full"], &disk, Path::new("-"));
+    assert!(pipe.code == Some(1) && pipe.stdout.is_empty(), "{pipe:?}");
     let both = convert(&["-n", "--preallocation=full"], &image.path, &target);
     assert_eq!(both.code, Some(2), "{both:?}");
 }
@@ -290,7 +292,7 @@ fn the_cache_forgets_both_files_if_it_is_told_to() {
 fn past_the_cache_the_bytes_are_the_same() {
     let Some(ext4) = Mounted::ext4() else { return };
     let room = tempfile::tempdir().unwrap();
-    let (disk, bytes) = disk(room.path());
+    let (_, bytes) = disk(room.path());
     let [source, target] = ["source.raw", "target.raw"].map(|name| ext4.at(name));
     // an end within a page, and within a sector
     for length in [DISK as usize, (70 << 20) + 4096 + 512, (3 << 20) + 1] {
@@ -374,4 +376,29 @@ fn a_medium_that_cannot_be_read_is_an_error_with_its_offset_and_salvage_lists_it
     });
     ran(Command::new("losetup").arg("--detach").arg(&failing));
     result.unwrap();
+}
+
+#[test]
+fn zeros_are_discarded_on_a_block_device_not_written() {
+    if !has("losetup") {
+        return;
+    }
+    let room = tempfile::tempdir().unwrap();
+    let (disk, bytes) = disk(room.path());
+    let medium = room.path().join("medium");
+    std::fs::write(&medium, vec![0xaa; DISK as usize]).unwrap();
+    let made = ran(Command::new("losetup").args(["--find", "--show"]).arg(&medium));
+    if made.code != Some(0) {
+        return skipped(&format!("no loop device can be made: {}", made.stderr.trim()));
+    }
+    let device = PathBuf::from(made.text().trim());
+    let result = std::panic::catch_unwind(|| {
+        convert(&["-f", "raw"], &disk, &device).ok();
+        assert!(std::fs::read(&device).unwrap() == bytes);
+    });
+    ran(Command::new("losetup").arg("--detach").arg(&device));
+    result.unwrap();
+    std::fs::File::open(&medium).unwrap().sync_all().unwrap();
+    let room = allocated(&medium);
+    assert!(room < 62 << 20, "36 MiB of zeros are in holes, and {room} bytes taken up");
 }

@@ -226,7 +226,7 @@ impl Convert {
         };
         self.progress.start(job.size);
         job.advise(Access::Sequential)?;
-        parallel::run(threads, || Worker::new(&job, buffer).run());
+        parallel::run(threads, || Worker::new(&job).run());
         if job.forget {
             job.advise(Access::Forget)?;
         }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::salvage::Salvage;
-use super::{ConvertDetail, Job, Observer, as_length, length, zero};
+use super::{ConvertDetail, Job, Observer, PIECE, as_length, length, zero};
+use crate::bytes::AlignedBuffer;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind};
 use crate::num::{Pow2, to_usize};
@@ -12,13 +13,13 @@ use crate::target::Reflink;
 
 pub(super) struct Worker<'a> {
     pub(super) job: &'a Job<'a>,
-    buffer: Vec<u8>,
+    buffer: AlignedBuffer,
     written: u64,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(job: &'a Job<'a>, buffer: u64) -> Self {
-        Self { job, buffer: vec![0; to_usize(buffer)], written: 0 }
+    pub(super) fn new(job: &'a Job<'a>) -> Self {
+        Self { job, buffer: AlignedBuffer::new(), written: 0 }
     }
 
     pub(super) fn run(mut self) {
@@ -56,8 +57,9 @@ impl<'a> Worker<'a> {
                         at = copied;
                         continue;
                     }
-                    let end = self.data_end(&extent, segment.end);
-                    self.copy(at..end)?;
+                    let piece = self.piece_of(&extent);
+                    let end = self.data_end(&extent, segment.end, piece);
+                    self.copy(at..end, piece)?;
                     at = end;
                 }
                 Err(error) => {
@@ -132,15 +134,23 @@ impl<'a> Worker<'a> {
         Ok(start.saturating_add(copied))
     }
 
+    /// The unit to read data in that start with `extent`: a compressed cluster is decoded whole,
+    /// and of other data no more is read than stays in the core's cache.
+    fn piece_of(&self, extent: &Extent) -> u64 {
+        if extent.kind == ExtentKind::Encoded { self.job.piece } else { PIECE }
+    }
+
     /// Where data end that start with `extent`: small extents are joined up to a piece, so that
     /// they are written together.
-    fn data_end(&self, extent: &Extent, limit: u64) -> u64 {
+    fn data_end(&self, extent: &Extent, limit: u64, piece: u64) -> u64 {
         let job = self.job;
         let mut end = extent.end();
-        let enough = self.piece_end(extent.start).min(limit);
+        let enough = piece_end(extent.start, piece).min(limit);
         while end < enough {
             match job.disk.extent_at(end, enough.saturating_sub(end)) {
-                Ok(next) if !next.kind.is_zero() => end = next.end(),
+                Ok(next) if !next.kind.is_zero() && self.piece_of(&next) == piece => {
+                    end = next.end();
+                }
                 // zeros end the run, and what is damaged is met again when it is its turn
                 _ => break,
             }
@@ -149,14 +159,14 @@ impl<'a> Worker<'a> {
     }
 
     /// Copies data, a piece at a time.
-    fn copy(&mut self, range: Range<u64>) -> Result<()> {
+    fn copy(&mut self, range: Range<u64>, piece: u64) -> Result<()> {
         let job = self.job;
         let mut at = range.start;
         while at < range.end {
             job.progress.check()?;
-            let end = self.piece_end(at).min(range.end);
+            let end = piece_end(at, piece).min(range.end);
             let mut buffer = std::mem::take(&mut self.buffer);
-            let part = buffer.get_mut(..to_usize(end.saturating_sub(at))).unwrap_or_default();
+            let part = buffer.get(to_usize(end.saturating_sub(at)));
             let copied = self.read(part, at).and_then(|()| self.put(part, at));
             self.buffer = buffer;
             copied?;
@@ -164,12 +174,6 @@ impl<'a> Worker<'a> {
             at = end;
         }
         Ok(())
-    }
-
-    /// Pieces end at multiples of their size, so that whole clusters are decoded.
-    fn piece_end(&self, at: u64) -> u64 {
-        let unit = Pow2::from_size(self.job.piece);
-        at.saturating_add(unit.map_or(self.job.piece, |unit| unit.rest(at)))
     }
 
     fn read(&self, part: &mut [u8], at: u64) -> Result<()> {
@@ -207,9 +211,8 @@ impl<'a> Worker<'a> {
             let mut at = range.start;
             while at < range.end {
                 job.progress.check()?;
-                let end = self.piece_end(at).min(range.end);
-                let part = self.buffer.get_mut(..to_usize(end.saturating_sub(at)));
-                let part = part.unwrap_or_default();
+                let end = piece_end(at, PIECE).min(range.end);
+                let part = self.buffer.get(to_usize(end.saturating_sub(at)));
                 part.fill(0);
                 job.target.write_at(part, at)?;
                 self.written = self.written.saturating_add(as_length(part));
@@ -235,7 +238,7 @@ impl<'a> Worker<'a> {
             return if job.sparse.is_some() { self.explore() } else { Ok(()) };
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        let whole = buffer.get_mut(..to_usize(length(segment))).unwrap_or_default();
+        let whole = buffer.get(to_usize(length(segment)));
         let done = self.fill(whole, segment).and_then(|()| self.pass_on(whole, segment));
         self.buffer = buffer;
         done
@@ -277,4 +280,9 @@ impl<'a> Worker<'a> {
         }
         Salvage { job: self.job }.unmapped(at, end, error)
     }
+}
+
+/// Pieces end at multiples of their size, so that whole clusters are decoded.
+fn piece_end(at: u64, piece: u64) -> u64 {
+    at.saturating_add(Pow2::from_size(piece).map_or(piece, |unit| unit.rest(at)))
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use byteorder::{BigEndian, ByteOrder};
 
+use crate::bytes::AlignedBuffer;
 use crate::codec::{Wrapper, inflate_exact};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
@@ -258,12 +259,11 @@ impl Qcow2Layer {
         // the last sector may reach beyond the end of the file
         let length = length.min(self.storage.size().saturating_sub(start));
         thread_local! {
-            static INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+            static INPUT: RefCell<AlignedBuffer> = const { RefCell::new(AlignedBuffer::new()) };
         }
         INPUT
             .with_borrow_mut(|input| {
-                input.clear();
-                input.resize(to_usize(length), 0);
+                let input = input.get(to_usize(length));
                 let read = self.storage.read_exact_at(input, start);
                 read.map_err(|error| error.affecting(guest.clone()))?;
                 let decoded = match self.header.compression_type {

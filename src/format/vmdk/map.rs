@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use crate::bytes::AlignedBuffer;
 use crate::codec::{CodecError, Wrapper, inflate_exact};
 use crate::error::{Error, Result};
 use crate::layer::{Mapping, MappingKind, Source};
@@ -155,12 +156,11 @@ impl Sparse {
             }
         })?;
         thread_local! {
-            static INPUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+            static INPUT: RefCell<AlignedBuffer> = const { RefCell::new(AlignedBuffer::new()) };
         }
         INPUT
             .with_borrow_mut(|input| {
                 let data = self.read_compressed(input, place, offset)?;
-                let data = input.get(data..).unwrap_or_default();
                 let needed = to_usize(self.capacity.saturating_sub(offset)).min(buf.len());
                 match inflate_exact(data, buf, Wrapper::Zlib) {
                     Err(CodecError::Short { got, .. }) if got >= needed && needed < buf.len() => {
@@ -174,36 +174,40 @@ impl Sparse {
             .map_err(|error: Error| error.at(place).affecting(guest).at(at))
     }
 
-    /// Reads the compressed grain at `place`; gives where in `input` its data start.
-    fn read_compressed(&self, input: &mut Vec<u8>, place: u64, offset: u64) -> Result<usize> {
+    /// Reads the compressed grain at `place`; gives its data.
+    fn read_compressed<'a>(
+        &self,
+        input: &'a mut AlignedBuffer,
+        place: u64,
+        offset: u64,
+    ) -> Result<&'a [u8]> {
         let size = self.storage.size();
         let beyond = |what| VmdkDetail::BeyondEnd { what, start: place, size };
         let rest = size.saturating_sub(place);
         let limit = GrainHeader::limit(self.grain.size());
-        input.clear();
+        let limit = limit.saturating_add(to_u64(GRAIN_HEADER_LENGTH));
+        let input = input.get(to_usize(rest.min(limit)));
         if !matches!(&self.kind, Kind::Hosted(header) if header.has_markers()) {
             // nothing tells the length of the stream, but the stream
-            input.resize(to_usize(rest.min(limit)), 0);
             self.storage.read_exact_at(input, place)?;
-            return Ok(0);
+            return Ok(input);
         }
-        let head = rest.min(SECTOR);
-        input.resize(to_usize(head), 0);
-        self.storage.read_exact_at(input, place)?;
-        if input.len() < GRAIN_HEADER_LENGTH {
+        let (head, more) = input.split_at_mut(input.len().min(to_usize(SECTOR)));
+        self.storage.read_exact_at(head, place)?;
+        if head.len() < GRAIN_HEADER_LENGTH {
             return Err(beyond("compressed grain's header").into());
         }
-        let header = GrainHeader::parse(input, place)?;
+        let header = GrainHeader::parse(head, place)?;
         header.check(offset, self.grain.size())?;
         let length = u64::from(header.size).saturating_add(to_u64(GRAIN_HEADER_LENGTH));
         if length > rest {
             return Err(beyond("compressed grain").into());
         }
-        input.resize(to_usize(length), 0);
-        if let Some(more) = input.get_mut(to_usize(head)..).filter(|more| !more.is_empty()) {
-            self.storage.read_exact_at(more, place.saturating_add(head))?;
+        let behind = to_usize(length).saturating_sub(head.len());
+        if let Some(more) = more.get_mut(..behind).filter(|more| !more.is_empty()) {
+            self.storage.read_exact_at(more, place.saturating_add(to_u64(head.len())))?;
         }
-        Ok(GRAIN_HEADER_LENGTH)
+        Ok(input.get(GRAIN_HEADER_LENGTH..to_usize(length)).unwrap_or_default())
     }
 }
 
