@@ -120,18 +120,9 @@ impl AlignedBuffer {
             // nothing in it is worth keeping, and fresh zeros cost nothing before they are used
             self.0 = vec![0; room];
         }
-        let skip = self.skip();
+        let skip = self.0.as_ptr().align_offset(Self::UNIT);
         let end = skip.saturating_add(length);
         self.0.get_mut(skip..end).unwrap_or_default()
-    }
-
-    /// What [`get`](Self::get) gave last, and maybe more behind it.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.get(self.skip()..).unwrap_or_default()
-    }
-
-    fn skip(&self) -> usize {
-        self.0.as_ptr().align_offset(Self::UNIT)
     }
 }
 

@@ -5,6 +5,8 @@
 pub struct Pow2(u32);
 
 impl Pow2 {
+    /// 512 bytes.
+    pub const SECTOR: Self = Self(9);
     /// 4 KiB.
     pub const PAGE: Self = Self(12);
 

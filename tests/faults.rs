@@ -6,38 +6,11 @@ mod common;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use common::*;
 use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
-use diskimage::target::Capabilities;
-use diskimage::{Chain, Convert, ErrorKind, OpenOptions, Result, Storage, Target, VirtualDisk};
-
-/// A target in memory.
-struct Memory(Mutex<Vec<u8>>);
-
-impl Memory {
-    fn new(size: u64) -> Self {
-        Self(Mutex::new(vec![0; size as usize]))
-    }
-}
-
-impl Target for Memory {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities { ascending: false, fresh_zeros: true }
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.0.lock().unwrap()[offset as usize..][..buf.len()].copy_from_slice(buf);
-        Ok(())
-    }
-    fn write_zeros(&self, offset: u64, length: u64) -> Result<()> {
-        self.0.lock().unwrap()[offset as usize..][..length as usize].fill(0);
-        Ok(())
-    }
-    fn finish(self: Box<Self>) -> Result<()> {
-        Ok(())
-    }
-}
+use diskimage::{Chain, Convert, ErrorKind, OpenOptions, Result, Storage, VirtualDisk};
 
 fn open(fixture: &Fixture, bytes: &[u8], fault: Fault) -> Result<(Chain, Arc<dyn Storage>)> {
     let faulty = FaultStorage::new(MemoryStorage::new(bytes.to_vec()), fault);

@@ -298,9 +298,6 @@ pub(crate) struct ConvertArgs {
     /// Converts an internal snapshot, by identifier or name
     #[arg(short = 'l', long, value_name = "ID_OR_NAME")]
     pub(crate) snapshot: Option<OsString>,
-    /// Shows progress: a bar on a terminal, else lines as qemu-img's
-    #[arg(short, long)]
-    pub(crate) progress: bool,
     /// Leaves blocks of zeros of this size out of the file; 0 writes everything [default: 4k for
     /// what is not copied or shared by the kernel]
     #[arg(short = 'S', long, value_name = "SIZE", value_parser = parse_granularity)]
@@ -335,12 +332,8 @@ pub(crate) struct ConvertArgs {
     /// With -n: the target is known to read as zeros
     #[arg(long, requires = "no_create")]
     pub(crate) target_is_zero: bool,
-    /// Threads [default: one for each processor]
-    #[arg(short = 'm', long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
-    /// Memory for buffers and cached tables
-    #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_size)]
-    pub(crate) max_memory: u64,
+    #[command(flatten)]
+    pub(crate) work: WorkArgs,
     /// Computes a checksum of what is written in the same pass; can be given several times
     #[arg(long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
     pub(crate) checksum: Vec<Algorithm>,

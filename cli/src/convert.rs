@@ -39,7 +39,7 @@ fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>
         let message = format!("the format '{}' is not written yet, only raw", args.output_format);
         return Err(Error::other(ErrorKind::Unsupported, message));
     }
-    let (limits, buffers) = limits(args.max_memory, 1);
+    let (limits, buffers) = limits(args.work.max_memory, 1);
     let mut options = args.open.options(&args.source)?.limits(limits);
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
@@ -62,12 +62,12 @@ fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>
     if let Some(granularity) = args.sparse {
         job = job.sparse(granularity);
     }
-    if let Some(threads) = args.threads {
+    if let Some(threads) = args.work.threads {
         job = job.threads(threads);
     }
     // where qemu-img prints it, unless the disk or the report goes there
     let to_stderr = to_stdout(args) || args.output == Output::Json;
-    let show = args.progress.then_some(Show::at_once(to_stderr));
+    let show = args.work.progress.then_some(Show::at_once(to_stderr));
     watched(show, signals, &progress, || {
         let done = match &*args.checksum {
             [] => (job.run(&disk, &*target)?, Vec::new()),

@@ -13,12 +13,6 @@ use crate::num::{Pow2, to_u64, to_usize};
 use crate::parallel::Turn;
 use crate::target::stream::zeros;
 
-/// The size of a sector, which block hashes round the disk's size up to.
-const SECTOR: Pow2 = match Pow2::from_bits(9) {
-    Some(sector) => sector,
-    None => Pow2::PAGE,
-};
-
 /// The block hash of `blksum`; see [`Algorithm::Blkhash`].
 #[derive(Debug)]
 pub(super) struct Blkhash {
@@ -44,7 +38,8 @@ impl Blkhash {
     fn digest<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>, length: u64) -> Output<Sha256> {
         let mut hasher = Sha256::new();
         pieces.for_each(|piece| hasher.update(piece));
-        zeros(SECTOR.ceil(length).saturating_sub(length)).for_each(|piece| hasher.update(piece));
+        zeros(Pow2::SECTOR.ceil(length).saturating_sub(length))
+            .for_each(|piece| hasher.update(piece));
         hasher.finalize()
     }
 
@@ -96,7 +91,7 @@ impl Lane for Blkhash {
 
     fn finish(self: Box<Self>) -> Result<Vec<u8>> {
         let mut outer = self.turn.into_inner();
-        outer.update(SECTOR.ceil(self.size).to_le_bytes());
+        outer.update(Pow2::SECTOR.ceil(self.size).to_le_bytes());
         Ok(outer.finalize().to_vec())
     }
 }

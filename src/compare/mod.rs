@@ -93,14 +93,12 @@ impl From<Failure> for Error {
 /// How much a worker takes on at once: a multiple of every piece.
 const SEGMENT: u64 = 4 << 20;
 /// The unit of reading and comparing: what stays in a core's cache, twice.
-const PIECE: u64 = 128 << 10;
-/// Memory that a thread takes apart from its pieces: its stack, decoder and compressed input.
-const THREAD_OVERHEAD: u64 = 512 << 10;
-/// The unit in which content differs.
-const SECTOR: Pow2 = match Pow2::from_bits(9) {
-    Some(sector) => sector,
+const PIECE: Pow2 = match Pow2::from_bits(17) {
+    Some(piece) => piece,
     None => Pow2::PAGE,
 };
+/// Memory that a thread takes apart from its pieces: its stack, decoder and compressed input.
+const THREAD_OVERHEAD: u64 = 512 << 10;
 
 impl Default for Compare {
     fn default() -> Self {
@@ -233,7 +231,7 @@ impl<'a> Job<'a> {
         let size = first.size().max(second.size());
         // a compressed cluster is decoded in one piece
         let cluster = first.cluster_size().max(second.cluster_size()).min(SEGMENT);
-        let piece = Pow2::from_size(PIECE.max(cluster)).unwrap_or(Pow2::PAGE);
+        let piece = Pow2::from_size(cluster).unwrap_or(PIECE).max(PIECE);
         Self {
             first: Disk::new(first),
             second: Disk::new(second),

@@ -1,7 +1,5 @@
 //! One of the two disks, as it goes on with zeros beyond its end.
 
-use std::ops::Range;
-
 use crate::disk::VirtualDisk;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageId};
@@ -68,10 +66,4 @@ pub(super) fn status(kind: &ExtentKind) -> (bool, bool, bool, bool) {
     let present = !matches!(kind, ExtentKind::Zero { allocated: false, .. });
     let encoded = matches!(kind, ExtentKind::Encoded);
     (present, kind.is_zero(), encoded, kind.location().is_some())
-}
-
-/// The part of `buf`, which lies at `start`, that holds `range`.
-pub(super) fn part<'b>(buf: &'b [u8], start: u64, range: &Range<u64>) -> &'b [u8] {
-    let place = |at: u64| to_usize(at.saturating_sub(start));
-    buf.get(place(range.start)..place(range.end)).unwrap_or_default()
 }

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::side::{Disk, part, status};
-use super::{Difference, Event, Failure, Job, SECTOR, SEGMENT, Side, Stage};
+use super::side::{Disk, status};
+use super::{Difference, Event, Failure, Job, PIECE, SEGMENT, Side, Stage};
 use crate::bytes::AlignedBuffer;
 use crate::convert::is_zero;
-use crate::num::to_usize;
+use crate::extent::ExtentKind;
+use crate::num::{Pow2, to_u64, to_usize};
 
 pub(super) struct Worker<'w, 'a> {
     job: &'w Job<'a>,
@@ -20,11 +21,15 @@ struct Run {
     end: u64,
     /// Whether the first and the second disk have to be read; neither if they are the same.
     read: [bool; 2],
+    /// The unit to read it in: a compressed cluster is decoded whole, and of other data no more is
+    /// read than stays in the core's cache.
+    piece: Pow2,
 }
 
 impl<'w, 'a> Worker<'w, 'a> {
     pub(super) fn new(job: &'w Job<'a>) -> Self {
-        Self { job, buffers: Default::default(), differing: Vec::new() }
+        let buffers = [AlignedBuffer::new(), AlignedBuffer::new()];
+        Self { job, buffers, differing: Vec::new() }
     }
 
     pub(super) fn run(mut self) {
@@ -47,7 +52,7 @@ impl<'w, 'a> Worker<'w, 'a> {
             })?;
             let run = self.look(at, segment.end).map_err(|event| job.end(at, event))?;
             skipped = run.read == [false, false];
-            let end = if skipped { run.end } else { self.compare(at, segment.end)? };
+            let end = if skipped { run.end } else { self.compare(at, segment.end, run.piece)? };
             job.progress.advance(end.saturating_sub(at));
             at = end;
         }
@@ -104,20 +109,25 @@ impl<'w, 'a> Worker<'w, 'a> {
         }
         let same = job.first.shares(&first, &job.second, &second);
         let read = [&first, &second].map(|extent| !same && !extent.kind.is_zero());
-        Ok(Run { end: first.end().min(second.end()), read })
+        let encoded = [first.kind, second.kind].contains(&ExtentKind::Encoded);
+        let piece = if encoded { job.piece } else { PIECE };
+        Ok(Run { end: first.end().min(second.end()), read, piece })
     }
 
     /// Compares the piece at `at`, whose first bytes have to be read. Gives its end.
-    fn compare(&mut self, at: u64, limit: u64) -> Result<u64, ()> {
+    fn compare(&mut self, at: u64, limit: u64, piece: Pow2) -> Result<u64, ()> {
         let job = self.job;
-        let mut end = at.saturating_add(job.piece.rest(at)).min(limit);
+        let mut end = at.saturating_add(piece.rest(at)).min(limit);
         let mut read = [false, false];
         let (mut behind, mut needed) = (at, at);
         while behind < end {
-            let Ok(run) = self.look(behind, end) else {
-                // met again at the start of what comes next
-                end = behind;
-                break;
+            let run = match self.look(behind, end) {
+                Ok(run) if run.read == [false, false] || run.piece == piece => run,
+                // damage is met again at the start of what comes next
+                _ => {
+                    end = behind;
+                    break;
+                }
             };
             behind = run.end;
             if run.read != [false, false] {
@@ -127,52 +137,62 @@ impl<'w, 'a> Worker<'w, 'a> {
             }
         }
         let range = at..needed;
+        let length = to_usize(range.end.saturating_sub(range.start));
         let [first, second] = &mut self.buffers;
         let sides = [(&job.first, Side::First, first), (&job.second, Side::Second, second)];
         for ((disk, side, buffer), wanted) in sides.into_iter().zip(read) {
-            let length = to_usize(range.end.saturating_sub(range.start));
-            let buffer = buffer.get(length);
             if wanted {
-                disk.read(buffer, at).map_err(|error| {
+                disk.read(buffer.get(length), at).map_err(|error| {
                     job.end(at, Event::Failed(Failure { stage: Stage::Read(side), error }));
                 })?;
             }
         }
-        if !self.is_same(at, &range, read) {
-            self.differ(at, &range, read);
+        let [first, second] = &mut self.buffers;
+        let (first, second) = (&*first.get(length), &*second.get(length));
+        let pair = match read {
+            [true, true] => Pair(first, Some(second)),
+            [true, false] => Pair(first, None),
+            _ => Pair(second, None),
+        };
+        if !pair.is_same() {
+            differ(job, &pair, at, &mut self.differing);
         }
         Ok(end)
     }
+}
 
-    /// Whether a part of what was read at `start` is the same on both sides; the side that was not
-    /// read is zeros.
-    fn is_same(&self, start: u64, range: &Range<u64>, read: [bool; 2]) -> bool {
-        let [first, second] = self.buffers.each_ref().map(|b| part(b.bytes(), start, range));
-        match read {
-            [true, true] => first == second,
-            [true, false] => is_zero(first),
-            [false, true] => is_zero(second),
-            [false, false] => true,
-        }
+/// What was read of both sides; of one that was not there are zeros.
+struct Pair<'b>(&'b [u8], Option<&'b [u8]>);
+
+impl Pair<'_> {
+    fn is_same(&self) -> bool {
+        self.1.map_or_else(|| is_zero(self.0), |second| self.0 == second)
     }
 
-    /// Finds the sectors that differ.
-    fn differ(&mut self, start: u64, range: &Range<u64>, read: [bool; 2]) {
-        let mut at = range.start;
-        while at < range.end {
-            let end = at.saturating_add(SECTOR.rest(at)).min(range.end);
-            if !self.is_same(start, &(at..end), read) {
-                let sector = SECTOR.floor(at);
-                if !self.job.all {
-                    return self.job.end(sector, Event::Differs(Difference::Content(sector)));
-                }
-                let behind = SECTOR.ceil(end).min(self.job.size);
-                match self.differing.last_mut() {
-                    Some(last) if last.end >= sector => last.end = behind,
-                    _ => self.differing.push(sector..behind),
-                }
+    fn part(&self, range: &Range<usize>) -> Pair<'_> {
+        let of = |bytes| <[u8]>::get(bytes, range.clone()).unwrap_or_default();
+        Pair(of(self.0), self.1.map(of))
+    }
+}
+
+/// Finds the sectors that differ of what lies at `start`.
+fn differ(job: &Job<'_>, pair: &Pair<'_>, start: u64, differing: &mut Vec<Range<u64>>) {
+    let end = start.saturating_add(to_u64(pair.0.len()));
+    let mut at = start;
+    while at < end {
+        let next = at.saturating_add(Pow2::SECTOR.rest(at)).min(end);
+        let place = |at: u64| to_usize(at.saturating_sub(start));
+        if !pair.part(&(place(at)..place(next))).is_same() {
+            let sector = Pow2::SECTOR.floor(at);
+            if !job.all {
+                return job.end(sector, Event::Differs(Difference::Content(sector)));
             }
-            at = end;
+            let behind = Pow2::SECTOR.ceil(next).min(job.size);
+            match differing.last_mut() {
+                Some(last) if last.end >= sector => last.end = behind,
+                _ => differing.push(sector..behind),
+            }
         }
+        at = next;
     }
 }

@@ -51,7 +51,7 @@ pub struct Report {
 /// How much of the disk a worker takes on at once: a multiple of every cluster size.
 const SEGMENT: u64 = 4 << 20;
 /// The same where segments are dealt with in turn.
-pub(crate) const IN_TURN: u64 = 256 << 10;
+pub(crate) const IN_TURN: u64 = 1 << 20;
 /// The unit of reading and writing: what stays in a core's cache.
 const PIECE: u64 = 128 << 10;
 /// The blocks of zeros that are left out unless another size is asked for.

@@ -13,11 +13,12 @@ pub mod sweep;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use diskimage::layer::Identity;
 use diskimage::resolve::Listed;
-use diskimage::{Beneath, OpenOptions, VirtualDisk, VirtualDiskExt};
+use diskimage::target::Capabilities;
+use diskimage::{Beneath, OpenOptions, Target, VirtualDisk, VirtualDiskExt};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -198,6 +199,33 @@ pub fn content(disk: &dyn VirtualDisk) -> diskimage::Result<Vec<u8>> {
     let mut bytes = vec![0; disk.size() as usize];
     disk.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
+}
+
+/// A target in memory.
+#[derive(Debug)]
+pub struct Memory(pub Mutex<Vec<u8>>);
+
+impl Memory {
+    pub fn new(size: u64) -> Self {
+        Self(Mutex::new(vec![0; size as usize]))
+    }
+}
+
+impl Target for Memory {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { ascending: false, fresh_zeros: true }
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> diskimage::Result<()> {
+        self.0.lock().unwrap()[offset as usize..][..buf.len()].copy_from_slice(buf);
+        Ok(())
+    }
+    fn write_zeros(&self, offset: u64, length: u64) -> diskimage::Result<()> {
+        self.0.lock().unwrap()[offset as usize..][..length as usize].fill(0);
+        Ok(())
+    }
+    fn finish(self: Box<Self>) -> diskimage::Result<()> {
+        Ok(())
+    }
 }
 
 /// Runs another program; `None`, with a message, where it is not installed. With
