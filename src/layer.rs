@@ -312,10 +312,3 @@ impl From<String> for Value {
         Self::Text(value)
     }
 }
-
-/// The answer of a format that has nothing to check.
-#[cold]
-pub(crate) fn not_checked(format: Format) -> Error {
-    let message = format!("images in the format '{format}' cannot be checked");
-    Error::other(ErrorKind::Unsupported, message)
-}

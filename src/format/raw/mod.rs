@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::check::{Checking, Patch, RepairScope, Repaired};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::layer::{Description, Layer, Mapping, MappingKind, Source};
 use crate::storage::Storage;
@@ -58,7 +58,7 @@ impl Layer for RawLayer {
     fn check(&self, checking: &Checking) -> Result<()> {
         match check::find(&self.storage)? {
             Some(table) => check::check(&self.storage, &table, checking),
-            None => Err(crate::layer::not_checked(self.format())),
+            None => Err(no_table()),
         }
     }
 
@@ -69,10 +69,17 @@ impl Layer for RawLayer {
         patch: &mut dyn Patch,
     ) -> Result<Repaired> {
         let repaired = repair::repair(self, scope, checking, patch)?;
-        repaired.ok_or_else(|| crate::layer::not_checked(self.format()))
+        repaired.ok_or_else(|| no_table())
     }
 
     fn describe(&self) -> Result<Description> {
         Ok(Description::default())
     }
+}
+
+/// The answer where nothing could be wrong.
+#[cold]
+fn no_table() -> Error {
+    let message = "has no partition table, GPT or MBR, and a raw disk has nothing else to check";
+    Error::other(ErrorKind::Unsupported, message)
 }
