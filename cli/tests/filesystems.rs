@@ -175,6 +175,51 @@ fn a_target_written_to_does_not_change_the_image_it_shares_blocks_with() {
     assert!(std::fs::read(&source).unwrap() == bytes);
 }
 
+/// How many bytes the command reads by position.
+fn bytes_read(args: &[&Path], log: &Path) -> Option<(Ran, u64)> {
+    if !has("strace") {
+        return None;
+    }
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-e", "trace=pread64", "-o"]).arg(log).arg(DISKIMAGE).args(args);
+    let ran = ran(&mut traced);
+    let log = std::fs::read_to_string(log).unwrap();
+    let read = log.lines().filter_map(|line| line.rsplit_once("= ")?.1.trim().parse::<u64>().ok());
+    Some((ran, read.sum()))
+}
+
+fn shared_bytes_are_equal_without_reading(on: &Mounted) {
+    let room = tempfile::tempdir().unwrap();
+    let (disk, bytes) = disk(room.path());
+    let source = image(on, &disk, "a.qcow2", &["-O", "qcow2"]);
+    let copy = on.at("copy.raw");
+    convert(&["--reflink=always"], &source, &copy).ok();
+    let (log, words) = (room.path().join("log"), ["compare", "-F", "raw"].map(Path::new));
+    let args = [&words[..], &[&source, &copy]].concat();
+    let Some((same, read)) = bytes_read(&args, &log) else { return };
+    assert_eq!((same.code, same.text()), (Some(0), "Images are identical.\n"), "{same:?}");
+    assert!(read < 6 << 20, "{read} bytes of twice 60 MiB are read");
+    // a byte that is written, and is not on the medium yet, lies elsewhere
+    use std::os::unix::fs::FileExt;
+    let at = 30 << 20;
+    let file = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
+    file.write_all_at(&[bytes[at + 7] ^ 1], at as u64 + 7).unwrap();
+    let Some((other, read)) = bytes_read(&args, &log) else { return };
+    let told = format!("Content mismatch at offset {at}!\n");
+    assert_eq!((other.code, other.text()), (Some(1), &*told), "{other:?}");
+    assert!(read < 6 << 20, "{read}");
+}
+
+#[test]
+fn what_files_share_on_xfs_or_btrfs_is_equal_without_reading() {
+    if !has("qemu-img") {
+        return;
+    }
+    for on in [Mounted::xfs(), Mounted::btrfs()].iter().flatten() {
+        shared_bytes_are_equal_without_reading(on);
+    }
+}
+
 #[test]
 fn what_cannot_be_shared_is_refused_only_if_it_must_be() {
     if !has("qemu-img") {

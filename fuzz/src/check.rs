@@ -49,7 +49,9 @@ pub fn check_body(format: Format, data: &[u8]) {
     }
     let told = u64::try_from(found.findings.len()).unwrap_or(u64::MAX);
     assert!(found.corruptions + found.check_errors <= told + found.more_findings, "{found:?}");
-    assert!(found.allocated_clusters <= found.total_clusters, "{found:?}");
+    // an L2 table of a QCOW2 image has room for clusters behind the end of the disk, which count
+    let behind = format == Format::Qcow2;
+    assert!(behind || found.allocated_clusters <= found.total_clusters, "{found:?}");
     assert!(found.fragmented_clusters <= found.allocated_clusters, "{found:?}");
 }
 

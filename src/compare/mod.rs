@@ -232,9 +232,12 @@ impl<'a> Job<'a> {
         // a compressed cluster is decoded in one piece
         let cluster = first.cluster_size().max(second.cluster_size()).min(SEGMENT);
         let piece = Pow2::from_size(cluster).unwrap_or(PIECE).max(PIECE);
+        let (mut first, mut second) = (Disk::new(first), Disk::new(second));
+        first.find_shared(&second);
+        second.find_shared(&first);
         Self {
-            first: Disk::new(first),
-            second: Disk::new(second),
+            first,
+            second,
             size,
             piece,
             strict: options.strict,

@@ -108,10 +108,12 @@ impl<'w, 'a> Worker<'w, 'a> {
             return Err(Event::Differs(Difference::Status(at)));
         }
         let same = job.first.shares(&first, &job.second, &second);
-        let read = [&first, &second].map(|extent| !same && !extent.kind.is_zero());
+        let read = [&first, &second].map(|extent| same == 0 && !extent.kind.is_zero());
         let encoded = [first.kind, second.kind].contains(&ExtentKind::Encoded);
         let piece = if encoded { job.piece } else { PIECE };
-        Ok(Run { end: first.end().min(second.end()), read, piece })
+        let end = first.end().min(second.end());
+        let end = if same > 0 { end.min(at.saturating_add(same)) } else { end };
+        Ok(Run { end, read, piece })
     }
 
     /// Compares the piece at `at`, whose first bytes have to be read. Gives its end.

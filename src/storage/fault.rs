@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Access, FileIdentity, Run, Storage};
+use super::{Access, FileIdentity, Run, SharedRun, Storage};
 use crate::error::{Error, Result};
 
 /// How a [`FaultStorage`] fails.
@@ -80,6 +80,11 @@ impl<S: Storage> Storage for FaultStorage<S> {
 
     fn advise(&self, access: Access) -> Result<()> {
         self.inner.advise(access)
+    }
+
+    fn shared_runs(&self) -> Vec<SharedRun> {
+        // what is shared need not be read, and would pass by the fault
+        Vec::new()
     }
 
     fn identity(&self) -> Option<FileIdentity> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Access, DATA, FileIdentity, Run, Storage, beyond_end};
+use super::{Access, DATA, FileIdentity, Run, SharedRun, Storage, beyond_end};
 use crate::bytes::AlignedBuffer;
 use crate::error::{Detail, Error, ErrorKind, Result};
 use crate::num::{Pow2, to_u64, to_usize};
@@ -182,6 +182,10 @@ impl Storage for FileStorage {
             }
         }
         Ok(())
+    }
+
+    fn shared_runs(&self) -> Vec<SharedRun> {
+        if self.sparse { sys::shared_runs(&self.file) } else { Vec::new() }
     }
 
     fn identity(&self) -> Option<FileIdentity> {

@@ -65,6 +65,12 @@ pub trait Storage: Send + Sync + Debug {
         Ok(())
     }
 
+    /// The runs of bytes that the file shares with other files on its medium (reflinks), ascending,
+    /// as far as the system tells; what is not told may be shared too.
+    fn shared_runs(&self) -> Vec<SharedRun> {
+        Vec::new()
+    }
+
     /// What tells that two storages are the same file, where the system has such a thing.
     fn identity(&self) -> Option<FileIdentity> {
         None
@@ -89,6 +95,17 @@ pub struct Run {
     pub hole: bool,
     /// Its length in bytes, at least one.
     pub length: u64,
+}
+
+/// A run of bytes that several files have in one place of their medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedRun {
+    /// The byte offset in the file.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Where it lies on the medium: the same for all files of one device that share it.
+    pub place: u64,
 }
 
 /// Device and inode number of a file.
@@ -190,6 +207,9 @@ macro_rules! forward_storage {
             }
             fn advise(&self, access: Access) -> Result<()> {
                 (**self).advise(access)
+            }
+            fn shared_runs(&self) -> Vec<SharedRun> {
+                (**self).shared_runs()
             }
             fn identity(&self) -> Option<FileIdentity> {
                 (**self).identity()

@@ -10,7 +10,7 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::FileKind;
-use crate::storage::{FileIdentity, Run};
+use crate::storage::{FileIdentity, Run, SharedRun};
 
 /// Opens for reading without ever blocking on a FIFO or taking a controlling terminal.
 pub(crate) fn open_read(path: &Path) -> io::Result<File> {
@@ -193,6 +193,42 @@ pub(crate) fn share_range(
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn share_range(_: &File, _: u64, _: &File, _: u64, _: u64) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
+}
+
+/// The most runs that are asked for: what lies behind them is taken for not shared.
+#[cfg(target_os = "linux")]
+const MOST_SHARED_RUNS: usize = 1 << 18;
+
+/// The runs of a file that it shares with others (`FIEMAP`), brought to the medium before: what was
+/// written to a shared run lies elsewhere only then.
+#[cfg(target_os = "linux")]
+pub(crate) fn shared_runs(file: &File) -> Vec<SharedRun> {
+    use fiemap::{Fiemap, FiemapExtentFlags as Flags, FiemapFlags};
+    // none of these has the file's bytes in the place that is told, byte for byte
+    let elsewhere = Flags::UNKNOWN
+        | Flags::DELALLOC
+        | Flags::ENCODED
+        | Flags::DATA_ENCRYPTED
+        | Flags::NOT_ALIGNED
+        | Flags::DATA_INLINE
+        | Flags::DATA_TAIL
+        | Flags::UNWRITTEN;
+    Fiemap::with_flags(file, FiemapFlags::SYNC)
+        .map_while(Result::ok)
+        .take(MOST_SHARED_RUNS)
+        .filter(|extent| extent.fe_flags.contains(Flags::SHARED))
+        .filter(|extent| !extent.fe_flags.intersects(elsewhere))
+        .map(|extent| SharedRun {
+            offset: extent.fe_logical,
+            length: extent.fe_length,
+            place: extent.fe_physical,
+        })
+        .collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn shared_runs(_file: &File) -> Vec<SharedRun> {
+    Vec::new()
 }
 
 /// The file system's block size, bytes.
