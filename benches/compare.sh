@@ -196,7 +196,12 @@ command_of() {
     ext4:diskimage | xfs*:diskimage | btrfs*:diskimage)
       command=("$DISKIMAGE" convert --no-sync "$source" "$target") ;;
     *:clone) command=(qemu-img convert -C -O raw "$source" "$target") ;;
-    *:7z) command=(sh -c 'exec 7z e -so -bd "$1" >"$2" 2>/dev/null' sh "$source" "$target") ;;
+    *:7z) # the type by name, or it looks into the disk for file systems too
+      local type=qcow
+      case $row in vmdk | vdi) type=$row ;; vpc) type=vhd ;; esac
+      # shellcheck disable=SC2016  # the inner shell's variables
+      local extract='exec 7z e "-t$1" -so -bd "$2" >"$3" 2>/dev/null'
+      command=(sh -c "$extract" sh "$type" "$source" "$target") ;;
     map-*:diskimage) command=("$DISKIMAGE" map --output json "$source") ;;
     map-*) command=(qemu-img map --output json "$source") ;;
     info:diskimage) command=("$DISKIMAGE" info --output json "$source") ;;

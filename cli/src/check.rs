@@ -48,15 +48,14 @@ pub(crate) fn run(args: &CheckArgs) -> u8 {
     }
 }
 
-/// An inner error says that the format has nothing to check or to repair: the image was opened.
+/// An inner error says that the format has nothing to check or to repair, or is known by name only.
 fn check(args: &CheckArgs, signals: &Signals) -> Result<Result<Outcome>> {
     let progress = Arc::new(Progress::new());
     let show = args
         .progress
         .then_some(Show { to_stderr: args.output == Output::Json, after: Duration::from_secs(1) });
     watched(show, signals, &progress, || {
-        let image = open(args)?;
-        match judge(args, &progress, &image) {
+        match open(args).and_then(|image| judge(args, &progress, &image)) {
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Err(error)),
             other => other.map(Ok),
         }
