@@ -182,6 +182,11 @@ impl<'a> Survey<'a> {
         if self.header.autoclear_features & AUTOCLEAR_BITMAPS == 0 || extension.nb_bitmaps == 0 {
             return;
         }
+        // a directory that is not there was told as a fault
+        let at = Some(extension.offset);
+        if layer.faults().iter().any(|fault| fault.offset == at) {
+            return;
+        }
         let (start, length) = (extension.directory_offset, extension.directory_size);
         self.aligned_piece("bitmap directory", start, length, extension.offset, told);
         let mut tables = Vec::new();
