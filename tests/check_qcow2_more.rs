@@ -77,13 +77,10 @@ fn each(file: &str, cases: &[Case]) {
     let good = std::fs::read(&fixture(file).path).unwrap();
     assert!(check(Q, &good).is_clean());
     let folder = folder();
-    // what the image names is looked at by qemu-img
-    for parent in
-        ["data-file.raw", "data-file-raw.raw"].map(|name| fixture(file).path.with_file_name(name))
-    {
-        if parent.exists() {
-            std::fs::copy(&parent, folder.path().join(parent.file_name().unwrap())).unwrap();
-        }
+    // what the image names is opened by qemu-img
+    for parent in &fixture(file).parents {
+        let path = &fixture(parent).path;
+        std::fs::copy(path, folder.path().join(path.file_name().unwrap())).unwrap();
     }
     for Case(name, damage, code, numbers_wanted, qemu) in cases {
         let mut bytes = good.clone();
@@ -101,13 +98,13 @@ fn each(file: &str, cases: &[Case]) {
         );
         if let Some((_, value)) = qemu_check(&written(&folder, &bytes)) {
             let same = !value.is_null() && {
-                let (ours, theirs) = (numbers(&report), theirs(value));
+                let (ours, theirs) = (numbers(&report), theirs(value.clone()));
                 let of = |value: &serde_json::Value, key: &str| value[key].as_u64().unwrap_or(0);
                 ["corruptions", "leaks", "check-errors"]
                     .iter()
                     .all(|k| of(&ours, k) == of(&theirs, k))
             };
-            assert_eq!(same, *qemu == Same, "{name}: {:#?}", report.findings);
+            assert_eq!(same, *qemu == Same, "{name}: {value} {:#?}", report.findings);
         }
         let (whole, repaired) = crash_safe(Q, &bytes, RepairScope::All);
         let after = check(Q, &whole);

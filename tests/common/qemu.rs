@@ -1,6 +1,7 @@
 //! What `qemu-img check` says of a QCOW2 image, and what we say in its words.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use diskimage::Format;
 use diskimage::check::CheckReport;
@@ -22,8 +23,11 @@ pub fn put64(bytes: &mut [u8], at: usize, value: u64) {
 
 /// What `qemu-img check` says: its exit code, and its numbers.
 pub fn qemu_check(path: &Path) -> Option<(i32, Value)> {
-    let args = ["check", "-f", "qcow2", "--output=json"].map(AsRef::as_ref);
-    let output = tool("qemu-img", &[&args[..], &[path.as_os_str()]].concat())?;
+    tool("qemu-img", &["--version".as_ref()])?;
+    // it looks for data files from the folder that it is in
+    let mut command = Command::new("qemu-img");
+    command.args(["check", "-f", "qcow2", "--output=json"]).arg(path);
+    let output = command.current_dir(path.parent().unwrap()).output().unwrap();
     let value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
     Some((output.status.code().unwrap(), value))
 }
