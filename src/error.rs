@@ -121,6 +121,11 @@ impl Error {
         self.0.kind
     }
 
+    /// What is wrong, without place and advice.
+    pub(crate) fn detail(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        &*self.0.detail
+    }
+
     /// The container file that is at fault, where known.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {

@@ -125,8 +125,8 @@ impl OpenOptions {
         self
     }
 
-    /// Reads images that are marked as corrupt, or that have incompatible features this crate
-    /// does not know. What comes out may be wrong.
+    /// Reads images that are marked as corrupt, that have incompatible features this crate does not
+    /// know, or whose broken structures are not needed to read. What comes out may be wrong.
     #[must_use]
     pub fn trust_broken(mut self, yes: bool) -> Self {
         self.layer.trust_broken = yes;

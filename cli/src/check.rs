@@ -110,11 +110,14 @@ fn open(args: &CheckArgs) -> Result<Image> {
     if let Some(format) = args.format {
         options = options.format(format);
     }
-    // one extent of a VMDK is no disk to read, but tables to check
+    // one extent of a VMDK is no disk to read, but tables to check, and so is what is broken
     options.open_image(&args.file).or_else(|error| {
         let bare = error.kind() == ErrorKind::InvalidInput;
+        let broken = matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::LimitExceeded);
         let trusting = options.trust_broken(true);
-        bare.then(|| trusting.open_image(&args.file).ok()).flatten().ok_or(error)
+        let opened = (bare || broken).then(|| trusting.open_image(&args.file).ok()).flatten();
+        let tells = |image: &Image| bare || image.layer().format() == Format::Qcow2;
+        opened.filter(tells).ok_or(error)
     })
 }
 

@@ -5,7 +5,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use common::*;
@@ -25,39 +25,17 @@ fn place() -> (TempDir, PathBuf) {
     (dir, target)
 }
 
-/// `diskimage convert` with a fault, as strace's `inject=` describes it; limited to calls about
-/// `path` if there is one. Gives also the file that names the calls.
+/// `diskimage convert` with a fault: see [`watched::started`].
 fn started(
     fault: &str,
     path: Option<&Path>,
     args: &[&str],
 ) -> Option<(Child, tempfile::NamedTempFile)> {
-    if !has("strace") {
-        return None;
-    }
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let call = fault.split(':').next().unwrap();
-    let mut command = Command::new("strace");
-    command.args(["-f", "-o"]).arg(log.path());
-    command.args(["-e", &format!("trace=execve,{call}"), "-e", &format!("inject={fault}")]);
-    if let Some(path) = path {
-        command.arg("-P").arg(path).arg("-P").arg(DISKIMAGE);
-    }
-    command.arg(DISKIMAGE).arg("convert").args(args);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    Some((child, log))
+    watched::started(fault, path, &[&["convert"], args].concat())
 }
 
 fn with_fault(fault: &str, path: Option<&Path>, args: &[&str]) -> Option<Ran> {
-    let (child, log) = started(fault, path, args)?;
-    let ran = finished(child);
-    let log = std::fs::read_to_string(log.path()).unwrap();
-    if !log.contains("execve(") {
-        skipped(&format!("tracing is not permitted: {}", ran.stderr.trim()));
-        return None;
-    }
-    assert!(log.contains("(INJECTED)"), "{fault} was never met: {log}");
-    Some(ran)
+    watched::with_fault(fault, path, &[&["convert"], args].concat())
 }
 
 #[test]

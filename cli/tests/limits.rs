@@ -11,18 +11,11 @@ use common::*;
 
 const MIB: u64 = 1 << 20;
 
-/// The most memory that the command had, in bytes, and the seconds that it computed.
+/// The most memory that the command had when it succeeds, in bytes, and the seconds that it computed.
 fn measured(args: &[&str]) -> Option<(u64, f64)> {
-    if !has("time") {
-        return None;
-    }
-    let log = tempfile::NamedTempFile::new().unwrap();
-    let mut command = Command::new("time");
-    command.args(["-f", "%M %U", "-o"]).arg(log.path()).arg(DISKIMAGE).args(args);
-    ran(&mut command).ok();
-    let numbers = std::fs::read_to_string(log.path()).unwrap();
-    let (kilobytes, seconds) = numbers.trim().split_once(' ').unwrap();
-    Some((kilobytes.parse::<u64>().unwrap() << 10, seconds.parse().unwrap()))
+    let (ran, peak, seconds) = watched::measured(args)?;
+    ran.ok();
+    Some((peak, seconds))
 }
 
 /// How many bytes the command reads from files.

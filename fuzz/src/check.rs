@@ -19,7 +19,15 @@ const PIECE: u64 = 128 << 10;
 
 fn image(format: Format, data: &[u8]) -> Result<Image> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
-    OpenOptions::new().format(format).open_image_storage(storage, Path::new("fuzz"))
+    let options = OpenOptions::new().format(format);
+    let opened = options.open_image_storage(Arc::clone(&storage), Path::new("fuzz"));
+    // as the command does
+    match opened {
+        Err(_) if format == Format::Qcow2 => {
+            options.trust_broken(true).open_image_storage(storage, Path::new("fuzz"))
+        }
+        other => other,
+    }
 }
 
 fn checking() -> Checking {

@@ -7,6 +7,7 @@
     reason = "each test binary uses a part of it; tests may panic"
 )]
 
+pub mod qemu;
 pub mod repair;
 pub mod sweep;
 

@@ -45,7 +45,12 @@ pub fn apply(bytes: &mut Vec<u8>, step: &Step) {
 
 pub fn image(format: Format, bytes: &[u8]) -> Image {
     let storage = Arc::new(MemoryStorage::new(bytes.to_vec()));
-    OpenOptions::new().format(format).open_image_storage(storage, Path::new("image")).unwrap()
+    let open = |trust| {
+        let options = OpenOptions::new().format(format).trust_broken(trust);
+        options.open_image_storage(storage.clone(), Path::new("image"))
+    };
+    // as the command does
+    open(false).or_else(|_| open(true)).unwrap()
 }
 
 pub fn check(format: Format, bytes: &[u8]) -> CheckReport {

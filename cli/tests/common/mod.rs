@@ -17,6 +17,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub mod qcow2;
+pub mod watched;
 
 /// The command under test.
 pub const DISKIMAGE: &str = env!("CARGO_BIN_EXE_diskimage");

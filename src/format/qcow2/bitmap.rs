@@ -24,6 +24,10 @@ pub struct Bitmap {
     pub table_offset: u64,
     /// Number of entries of its table.
     pub table_size: u32,
+    /// Where its directory entry lies.
+    pub(super) offset: u64,
+    /// Whether it has a type or flags that are reserved.
+    pub(super) reserved: bool,
 }
 
 /// The flags of a bitmap.
@@ -35,14 +39,15 @@ pub struct BitmapFlags {
     pub auto: bool,
 }
 
-/// Reads the bitmap directory, if the autoclear feature says that it is consistent.
+/// Reads the bitmap directory into `bitmaps`, up to what is wrong with it, if the autoclear feature says that it is consistent.
 pub(super) fn read_bitmaps(
     storage: &dyn Storage,
     header: &Header,
     limits: &Limits,
-) -> Result<Vec<Bitmap>> {
+    bitmaps: &mut Vec<Bitmap>,
+) -> Result<()> {
     if header.autoclear_features & AUTOCLEAR_BITMAPS == 0 {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let Some(extension) = header.extensions.bitmaps else {
         return Err(Error::new(Qcow2Detail::BitmapsMissing).at(88));
@@ -64,7 +69,10 @@ pub(super) fn read_bitmaps(
         .map_err(|error| error.at(extension.offset))?;
     let bytes = read_vec(storage, "the bitmap directory", start, to_usize(size))?;
     let mut cursor = BeCursor::new(&bytes, start);
-    (0..count).map(|_| parse(&mut cursor)).collect()
+    for _ in 0..count {
+        bitmaps.push(parse(&mut cursor)?);
+    }
+    Ok(())
 }
 
 fn parse(cursor: &mut BeCursor<'_>) -> Result<Bitmap> {
@@ -73,7 +81,7 @@ fn parse(cursor: &mut BeCursor<'_>) -> Result<Bitmap> {
     let table_offset = cursor.u64(WHAT)?;
     let table_size = cursor.u32(WHAT)?;
     let flags = cursor.u32(WHAT)?;
-    cursor.u8(WHAT)?; // type: 1, the dirty tracking bitmap, is the only one there is
+    let kind = cursor.u8(WHAT)?;
     let granularity_bits = cursor.u8(WHAT)?;
     let name_length = cursor.u16(WHAT)?;
     let extra_length = cursor.u32(WHAT)?;
@@ -87,6 +95,8 @@ fn parse(cursor: &mut BeCursor<'_>) -> Result<Bitmap> {
         let detail = Qcow2Detail::Field { field: "granularity_bits of a bitmap", value, rule };
         return Err(Error::new(detail).at(at));
     };
+    let known = BITMAP_IN_USE | BITMAP_AUTO | BITMAP_EXTRA_DATA_COMPATIBLE;
+    let reserved = flags & !known != 0 || kind != BITMAP_TYPE_DIRTY;
     let flags = BitmapFlags { in_use: flags & BITMAP_IN_USE != 0, auto: flags & BITMAP_AUTO != 0 };
-    Ok(Bitmap { name, granularity, flags, table_offset, table_size })
+    Ok(Bitmap { name, granularity, flags, table_offset, table_size, offset: at, reserved })
 }

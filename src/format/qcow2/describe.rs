@@ -64,7 +64,7 @@ fn lossy(bytes: Option<&Vec<u8>>) -> String {
 
 fn findings(layer: &Qcow2Layer) -> Vec<Finding> {
     let header = layer.header();
-    let mut findings = Vec::new();
+    let mut findings = layer.faults().to_vec();
     for reference in layer.references() {
         let name = reference.printable_name();
         let code = match reference.role {

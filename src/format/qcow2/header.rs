@@ -89,7 +89,8 @@ impl CompressionType {
 impl Header {
     /// Reads and validates the header at the start of `storage`.
     ///
-    /// With `trust_broken`, unknown incompatible features pass; all bounds hold nevertheless.
+    /// With `trust_broken`, unknown incompatible features and a misplaced refcount table pass, which
+    /// reading does not need; all other bounds hold nevertheless.
     pub fn read(storage: &dyn Storage, limits: &Limits, trust_broken: bool) -> Result<Self> {
         // the largest cluster bounds the header with its extensions and names; read it in two
         // steps, since the first tells the cluster size
@@ -99,7 +100,7 @@ impl Header {
         let backing = (cursor_u64(&first, 8), cursor_u32(&first, 16));
         let area = header.cluster.size().min(storage.size());
         header.read_rest(storage, to_usize(area), backing, trust_broken)?;
-        header.validate(storage, limits)?;
+        header.validate(storage, limits, trust_broken)?;
         Ok(header)
     }
 
@@ -262,7 +263,7 @@ impl Header {
     }
 
     /// Holds the fields against each other, the limits and the file's length.
-    fn validate(&self, storage: &dyn Storage, limits: &Limits) -> Result<()> {
+    fn validate(&self, storage: &dyn Storage, limits: &Limits, trust_broken: bool) -> Result<()> {
         if self.extended_l2() && self.cluster.bits() < MIN_EXTENDED_L2_CLUSTER_BITS {
             let (value, rule) =
                 (self.cluster.bits().into(), "at least 14 with extended L2 entries");
@@ -271,6 +272,15 @@ impl Header {
         }
         self.check_l1(storage, limits, self.l1_table_offset, self.l1_size, self.size)
             .map_err(|error| error.at(40))?;
+        match self.check_refcount_table(storage) {
+            Err(_) if trust_broken => {}
+            other => other?,
+        }
+        self.check_data_file()
+    }
+
+    /// Holds the place and the size of the refcount table against the file.
+    pub(super) fn check_refcount_table(&self, storage: &dyn Storage) -> Result<()> {
         let clusters = u64::from(self.refcount_table_clusters);
         let table = self.cluster.offset_of(clusters).unwrap_or(u64::MAX);
         if clusters == 0 {
@@ -283,8 +293,7 @@ impl Header {
             return Err(Error::new(Qcow2Detail::TooLarge { what, size: table, limit }).at(56));
         }
         self.check_table(storage, "refcount table", self.refcount_table_offset, table)
-            .map_err(|error| error.at(48))?;
-        self.check_data_file()
+            .map_err(|error| error.at(48))
     }
 
     /// Holds an L1 table (the active one, a snapshot's) against the disk size it maps.

@@ -9,7 +9,8 @@ use byteorder::{BigEndian, ByteOrder};
 use crate::bytes::AlignedBuffer;
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::codec::{Wrapper, inflate_exact};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Code, Finding};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{Description, Layer, Mapping, MappingKind, Reference, Role, Source};
 use crate::num::{Pow2, to_u64, to_usize};
@@ -31,6 +32,8 @@ pub struct Qcow2Layer {
     header: Header,
     snapshots: Vec<SnapshotEntry>,
     bitmaps: Vec<Bitmap>,
+    /// What is broken, but not needed to read the disk. Only where that is trusted.
+    faults: Vec<Finding>,
     references: Vec<Reference>,
     /// The L1 table in use: the active one or a snapshot's.
     l1: Range<u64>,
@@ -47,8 +50,21 @@ impl Qcow2Layer {
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let limits = &options.limits;
         let header = Header::read(&storage, limits, options.trust_broken)?;
-        let snapshots = read_snapshots(&storage, &header, limits)?;
-        let bitmaps = read_bitmaps(&storage, &header, limits)?;
+        let (mut snapshots, mut bitmaps) = (Vec::new(), Vec::new());
+        let checked = [
+            ("header", header.check_refcount_table(&storage)),
+            ("snapshot table", read_snapshots(&storage, &header, limits, &mut snapshots)),
+            ("bitmap directory", read_bitmaps(&storage, &header, limits, &mut bitmaps)),
+        ];
+        let mut faults = Vec::new();
+        for (structure, result) in checked {
+            match result {
+                Err(error) if options.trust_broken && error.kind() != ErrorKind::Io => {
+                    faults.push(fault(structure, &error));
+                }
+                other => other?,
+            }
+        }
         let references = references(&header)?;
         let (mut l1_offset, mut l1_size) = (header.l1_table_offset, header.l1_size);
         let mut size = header.size;
@@ -69,6 +85,7 @@ impl Qcow2Layer {
             header,
             snapshots,
             bitmaps,
+            faults,
             references,
             l1,
             size,
@@ -92,6 +109,11 @@ impl Qcow2Layer {
 
     pub(super) fn snapshots(&self) -> &[SnapshotEntry] {
         &self.snapshots
+    }
+
+    /// What is broken besides what reading needs.
+    pub(super) fn faults(&self) -> &[Finding] {
+        &self.faults
     }
 
     pub(super) fn storage(&self) -> &dyn Storage {
@@ -383,6 +405,19 @@ impl Layer for Qcow2Layer {
     fn describe(&self) -> Result<Description> {
         Ok(describe(self))
     }
+}
+
+/// What was let pass, as a finding.
+fn fault(structure: &'static str, error: &Error) -> Finding {
+    let detail = error.detail();
+    let code = match detail.downcast_ref() {
+        Some(Qcow2Detail::BeyondEnd { .. }) => Code::BeyondEnd,
+        Some(Qcow2Detail::Misplaced { offset: 1.., .. }) => Code::Misaligned,
+        Some(_) => Code::InvalidEntry,
+        None => Code::Truncated,
+    };
+    let finding = Finding::new(code, detail.to_string()).in_structure(structure);
+    finding.at(error.offset().unwrap_or_default())
 }
 
 /// What the image needs from other files.

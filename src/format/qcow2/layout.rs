@@ -85,6 +85,8 @@ pub const COMPRESSED_SECTOR: u64 = 512;
 
 /// Length of a snapshot table entry before its variable parts ("Snapshots").
 pub const SNAPSHOT_FIXED_LENGTH: u64 = 40;
+/// Least extra data of a snapshot in version 3: state size and disk size ("Snapshots").
+pub const V3_MIN_SNAPSHOT_EXTRA: u32 = 16;
 /// Most extra data of a snapshot that QEMU takes; the specification defines 24 bytes of it.
 pub const MAX_SNAPSHOT_EXTRA: u32 = 1024;
 
@@ -94,3 +96,7 @@ pub const BITMAP_FIXED_LENGTH: u64 = 24;
 pub const BITMAP_IN_USE: u32 = 1 << 0;
 /// Bitmap flag, bit 1: tracks writes from the next open on.
 pub const BITMAP_AUTO: u32 = 1 << 1;
+/// Bitmap flag, bit 2: extra data that is not known does not keep it from being used.
+pub const BITMAP_EXTRA_DATA_COMPATIBLE: u32 = 1 << 2;
+/// The only type of a bitmap: dirty tracking.
+pub const BITMAP_TYPE_DIRTY: u8 = 1;

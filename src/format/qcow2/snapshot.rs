@@ -21,17 +21,20 @@ pub(super) struct SnapshotEntry {
     pub(super) offset: u64,
     /// And where it ends, padding included.
     pub(super) end: u64,
+    /// Whether it lacks the extra data that version 3 must have.
+    pub(super) incomplete: bool,
 }
 
-/// Reads the snapshot table.
+/// Reads the snapshot table into `entries`, up to what is wrong with it.
 pub(super) fn read_snapshots(
     storage: &dyn Storage,
     header: &Header,
     limits: &Limits,
-) -> Result<Vec<SnapshotEntry>> {
+    entries: &mut Vec<SnapshotEntry>,
+) -> Result<()> {
     let count = header.nb_snapshots;
     if count == 0 {
-        return Ok(Vec::new());
+        return Ok(());
     }
     if count > limits.max_snapshots {
         let (what, limit) = ("snapshots", limits.max_snapshots.into());
@@ -45,13 +48,12 @@ pub(super) fn read_snapshots(
     let length = storage.size().saturating_sub(start).min(limits.max_directory_size);
     let mut table = Window { storage, start, bytes: Vec::new(), length };
     let mut at = start;
-    let mut entries = Vec::new();
     for _ in 0..count {
         let (entry, behind) = parse(&mut table, at, header)?;
         entries.push(entry);
         at = behind;
     }
-    Ok(entries)
+    Ok(())
 }
 
 /// The table as far as it has been needed, read in steps that double.
@@ -123,7 +125,9 @@ fn parse(table: &mut Window<'_>, at: u64, header: &Header) -> Result<(SnapshotEn
         icount: icount.filter(|&count| count != u64::MAX),
     };
     let behind = cursor.offset();
-    let entry = SnapshotEntry { description, l1_table_offset, l1_size, offset: at, end: behind };
+    let incomplete = header.version >= 3 && extra_length < V3_MIN_SNAPSHOT_EXTRA;
+    let (offset, end) = (at, behind);
+    let entry = SnapshotEntry { description, l1_table_offset, l1_size, offset, end, incomplete };
     Ok((entry, behind))
 }
 

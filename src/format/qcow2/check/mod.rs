@@ -239,6 +239,10 @@ fn compare(
     verdict: &mut Verdict,
 ) -> Result<()> {
     let mut judge = Judge { survey, stored, picture, told, verdict };
+    if !stored.is_there() {
+        judge.unknown(picture.window.clone());
+        return Ok(());
+    }
     let mut at = picture.window.start;
     let mut bytes = Vec::new();
     stored.each_block(None, |index, block| {

@@ -368,7 +368,13 @@ impl FlagWriter<'_> {
             let at = table.saturating_add(done);
             let mut bytes = read_vec(survey.storage, "L2 table", at, to_usize(length))?;
             let range = if header.has_data_file() {
-                None
+                // no window has their clusters, so it is done in the first
+                let is_first = aim.picture.window.start == 0;
+                self.table(&mut bytes, entry_size, |value| {
+                    let is_one = value & L2_COMPRESSED == 0 && value & ENTRY_OFFSET != 0;
+                    (is_first && is_one && header.cluster.is_aligned(value & ENTRY_OFFSET))
+                        .then_some(true)
+                })
             } else {
                 self.table(&mut bytes, entry_size, |value| {
                     let offset = value & ENTRY_OFFSET;

@@ -161,7 +161,7 @@ impl Scan<'_> {
         }
         figures.next = offset.saturating_add(count.saturating_mul(cluster.size()));
         if self.survey.header.has_data_file() {
-            self.external(entry, uses, offset);
+            self.external(entry, uses, offset, count);
             return;
         }
         let first = cluster.index(offset);
@@ -240,13 +240,22 @@ impl Scan<'_> {
     }
 
     /// Data in an external file lie where the guest has them ("Standard Cluster Descriptor").
-    fn external(&self, entry: &Entry, uses: &Uses, offset: u64) {
+    /// and are counted once, without a count of theirs.
+    fn external(&self, entry: &Entry, uses: &Uses, offset: u64, count: u64) {
         let header = self.survey.header;
         let guest = header
             .l2_span()
             .offset_of(uses.index)
             .unwrap_or(u64::MAX)
             .saturating_add(entry.index.saturating_mul(header.cluster.size()));
+        if uses.active > 0 && entry.value & ENTRY_COPIED == 0 && self.told.1 {
+            for step in 0..count {
+                let at =
+                    entry.at.saturating_add(step.saturating_mul(header.l2_entry_size().size()));
+                let value = entry.value.wrapping_add(step.wrapping_mul(header.cluster.size()));
+                self.told.0.copied(value, true, at, WHAT);
+            }
+        }
         if uses.active > 0 && offset != guest {
             self.tell(entry, Code::InvalidEntry, || {
                 format!(

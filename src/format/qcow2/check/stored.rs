@@ -37,6 +37,11 @@ impl<'a> Stored<'a> {
         Self { survey, table }
     }
 
+    /// Whether there is a table; if not, no count is known.
+    pub(super) fn is_there(&self) -> bool {
+        self.survey.refcount_table
+    }
+
     /// How many clusters a block counts.
     pub(super) fn block_entries(&self) -> Pow2 {
         self.table.block_entries()
@@ -53,6 +58,9 @@ impl<'a> Stored<'a> {
         told: Option<&Told<'_>>,
         mut visit: impl FnMut(u64, Block) -> Result<()>,
     ) -> Result<()> {
+        if !self.is_there() {
+            return Ok(());
+        }
         let header = self.survey.header;
         let clusters = u64::from(header.refcount_table_clusters);
         let length = header.cluster.offset_of(clusters).unwrap_or_default();
@@ -120,7 +128,7 @@ impl<'a> Stored<'a> {
         mut visit: impl FnMut(u64, u64),
     ) -> Result<bool> {
         let mut bytes = Vec::new();
-        let mut known = true;
+        let mut known = self.is_there();
         self.each_block(None, |index, block| {
             let clusters = self.block_clusters(index);
             if clusters.end <= window.start || clusters.start >= window.end {
@@ -193,6 +201,9 @@ impl<'a> Stored<'a> {
         what: &'static str,
         first: bool,
     ) {
+        if !self.is_there() {
+            return;
+        }
         let once = self.table.get(self.survey.header.cluster.index(offset)).unwrap_or(0) == 1;
         if first && once != (value & ENTRY_COPIED != 0) {
             told.copied(value, once, at, what);

@@ -6,9 +6,10 @@ use crate::num::{to_u64, to_usize};
 use crate::storage::{Storage, read_vec};
 
 use super::super::Qcow2Layer;
+use super::super::bitmap::Bitmap;
 use super::super::header::Header;
 use super::super::layout::*;
-use super::{CHUNK, Told};
+use super::{CHUNK, REBUILT, Told};
 
 /// Clusters that one structure takes up.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,8 @@ pub(super) struct Survey<'a> {
     /// The active L1 table first.
     pub(super) l1_tables: Vec<L1Table>,
     pub(super) bitmap_tables: Vec<BitmapTable>,
+    /// Whether the header names a refcount table that can be one.
+    pub(super) refcount_table: bool,
 }
 
 /// Bound on all L1 tables together, or all tables of bitmaps, bytes: what no real image comes near.
@@ -64,7 +67,16 @@ impl<'a> Survey<'a> {
             pieces: Vec::new(),
             l1_tables: Vec::new(),
             bitmap_tables: Vec::new(),
+            refcount_table: header.check_refcount_table(storage).is_ok(),
         };
+        for fault in layer.faults() {
+            if fault.structure.as_deref() == Some("header") {
+                told.broken_refcounts();
+                told.corruption(fault.clone().fix(REBUILT));
+            } else {
+                told.corruption(fault.clone());
+            }
+        }
         survey.piece("header", 0, header.cluster.size(), 0);
         survey.l1_tables(layer, told);
         survey.snapshot_table(layer);
@@ -72,9 +84,11 @@ impl<'a> Survey<'a> {
             survey.aligned_piece("encryption header", offset, length, 0, told);
         }
         survey.bitmaps(layer, told);
-        let table = u64::from(header.refcount_table_clusters);
-        let length = header.cluster.offset_of(table).unwrap_or(u64::MAX);
-        survey.piece("refcount table", header.refcount_table_offset, length, 48);
+        if survey.refcount_table {
+            let table = u64::from(header.refcount_table_clusters);
+            let length = header.cluster.offset_of(table).unwrap_or(u64::MAX);
+            survey.piece("refcount table", header.refcount_table_offset, length, 48);
+        }
         survey
     }
 
@@ -114,17 +128,22 @@ impl<'a> Survey<'a> {
         for snapshot in layer.snapshots() {
             let (offset, entries) = (snapshot.l1_table_offset, u64::from(snapshot.l1_size));
             let length = entries.saturating_mul(8);
-            total = total.saturating_add(length);
             let what = "L1 table of a snapshot";
-            if length > MAX_L1_TABLE_SIZE || total > MAX_TABLES {
-                let text = format!("{what} has {entries} entries, which is more than is read");
-                told.corruption(
-                    Finding::new(Code::InvalidEntry, text)
-                        .at(snapshot.offset)
-                        .in_structure("snapshot table"),
-                );
-                continue;
+            let wrong = |text: String| {
+                let finding = Finding::new(Code::InvalidEntry, text).at(snapshot.offset);
+                told.corruption(finding.in_structure("snapshot table"));
+            };
+            let needed = self.header.l2_span().count(snapshot.description.virtual_size);
+            if snapshot.incomplete {
+                wrong("an entry lacks the disk size, which version 3 must have".to_owned());
             }
+            if length > MAX_L1_TABLE_SIZE || total.saturating_add(length) > MAX_TABLES {
+                wrong(format!("the {what} has {entries} entries, which is more than is read"));
+                continue;
+            } else if entries < needed && !snapshot.incomplete {
+                wrong(format!("the {what} has {entries} entries, its disk needs {needed}"));
+            }
+            total = total.saturating_add(length);
             if self.aligned_piece(what, offset, length, snapshot.offset, told) {
                 tables.push(L1Table { offset, entries, active: false, uses: 1 });
             }
@@ -163,6 +182,11 @@ impl<'a> Survey<'a> {
         if self.header.autoclear_features & AUTOCLEAR_BITMAPS == 0 || extension.nb_bitmaps == 0 {
             return;
         }
+        // a directory that is not there was told as a fault
+        let at = Some(extension.offset);
+        if layer.faults().iter().any(|fault| fault.offset == at) {
+            return;
+        }
         let (start, length) = (extension.directory_offset, extension.directory_size);
         self.aligned_piece("bitmap directory", start, length, extension.offset, told);
         let mut tables = Vec::new();
@@ -173,6 +197,7 @@ impl<'a> Survey<'a> {
             let inside =
                 self.aligned_piece("bitmap table", bitmap.table_offset, length, start, told);
             total = total.saturating_add(length);
+            self.bitmap(bitmap, told);
             if inside && entries > 0 && total <= MAX_TABLES {
                 tables.push(BitmapTable { offset: bitmap.table_offset, entries });
             } else if entries > 0 {
@@ -189,6 +214,23 @@ impl<'a> Survey<'a> {
             }
             end = table.offset.saturating_add(table.entries.saturating_mul(8));
             self.bitmap_tables.push(table);
+        }
+    }
+
+    /// Holds a directory entry against the specification and the size of the disk.
+    fn bitmap(&self, bitmap: &Bitmap, told: &Told<'_>) {
+        let wrong = |text: String| {
+            let finding = Finding::new(Code::BitmapsInconsistent, text).at(bitmap.offset);
+            told.corruption(finding.in_structure("bitmap directory"));
+        };
+        if bitmap.reserved {
+            wrong("a bitmap has a type or flags that are reserved".to_owned());
+        }
+        let bytes = self.header.size.div_ceil(bitmap.granularity.max(1)).div_ceil(8);
+        let (entries, needed) = (u64::from(bitmap.table_size), self.header.cluster.count(bytes));
+        // one that was not saved may speak of a disk of another size
+        if entries != needed && !bitmap.flags.in_use {
+            wrong(format!("a bitmap table has {entries} entries, the disk needs {needed}"));
         }
     }
 
