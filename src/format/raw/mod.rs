@@ -69,7 +69,7 @@ impl Layer for RawLayer {
         patch: &mut dyn Patch,
     ) -> Result<Repaired> {
         let repaired = repair::repair(self, scope, checking, patch)?;
-        repaired.ok_or_else(|| no_table())
+        repaired.ok_or_else(no_table)
     }
 
     fn describe(&self) -> Result<Description> {
