@@ -33,7 +33,7 @@ count() {
   local name=$1 command=$2 image=$work/${3##*/}
   cp "testdata/$3" "$image"
   if [ "${image%.zst}" != "$image" ]; then
-    zstd -qd --sparse "$image" -o "${image%.zst}"
+    zstd -qdf --sparse "$image" -o "${image%.zst}"
     image=${image%.zst}
   fi
   shift 3
@@ -60,8 +60,9 @@ if [ "${1:-}" = --bless ]; then
 fi
 awk -F '\t' '
   NR == FNR { before[$1] = $2; next }
+  !($1 in before) { printf "%-34s %12s %12d not in the table\n", $1, "", $2; worse = 1; next }
   { ratio = $2 / before[$1]
-    printf "%-34s %12d %12d %.3f%s\n", $1, before[$1], $2, ratio, ratio > 1.1 ? "  more" : ""
-    if (!($1 in before) || ratio > 1.1) worse = 1 }
+    printf "%-34s %12d %12d %.3f%s\n", $1, before[$1], $2, ratio, (ratio > 1.1 ? "  more" : "")
+    if (ratio > 1.1) worse = 1 }
   END { exit worse }
 ' "$table" "$work/table"
