@@ -16,7 +16,7 @@ function escaped(text) {
 }
 
 END {
-  left = 330; scale = 300; row = 24; top = 46; width = left + scale * 1.25; height = top + n * row + 16
+  left = 360; scale = 300; row = 24; top = 46; width = left + scale * 1.25; height = top + n * row + 16
   printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" ", width, height
   printf "viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"13\">\n", width, height
   printf "<rect width=\"%d\" height=\"%d\" fill=\"#ffffff\"/>\n", width, height
