@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diskimage::check::{DryRun, Repaired};
+use diskimage::format::probe::probe;
+use diskimage::storage::FileStorage;
 use diskimage::target::FilePatch;
 use diskimage::{
-    CheckReport, Checking, Code, ErrorKind, Finding, Format, Image, Limits, OpenOptions, Progress,
-    RepairScope, Result,
+    CheckReport, Checking, Code, Error, ErrorKind, Finding, Format, Image, Limits, OpenOptions,
+    Progress, RepairScope, Result,
 };
 use serde_json::{Value, json};
 
@@ -55,11 +57,25 @@ fn check(args: &CheckArgs, signals: &Signals) -> Result<Result<Outcome>> {
         .progress
         .then_some(Show { to_stderr: args.output == Output::Json, after: Duration::from_secs(1) });
     watched(show, signals, &progress, || {
-        match open(args).and_then(|image| judge(args, &progress, &image)) {
-            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Err(error)),
+        let unsupported = |error: &Error| error.kind() == ErrorKind::Unsupported;
+        let image = match open(args) {
+            Err(error) if unsupported(&error) && !is_read(args) => return Ok(Err(error)),
+            other => other?,
+        };
+        match judge(args, &progress, &image) {
+            Err(error) if unsupported(&error) => Ok(Err(error)),
             other => other.map(Ok),
         }
     })
+}
+
+/// Whether images of the file's format are read at all, be it one that is named or detected.
+fn is_read(args: &CheckArgs) -> bool {
+    if let Some(format) = args.format {
+        return format.is_read();
+    }
+    let found = FileStorage::open(&args.file).and_then(|file| probe(&file));
+    found.is_ok_and(|found| found.matches.iter().any(|found| found.format.is_read()))
 }
 
 fn judge(args: &CheckArgs, progress: &Arc<Progress>, image: &Image) -> Result<Outcome> {
