@@ -86,6 +86,31 @@ pub trait Layer: Send + Sync + Debug {
     /// What the guest bytes from `offset` on are.
     fn map(&self, offset: u64, max: u64) -> Result<Mapping>;
 
+    /// How far into its own file the image reaches for the guest's bytes from `offset` on, for as
+    /// many of them as one page of its tables tells. Unlike [`map`](Layer::map) it asks no key.
+    fn reach(&self, offset: u64) -> Result<Reach> {
+        let Mapping { length, kind } = self.map(offset, u64::MAX)?;
+        let (end, encoded) = match kind {
+            MappingKind::Stored { source: Source::Own, offset } => {
+                (offset.saturating_add(length), false)
+            }
+            MappingKind::Encoded => (0, true),
+            _ => (0, false),
+        };
+        Ok(Reach { length, end, encoded })
+    }
+
+    /// Where in its file the table lies that leads to all others, if it has tables.
+    fn tables_at(&self) -> Option<u64> {
+        None
+    }
+
+    /// How many of the guest's bytes one page of the tables maps, where pages lie scattered in the
+    /// file and one of them can be passed over for the next ones.
+    fn page_span(&self) -> Option<u64> {
+        None
+    }
+
     /// Decodes guest bytes that [`map`](Layer::map) called encoded, from `offset` on.
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let _ = (buf, offset);
@@ -176,6 +201,17 @@ impl MappingKind {
             _ => false,
         }
     }
+}
+
+/// How far an image's file is needed for a run of guest bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// How many guest bytes, at least one.
+    pub length: u64,
+    /// Where in the file the last byte that is stored for them ends; zero if none is.
+    pub end: u64,
+    /// Whether any of them are stored compressed.
+    pub encoded: bool,
 }
 
 /// What an image needs from another file.

@@ -212,10 +212,27 @@ impl OpenOptions {
     /// The same for any storage; `path` is its name.
     pub fn open_image_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Image> {
         let probe = probe(&storage).map_err(|error| error.in_file(path))?;
+        self.open_image_probed(storage, path, probe)
+    }
+
+    /// The same where it has been looked for formats that fit.
+    pub(crate) fn open_image_probed(
+        &self,
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        probe: Probe,
+    ) -> Result<Image> {
         let layer = self
             .open_to_describe(&storage, self.format, &probe, &self.layer)
             .map_err(|error| error.in_file(path))?;
         Ok(Image { path: path.to_owned(), storage, layer, probe, forced: self.format.is_some() })
+    }
+
+    /// How many bytes of tables describing an image may look over; see
+    /// [`LayerOptions::look_over`].
+    pub(crate) fn look_over(mut self, bytes: u64) -> Self {
+        self.layer.look_over = bytes;
+        self
     }
 
     fn open_one(
@@ -439,6 +456,15 @@ impl Image {
     ) -> Result<Repaired> {
         let repaired = self.layer.repair(scope, checking, patch);
         repaired.map_err(|error| error.in_file(&self.path))
+    }
+
+    /// The disk inside, where it needs no other file; `None` where it does.
+    pub(crate) fn into_disk(self) -> Result<Option<Chain>> {
+        if !self.layer.references().is_empty() {
+            return Ok(None);
+        }
+        self.layer.check_readable()?;
+        Ok(Some(Chain::new(ChainImage::new(self.path, self.layer, self.storage), Vec::new())))
     }
 
     /// Whether the format was named by the caller rather than detected.

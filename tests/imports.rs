@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["resolve", "chain"],
     &["open"],
     &["convert", "conformance"],
-    &["checksum", "compare"],
+    &["checksum", "compare", "inspect"],
 ];
 
 /// What the floors would forbid and must be: the kernel's words are the storage's, an error is

@@ -27,9 +27,11 @@ use crate::progress::Progress;
 use crate::target::{Capabilities, Target};
 
 mod blkhash;
+mod hashers;
 mod lanes;
 mod manifest;
 
+pub(crate) use hashers::Hashers;
 use lanes::Lanes;
 pub use manifest::{Block, Manifest};
 
@@ -137,6 +139,8 @@ enum ChecksumDetail {
     BlockSize(u64),
     #[error("a block hash is no hash of single blocks")]
     BlocksOfBlocks,
+    #[error("a block hash is one of disks, not of the bytes of a file")]
+    BlocksOfFile,
     #[error("the manifest contradicts itself: {0}")]
     Manifest(&'static str),
 }
@@ -156,7 +160,7 @@ impl Detail for ChecksumDetail {
                 format!("choose among {}", names.join(", ")).into()
             }
             Self::BlockSize(_) => "choose such a size, 1M for example".into(),
-            Self::BlocksOfBlocks => "choose another algorithm, sha256 for example".into(),
+            Self::BlocksOfBlocks | Self::BlocksOfFile => "choose another algorithm, sha256 for example".into(),
             Self::Manifest(_) => "make it anew".into(),
         })
     }

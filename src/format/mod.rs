@@ -169,7 +169,7 @@ impl fmt::Display for Format {
 }
 
 /// How a format's file is opened.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LayerOptions {
     /// The bounds.
@@ -178,6 +178,20 @@ pub struct LayerOptions {
     pub snapshot: Option<Vec<u8>>,
     /// Whether to read what is marked as corrupt or has unknown incompatible features.
     pub trust_broken: bool,
+    /// How many bytes of tables [`describe`](Layer::describe) may look over in search of what is
+    /// missing or broken. Zero: none, since the caller does so. Default: 1 MiB.
+    pub look_over: u64,
+}
+
+impl Default for LayerOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            snapshot: None,
+            trust_broken: false,
+            look_over: 1 << 20,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

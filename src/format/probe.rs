@@ -175,7 +175,6 @@ const MAGICS: &[(Format, usize, &[u8])] = &[
     (Format::Vdi, 0x40, b"\x7f\x10\xda\xbe"),
     (Format::Parallels, 0, b"WithoutFreeSpace"),
     (Format::Parallels, 0, b"WithouFreSpacExt"),
-    (Format::Luks, 0, b"LUKS\xba\xbe"),
     (Format::EncryptedDmg, 0, b"encrcdsa"),
     (Format::SparseImage, 0, b"sprs"),
     (Format::Asif, 0, b"shdw"),
@@ -221,7 +220,7 @@ type Found = Option<(Format, usize, Cow<'static, str>)>;
 
 /// Formats that take more than one look.
 const RECOGNISERS: &[fn(&[u8]) -> Found] =
-    &[qcow, vmdk_descriptor, parallels_bundle, bzip2, tar, gpt, udf, ext, boot_record];
+    &[qcow, luks, vmdk_descriptor, parallels_bundle, bzip2, tar, gpt, udf, ext, boot_record];
 
 fn has(bytes: &[u8], offset: usize, magic: &[u8]) -> bool {
     bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
@@ -251,6 +250,15 @@ fn qcow(head: &[u8]) -> Found {
         }
         None => Some((Format::Qcow2, 0, r#"magic "QFI\xfb", cut off"#.into())),
     }
+}
+
+/// A LUKS header of any version (LUKS1 and LUKS2 on-disk format specifications, "phdr layout").
+fn luks(head: &[u8]) -> Found {
+    let version = head.get(6..8).map(BigEndian::read_u16)?;
+    has(head, 0, b"LUKS\xba\xbe").then(|| {
+        let evidence = format!(r#"magic "LUKS\xba\xbe", version {version}"#);
+        (Format::Luks, 0, evidence.into())
+    })
 }
 
 /// A VMDK descriptor: its first line that is not blank is the comment that names it.

@@ -9,9 +9,6 @@ use super::{Storage, read_shared};
 use crate::error::Result;
 use crate::num::{to_u64, to_usize};
 
-/// The largest piece of a table that is read at once.
-const PAGE: u64 = 64 << 10;
-
 /// Pages of the tables that map a disk (L1 and L2 tables, block allocation tables, grain tables),
 /// read when first needed and dropped, the longest unused first, beyond a bound.
 ///
@@ -43,6 +40,9 @@ pub struct TablePage {
 }
 
 impl TableCache {
+    /// The largest piece of a table that is read at once, bytes.
+    pub const PAGE: u64 = 64 << 10;
+
     /// A cache over `storage` that keeps at most about `bound` bytes.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, bound: u64) -> Self {
@@ -59,8 +59,8 @@ impl TableCache {
         table_size: u64,
         position: u64,
     ) -> Result<TablePage> {
-        let start = position.saturating_sub(position.checked_rem(PAGE).unwrap_or(0));
-        let length = PAGE.min(table_size.saturating_sub(start));
+        let start = position.saturating_sub(position.checked_rem(Self::PAGE).unwrap_or(0));
+        let length = Self::PAGE.min(table_size.saturating_sub(start));
         let file_offset = table_offset.saturating_add(start);
         if let Some(bytes) = self.lookup(file_offset, length) {
             return Ok(TablePage { bytes, start, file_offset });

@@ -36,6 +36,13 @@ pub trait Storage: Send + Sync + Debug {
     /// [`Corrupt`](ErrorKind::Corrupt); the system's failures are of kind [`Io`](ErrorKind::Io).
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
+    /// Whether the bytes of a range that lies inside can be read at all, asked before room is made
+    /// for them. Only what holds a part of a file says no.
+    fn check_available(&self, offset: u64, length: u64) -> Result<()> {
+        let _ = (offset, length);
+        Ok(())
+    }
+
     /// What lies at `offset`, and for how many bytes (1..=`max`): data, or a hole that reads as
     /// zeros. Saying data is always right; `offset` lies below the size and `max` is at least 1.
     fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
@@ -151,7 +158,7 @@ pub(crate) fn check_inside(
     length: u64,
 ) -> Result<()> {
     match offset.checked_add(length) {
-        Some(end) if end <= storage.size() => Ok(()),
+        Some(end) if end <= storage.size() => storage.check_available(offset, length),
         _ => Err(beyond_end(what, storage.size(), length, offset)),
     }
 }
@@ -192,6 +199,9 @@ macro_rules! forward_storage {
             }
             fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
                 (**self).read_exact_at(buf, offset)
+            }
+            fn check_available(&self, offset: u64, length: u64) -> Result<()> {
+                (**self).check_available(offset, length)
             }
             fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
                 (**self).run_at(offset, max)

@@ -109,7 +109,9 @@ fn findings(layer: &Qcow2Layer) -> Vec<Finding> {
         let text = format!("{stale} persistent bitmap(s) were not saved properly");
         findings.push(Finding::new(Code::BitmapsInconsistent, text));
     }
-    if let Some(end) = missing_end(layer) {
+    if layer.looks_over()
+        && let Some(end) = missing_end(layer)
+    {
         let size = layer.storage().size();
         let text = format!("the file ends at {size:#x}, a table lies at {end:#x}");
         findings.push(Finding::new(Code::Truncated, text).at(size));

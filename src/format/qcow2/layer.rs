@@ -12,7 +12,9 @@ use crate::codec::{Wrapper, inflate_exact};
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::format::{Format, LayerOptions};
-use crate::layer::{Description, Layer, Mapping, MappingKind, Reference, Role, Source};
+use crate::layer::{
+    Description, Layer, Mapping, MappingKind, Reach, Reference, Role, Source,
+};
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, TableCache};
 
@@ -21,7 +23,7 @@ use super::describe::describe;
 use super::entry::{L1Entry, L2Entry};
 use super::error::Qcow2Detail;
 use super::header::{CompressionType, CryptMethod, Header};
-use super::layout::{ENTRY_OFFSET, SUBCLUSTERS};
+use super::layout::{COMPRESSED_SECTOR, ENTRY_OFFSET, SUBCLUSTERS};
 use super::refcount::RefcountTable;
 use super::snapshot::{SnapshotEntry, find, read_snapshots};
 
@@ -40,6 +42,7 @@ pub struct Qcow2Layer {
     /// The size of the disk that it maps.
     size: u64,
     trust_broken: bool,
+    look_over: u64,
     cache: TableCache,
     /// The compressed cluster that was decoded last for a read of a part of it.
     decoded: Mutex<Option<(u64, Vec<u8>)>>,
@@ -90,6 +93,7 @@ impl Qcow2Layer {
             l1,
             size,
             trust_broken,
+            look_over: options.look_over,
             cache,
             decoded,
         })
@@ -114,6 +118,11 @@ impl Qcow2Layer {
     /// What is broken besides what reading needs.
     pub(super) fn faults(&self) -> &[Finding] {
         &self.faults
+    }
+
+    /// Whether describing it may look into its tables.
+    pub(super) fn looks_over(&self) -> bool {
+        self.look_over > 0
     }
 
     pub(super) fn storage(&self) -> &dyn Storage {
@@ -357,6 +366,55 @@ impl Layer for Qcow2Layer {
                 Ok(Mapping { length: length.min(max), kind: MappingKind::Parent { stored: None } })
             }
         }
+    }
+
+    fn reach(&self, offset: u64) -> Result<Reach> {
+        let table = match self.l2_table(offset)? {
+            Ok(table) => table,
+            Err(length) => return Ok(Reach { length, end: 0, encoded: false }),
+        };
+        self.with_l2_entries(table, offset, |run| {
+            let start = self.cluster().floor(offset);
+            let mut reach = Reach { length: 0, end: 0, encoded: false };
+            for placed in run.entries() {
+                let PlacedEntry { entry, guest, .. } = placed?;
+                if guest >= self.size {
+                    break;
+                }
+                let needed = self.cluster().size().min(self.size.saturating_sub(guest));
+                let end = match entry {
+                    L2Entry::Compressed { offset, length } => {
+                        reach.encoded = true;
+                        // how much of the last sector is used only decoding tells
+                        offset.saturating_add(length).saturating_sub(COMPRESSED_SECTOR.saturating_sub(1))
+                    }
+                    _ if self.header.has_data_file() => 0,
+                    L2Entry::Standard(host) => host.saturating_add(needed),
+                    L2Entry::Subclusters { host: Some(host), states } => {
+                        let used = SUBCLUSTERS.saturating_sub(states.allocated.leading_zeros());
+                        let each = self.cluster().size().wrapping_shr(5);
+                        let stored = each.saturating_mul(used.into()).min(needed);
+                        if stored > 0 { host.saturating_add(stored) } else { 0 }
+                    }
+                    _ => 0,
+                };
+                reach.end = reach.end.max(end);
+                let next = guest.saturating_add(self.cluster().size()).min(self.size);
+                reach.length = next.saturating_sub(start);
+            }
+            reach.length = reach.length.saturating_sub(offset.saturating_sub(start)).max(1);
+            Ok(reach)
+        })
+    }
+
+    fn tables_at(&self) -> Option<u64> {
+        Some(self.l1.start)
+    }
+
+    fn page_span(&self) -> Option<u64> {
+        let entries = self.header.l2_entry_size().index(TableCache::PAGE);
+        let page = self.cluster().offset_of(entries).unwrap_or(u64::MAX);
+        Some(page.min(self.header.l2_span().size()))
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -127,6 +127,10 @@ impl Layer for VdiLayer {
         Ok(())
     }
 
+    fn tables_at(&self) -> Option<u64> {
+        Some(self.header.map().start)
+    }
+
     fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
         let (header, block) = (&self.header, self.header.block);
         let max = max.min(header.size.saturating_sub(offset));

@@ -126,7 +126,8 @@ fn findings(layer: &VhdLayer) -> Vec<Finding> {
         None => fixed_findings(layer, &mut findings),
         Some(header) => header_findings(header, &mut findings),
     }
-    if layer.copies().end != CopyState::Valid
+    if layer.looks_over()
+        && layer.copies().end != CopyState::Valid
         && let Some(end) = layer.missing_end()
     {
         let size = layer.copies().file_size;

@@ -7,7 +7,7 @@ use byteorder::{BigEndian, ByteOrder};
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
-use crate::layer::{Description, Identity, Layer, Mapping, MappingKind, Reference, Source};
+use crate::layer::{Description, Identity, Layer, Mapping, MappingKind, Reach, Reference, Source};
 use crate::num::{to_u64, to_usize};
 use crate::storage::{Storage, TableCache};
 use crate::text::uuid;
@@ -36,6 +36,7 @@ pub struct VhdLayer {
     header: Option<DynamicHeader>,
     references: Vec<Reference>,
     trust_broken: bool,
+    look_over: u64,
     cache: TableCache,
 }
 
@@ -61,7 +62,8 @@ impl VhdLayer {
             _ => Vec::new(),
         };
         let cache = TableCache::new(Arc::clone(&storage), limits.table_cache);
-        Ok(Self { storage, copies, size, header, references, trust_broken, cache })
+        let look_over = options.look_over;
+        Ok(Self { storage, copies, size, header, references, trust_broken, look_over, cache })
     }
 
     pub(super) fn file(&self) -> &dyn Storage {
@@ -93,6 +95,11 @@ impl VhdLayer {
         }
         self.copies.check()?;
         self.header.as_ref().map_or(Ok(()), DynamicHeader::check)
+    }
+
+    /// Whether describing it may look into its table.
+    pub(super) fn looks_over(&self) -> bool {
+        self.look_over > 0
     }
 
     fn is_differencing(&self) -> bool {
@@ -203,6 +210,28 @@ impl VhdLayer {
         Ok(Mapping { length, kind })
     }
 
+    /// Where the data end of block `index`, which the table's `entry` places.
+    fn block_end(&self, header: &DynamicHeader, index: u64, entry: u32) -> u64 {
+        let start = header.block.offset_of(index).unwrap_or(u64::MAX);
+        let used = header.block.size().min(self.size.saturating_sub(start));
+        let bitmap = u64::from(entry).saturating_mul(SECTOR_SIZE);
+        bitmap.saturating_add(header.bitmap_size()).saturating_add(used)
+    }
+
+    fn reach_blocks(&self, header: &DynamicHeader, offset: u64) -> Result<Reach> {
+        let first = header.block.index(offset);
+        let (mut end, mut next) = (0, first);
+        for (index, entry) in (first..header.blocks).zip(self.entries(header, first)?.1) {
+            if entry != BAT_UNUSED {
+                end = self.block_end(header, index, entry).max(end);
+            }
+            next = index.saturating_add(1);
+        }
+        let behind = header.block.offset_of(next).unwrap_or(u64::MAX).min(self.size);
+        let length = behind.saturating_sub(offset).max(1);
+        Ok(Reach { length, end, encoded: false })
+    }
+
     /// Where the file would have to reach, if the block allocation table has an entry that says
     /// further than it does. Reads all of the table.
     pub(super) fn missing_end(&self) -> Option<u64> {
@@ -223,11 +252,8 @@ impl VhdLayer {
             }
         }
         let (entry, index) = last?;
-        let start = header.block.offset_of(index)?;
-        let used = header.block.size().min(self.size.saturating_sub(start));
-        let data =
-            u64::from(entry).saturating_mul(SECTOR_SIZE).saturating_add(header.bitmap_size());
-        Some(data.saturating_add(used)).filter(|&end| end > self.copies.data_end())
+        let end = self.block_end(header, index, entry);
+        Some(end).filter(|&end| end > self.copies.data_end())
     }
 }
 
@@ -325,6 +351,20 @@ impl Layer for VhdLayer {
         match &self.header {
             None => self.map_fixed(offset, max),
             Some(header) => self.map_blocks(header, offset, max),
+        }
+    }
+
+    fn tables_at(&self) -> Option<u64> {
+        self.header.as_ref().map(|header| header.table().start)
+    }
+
+    fn reach(&self, offset: u64) -> Result<Reach> {
+        match &self.header {
+            Some(header) => self.reach_blocks(header, offset),
+            None => {
+                let length = self.size.saturating_sub(offset).max(1);
+                Ok(Reach { length, end: self.size, encoded: false })
+            }
         }
     }
 

@@ -129,7 +129,9 @@ fn findings(layer: &VhdxLayer) -> Result<Vec<Finding>> {
         findings.push(Finding::new(Code::UnknownFeature, text));
     }
     let block_size = layer.metadata().block.size();
-    findings.extend(scan(layer.bat(), block_size, layer.size(), layer.max_table_size())?);
+    if layer.looks_over() {
+        findings.extend(scan(layer.bat(), block_size, layer.size(), layer.max_table_size())?);
+    }
     Ok(findings)
 }
 

@@ -35,6 +35,7 @@ pub struct VhdxLayer {
     references: Vec<Reference>,
     bat: Bat,
     max_table_size: u64,
+    look_over: u64,
 }
 
 impl VhdxLayer {
@@ -57,6 +58,7 @@ impl VhdxLayer {
             metadata,
             bat,
             max_table_size: limits.max_table_size,
+            look_over: options.look_over,
         };
         layer.check_growth(storage.size())?;
         Ok(layer)
@@ -78,6 +80,11 @@ impl VhdxLayer {
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// Whether describing it may look into its table.
+    pub(super) fn looks_over(&self) -> bool {
+        self.look_over > 0
     }
 
     /// What became of the log.
@@ -201,6 +208,10 @@ impl Layer for VhdxLayer {
         };
         let wanted = locator.linkage.to_string();
         Err(Error::new(VhdxDetail::WrongParent { wanted, found }).at(locator.offset))
+    }
+
+    fn tables_at(&self) -> Option<u64> {
+        Some(self.regions().bat.offset)
     }
 
     fn map(&self, offset: u64, max: u64) -> Result<Mapping> {

@@ -14,9 +14,6 @@ use super::layout::SECTOR;
 use super::names::{candidates, uuid_text};
 use super::part::{Content, Part};
 
-/// How many bytes of tables are looked over to describe an image: those of 16 GiB.
-const BUDGET: u64 = 1 << 20;
-
 pub(super) fn describe(layer: &VmdkLayer) -> Description {
     Description {
         encrypted: encryption(layer).is_some(),
@@ -173,8 +170,11 @@ fn findings(layer: &VmdkLayer) -> Vec<Finding> {
             let text = "the redundant grain directory is used, the primary one being damaged";
             findings.push(Finding::new(Code::RedundantCopyDamaged, text).at(at));
         }
+        if layer.look_over() == 0 {
+            continue;
+        }
         let count = u64::try_from(layer.parts().len()).unwrap_or(u64::MAX).max(1);
-        let budget = BUDGET.checked_div(count).unwrap_or_default().max(SECTOR.saturating_mul(8));
+        let budget = layer.look_over().checked_div(count).unwrap_or_default().max(SECTOR.saturating_mul(8));
         findings.extend(look_over(sparse, budget));
     }
     findings

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
-use crate::layer::{Description, Identity, Layer, Mapping, Reference, Role};
+use crate::layer::{Description, Identity, Layer, Mapping, Reach, Reference, Role};
 use crate::num::{to_u64, to_usize};
 use crate::storage::{Storage, read_vec};
 
@@ -266,6 +266,11 @@ impl VmdkLayer {
         self.damage.as_ref().map(|(detail, at)| (detail, *at))
     }
 
+    /// How many bytes of tables describing it may look over.
+    pub(super) fn look_over(&self) -> u64 {
+        self.options.look_over
+    }
+
     pub(super) fn own_storage(&self) -> &dyn Storage {
         &self.storage
     }
@@ -390,6 +395,28 @@ impl Layer for VmdkLayer {
         self.check_readable()?;
         let (_, part) = self.part(offset)?;
         part.map(offset, max, &self.references)
+    }
+
+    fn reach(&self, offset: u64) -> Result<Reach> {
+        let (_, part) = self.part(offset)?;
+        match part.sparse().filter(|_| part.reference.is_none()) {
+            Some(sparse) => {
+                let within = offset.saturating_sub(part.start);
+                let reach = sparse.reach(within)?;
+                Ok(Reach { length: reach.length.min(part.length.saturating_sub(within)), ..reach })
+            }
+            None => {
+                Ok(Reach { length: part.end().saturating_sub(offset), end: 0, encoded: false })
+            }
+        }
+    }
+
+    fn tables_at(&self) -> Option<u64> {
+        self.parts.first().and_then(Part::sparse).map(Sparse::directory_place)
+    }
+
+    fn page_span(&self) -> Option<u64> {
+        self.parts.first().and_then(Part::sparse).map(Sparse::page_span)
     }
 
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()> {

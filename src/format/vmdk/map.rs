@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use crate::bytes::AlignedBuffer;
 use crate::codec::{CodecError, Wrapper, inflate_exact};
 use crate::error::{Error, Result};
-use crate::layer::{Mapping, MappingKind, Source};
+use crate::layer::{Mapping, MappingKind, Reach, Source};
 use crate::num::{to_u64, to_usize};
+use crate::storage::{TableCache, check_inside};
 
 use super::error::VmdkDetail;
 use super::layout::*;
@@ -119,6 +120,59 @@ impl Sparse {
         })
     }
 
+    /// How far its file is needed for what one page of a grain table maps from `offset` on. Of
+    /// compressed grains the furthest one's header tells its length.
+    pub(super) fn reach(&self, offset: u64) -> Result<Reach> {
+        let table = match self.table(offset)? {
+            Found::Table(table) => table,
+            Found::Run { length, .. } => return Ok(Reach { length, end: 0, encoded: false }),
+        };
+        let (mut furthest, length) = self.with_entries(table, offset, |bytes, at| {
+            let (mut furthest, mut length) = (None, self.grain.rest(offset));
+            let mut guest = self.grain.floor(offset);
+            for (index, value) in (0u64..).zip(self.values(bytes)) {
+                let grain = self.decode_grain(value).map_err(|detail| {
+                    let at = at.saturating_add(self.entry.offset_of(index).unwrap_or_default());
+                    Error::new(detail).at(at)
+                })?;
+                if let Grain::At(place) = grain {
+                    let used = self.grain.size().min(self.capacity.saturating_sub(guest));
+                    furthest = furthest.max(Some((place, guest, used)));
+                }
+                guest = guest.saturating_add(self.grain.size());
+                length = guest.saturating_sub(offset);
+            }
+            Ok((furthest, length))
+        })?;
+        let encoded = self.compressed() && furthest.is_some();
+        if encoded
+            && self.has_markers()
+            && let Some((place, guest, used)) = &mut furthest
+        {
+            let mut head = [0; GRAIN_HEADER_LENGTH];
+            check_inside(&self.storage, "compressed grain", *place, to_u64(head.len()))?;
+            self.storage.read_exact_at(&mut head, *place)?;
+            let header = GrainHeader::parse(&head, *place)?;
+            header.check(*guest, self.grain.size())?;
+            *used = u64::from(header.size).saturating_add(to_u64(head.len()));
+        } else if encoded && let Some((_, _, used)) = &mut furthest {
+            // nothing tells the length of the stream, but the stream
+            *used = 1;
+        }
+        let end = furthest.map_or(0, |(place, _, used)| place.saturating_add(used));
+        Ok(Reach { length, end, encoded })
+    }
+
+    /// How many bytes one page of a grain table maps.
+    pub(super) fn page_span(&self) -> u64 {
+        let page = self.grain.offset_of(self.entry.index(TableCache::PAGE)).unwrap_or(u64::MAX);
+        page.min(self.span())
+    }
+
+    fn has_markers(&self) -> bool {
+        matches!(&self.kind, Kind::Hosted(header) if header.has_markers())
+    }
+
     /// Decodes a grain table entry; a compressed grain must be in the file. (Whoever reads stored
     /// bytes holds them against its end.)
     fn grain_at(&self, value: u64) -> Result<Grain, VmdkDetail> {
@@ -187,7 +241,7 @@ impl Sparse {
         let limit = GrainHeader::limit(self.grain.size());
         let limit = limit.saturating_add(to_u64(GRAIN_HEADER_LENGTH));
         let input = input.get(to_usize(rest.min(limit)));
-        if !matches!(&self.kind, Kind::Hosted(header) if header.has_markers()) {
+        if !self.has_markers() {
             // nothing tells the length of the stream, but the stream
             self.storage.read_exact_at(input, place)?;
             return Ok(input);

@@ -1,0 +1,306 @@
+//! What an image is, put together for a verdict: from a file, or from what was kept of one that
+//! passed by. Both ways go through the same code, and through the parsers that read the bytes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::VirtualDisk;
+use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Code, Finding};
+use crate::format::probe::{Match, Probe};
+use crate::format::{Class, Format};
+use crate::layer::{Reference, Value};
+use crate::num::to_usize;
+use crate::open::{Image, OpenOptions};
+use crate::storage::Storage;
+
+use super::start::{self, Start};
+use super::passing::Passing;
+use super::walk::{Walk, Walked};
+
+/// What an image is.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Facts {
+    /// Every format that fits, with the evidence.
+    pub matches: Vec<Match>,
+    /// The one that it is taken for; the plain content of a disk is [`Format::Raw`].
+    pub format: Option<Format>,
+    /// What sort of image its format calls it: a VMDK's `createType`, `fixed` and `dynamic` of
+    /// VHD, VHDX and VDI, the `compat` level of QCOW2.
+    pub subformat: Option<String>,
+    /// The size of the disk that a guest sees, bytes. `None` where it cannot be told.
+    pub virtual_size: Option<u64>,
+    /// The bytes of the file.
+    pub file_size: u64,
+    /// What it needs from other files. None of them was opened.
+    pub references: Vec<Reference>,
+    /// Whether the guest's data are encrypted.
+    pub encrypted: bool,
+    /// Whether any of them are stored compressed.
+    pub compressed: bool,
+    /// Whether the file ends before what its tables speak of.
+    pub truncated: bool,
+    /// The number of its internal snapshots.
+    pub snapshots: usize,
+    /// What lies at the start of the disk, and whether a machine might start from it. `None` where
+    /// that cannot be read.
+    pub start: Option<Start>,
+    /// What is odd, dangerous or broken.
+    pub findings: Vec<Finding>,
+    /// Why the disk cannot be read, if so.
+    pub error: Option<Error>,
+    /// What could not be looked at, since the image passed by only once.
+    pub unseen: Vec<Unseen>,
+}
+
+/// Something of an image that passed by before it was known to matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unseen {
+    /// What it is.
+    pub part: Part,
+    /// Where in the file it lies, if that is known.
+    pub offset: Option<u64>,
+}
+
+/// Parts of an image that a look at it can miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// What describes the image as a whole, without which it cannot be judged.
+    Description,
+    /// Some of the tables that map the disk: whether the file holds all that they speak of, and
+    /// whether anything is compressed.
+    Tables,
+    /// The start of the disk.
+    Contents,
+}
+
+impl Unseen {
+    /// What was missed, as a sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let at = self.offset.map(|at| format!(" (at offset {at:#x})")).unwrap_or_default();
+        match self.part {
+            Part::Description => format!(
+                "What describes the image{at} passed by before it was known to matter, or is too \
+                 large to be kept: only the whole file can be judged."
+            ),
+            Part::Tables => format!(
+                "Some of its tables{at} passed by before they were known to be tables: whether the \
+                 file holds all that they speak of was not seen."
+            ),
+            Part::Contents => format!(
+                "The start of the disk{at} passed by before its place was known: what lies there was \
+                 not seen."
+            ),
+        }
+    }
+}
+
+/// Findings that come of tables, which may have been made up where what is gone reads as zeros.
+const OF_TABLES: &[Code] = &[
+    Code::CheckError,
+    Code::Truncated,
+    Code::BeyondEnd,
+    Code::InvalidEntry,
+    Code::Misaligned,
+    Code::RedundantCopyDamaged,
+    Code::ChecksumMismatch,
+];
+
+impl Facts {
+    /// Looks at `storage`. An error is the environment's; what is wrong with the image is a fact.
+    pub(super) fn of_file(
+        options: &OpenOptions,
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        probe: Probe,
+    ) -> Result<Self> {
+        let mut facts = Self::new(&probe, storage.size());
+        let opened = options.open_image_probed(Arc::clone(&storage), path, probe);
+        let image = match opened {
+            Ok(image) => image,
+            Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+            Err(error) => {
+                facts.error = Some(error);
+                return Ok(facts);
+            }
+        };
+        facts.describe(&image)?;
+        facts.take_walked(Walk::whole(image.layer()).map_err(|e| e.in_file(path))?);
+        facts.look_inside(image)?;
+        Ok(facts)
+    }
+
+    /// The same for a file that has passed by, and ended. `walk` is what was seen of the tables of
+    /// an image of a format and a size.
+    pub(super) fn of_passing(
+        options: &OpenOptions,
+        passing: &Arc<Passing>,
+        path: &Path,
+        probe: &Probe,
+        walk: impl FnOnce(&Image) -> Walked,
+    ) -> Self {
+        let storage: Arc<dyn Storage> = Arc::<Passing>::clone(passing);
+        let mut facts = Self::new(probe, storage.size());
+        passing.missed();
+        let open = || options.open_image_probed(Arc::clone(&storage), path, probe.clone());
+        let (mut opened, missed) = (open(), passing.missed());
+        if let Some(gone) = missed.ranges.first() {
+            facts.miss(Part::Description, Some(gone.start));
+            passing.fill_with_zeros(true);
+            opened = open();
+        }
+        match opened {
+            Ok(image) => {
+                facts.describe_passing(&image, passing);
+                facts.take_walked(walk(&image));
+                passing.fill_with_zeros(false);
+                passing.missed();
+                // an image whose description was made up has no disk to look at
+                if facts.unseen.iter().all(|unseen| unseen.part != Part::Description)
+                    && let Err(error) = facts.look_inside(image)
+                {
+                    facts.miss(Part::Contents, error.offset());
+                }
+            }
+            // what was read as zeros may have brought the error
+            Err(error) if facts.unseen.is_empty() => facts.error = Some(error),
+            Err(_) => {}
+        }
+        facts
+    }
+
+    fn new(probe: &Probe, file_size: u64) -> Self {
+        Self {
+            matches: probe.matches.clone(),
+            format: match probe.matches.first() {
+                Some(first) if first.format.class() != Class::Content => Some(first.format),
+                _ => Some(Format::Raw),
+            },
+            subformat: None,
+            virtual_size: None,
+            file_size,
+            references: Vec::new(),
+            encrypted: false,
+            compressed: false,
+            truncated: false,
+            snapshots: 0,
+            start: None,
+            findings: probe.findings(),
+            error: None,
+            unseen: Vec::new(),
+        }
+    }
+
+    fn miss(&mut self, part: Part, offset: Option<u64>) {
+        if self.unseen.iter().all(|unseen| unseen.part != part) {
+            self.unseen.push(Unseen { part, offset });
+        }
+    }
+
+    /// What the image says of itself.
+    fn describe(&mut self, image: &Image) -> Result<()> {
+        let layer = image.layer();
+        self.format = Some(layer.format());
+        self.virtual_size = Some(layer.size());
+        self.references = layer.references().to_vec();
+        let description = layer.describe().map_err(|error| error.in_file(image.path()))?;
+        self.encrypted = description.encrypted;
+        self.snapshots = description.snapshots.len();
+        let text = |wanted: &str| {
+            description.details.iter().find_map(|(key, value)| match value {
+                Value::Text(text) if *key == wanted => Some(text.clone()),
+                _ => None,
+            })
+        };
+        self.subformat = ["create-type", "type", "compat"].into_iter().find_map(text);
+        self.findings = image.findings().map_err(|error| error.in_file(image.path()))?;
+        if let Err(error) = layer.check_readable() {
+            self.error = Some(error.in_file(image.path()));
+        }
+        self.truncated = self.has(Code::Truncated);
+        Ok(())
+    }
+
+    fn describe_passing(&mut self, image: &Image, passing: &Passing) {
+        passing.missed();
+        let described = self.describe(image);
+        let missed = passing.missed();
+        let Some(gone) = missed.ranges.first() else {
+            if let Err(error) = described {
+                self.error = Some(error);
+            }
+            return;
+        };
+        self.miss(Part::Description, Some(gone.start));
+        passing.fill_with_zeros(true);
+        // what can be said without what is gone
+        let _ = self.describe(image);
+        self.findings.retain(|finding| !OF_TABLES.contains(&finding.code));
+        self.truncated = false;
+    }
+
+    /// Whether something of this code was found.
+    #[must_use]
+    pub fn has(&self, code: Code) -> bool {
+        self.findings.iter().any(|finding| finding.code == code)
+    }
+
+    fn take_walked(&mut self, walked: Walked) {
+        self.compressed = walked.encoded;
+        for finding in walked.findings(self.file_size) {
+            let same = |other: &Finding| {
+                other.code == finding.code
+                    && (other.offset == finding.offset || finding.code == Code::Truncated)
+            };
+            if !self.findings.iter().any(same) {
+                self.findings.push(finding);
+            }
+        }
+        self.truncated = self.has(Code::Truncated);
+        if walked.unseen > 0 {
+            self.miss(Part::Tables, walked.first_unseen);
+        }
+    }
+
+    /// Looks at the start of the disk, where it can be read without another file.
+    fn look_inside(&mut self, image: Image) -> Result<()> {
+        if self.error.is_some() {
+            return Ok(());
+        }
+        let path = image.path().to_owned();
+        match read_start(image) {
+            Ok(head) => self.start = head.map(|head| Start::of(&head)),
+            Err(error) if error.kind() == ErrorKind::Io => return Err(error.in_file(&path)),
+            // the findings say what is broken
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// What the first bytes of a file tell of it.
+    pub(super) fn of_start(probe: &Probe, file_size: u64) -> Self {
+        Self::new(probe, file_size)
+    }
+
+    /// Adds what an image says of itself of which only the start is there.
+    pub(super) fn add_described(&mut self, image: &Image) {
+        let probed = std::mem::take(&mut self.findings);
+        if let Err(error) = self.describe(image) {
+            self.error = Some(error);
+        }
+        let own = std::mem::replace(&mut self.findings, probed);
+        let new: Vec<_> = own.into_iter().filter(|one| !self.findings.contains(one)).collect();
+        self.findings.extend(new);
+    }
+}
+
+/// The first bytes of the disk; `None` where that needs another file.
+pub(super) fn read_start(image: Image) -> Result<Option<Vec<u8>>> {
+    let Some(disk) = image.into_disk()? else { return Ok(None) };
+    let mut head = vec![0; start::HEAD.min(to_usize(disk.size()))];
+    disk.read_exact_at(&mut head, 0)?;
+    Ok(Some(head))
+}

@@ -1,0 +1,177 @@
+//! Inspecting: one call that answers a service's question about an image from a stranger. Is it
+//! what it is said to be, is it whole, does it need other files, and may it pass by a [`Policy`]?
+//!
+//! ```no_run
+//! use diskimage::inspect::{Inspect, Policy};
+//! use diskimage::Format;
+//!
+//! # fn main() -> diskimage::Result<()> {
+//! let verdict = Inspect::new(Policy::openstack()).declared(Format::Qcow2).file("upload.qcow2")?;
+//! if !verdict.is_allowed() {
+//!     for reason in &verdict.reasons {
+//!         println!("{}", reason.sentence);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The parsers that give the verdict are those that give the bytes, so that a conversion sees the
+//! image that was judged. No file but the named one is opened.
+//!
+//! An upload can be judged while it arrives, by a [`Stream`]:
+//!
+//! ```no_run
+//! use diskimage::inspect::{Inspect, Policy};
+//! use std::io::Read;
+//!
+//! # fn main() -> diskimage::Result<()> {
+//! let mut stream = Inspect::new(Policy::strict()).stream();
+//! let mut buf = vec![0; 64 << 10];
+//! while let Ok(length @ 1..) = std::io::stdin().read(&mut buf) {
+//!     if stream.push(&buf[..length]).is_refused() {
+//!         break; // nothing that follows can make it pass
+//!     }
+//! }
+//! let verdict = stream.finish();
+//! # Ok(())
+//! # }
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(feature = "checksum")]
+use crate::checksum::{Algorithm, Digest, Hashers};
+use crate::error::Result;
+use crate::format::probe::probe;
+use crate::format::Format;
+use crate::limits::Limits;
+use crate::open::OpenOptions;
+use crate::storage::{FileStorage, Storage};
+
+mod adapter;
+mod facts;
+mod passing;
+mod policy;
+mod start;
+mod stream;
+mod walk;
+
+pub use adapter::{Reader, Refused, Writer};
+pub use facts::{Facts, Part, Unseen};
+pub use policy::{Policy, Reason};
+pub use start::Start;
+pub use stream::{Status, Stream};
+
+/// How to judge an image: a builder.
+#[derive(Debug, Clone, Default)]
+pub struct Inspect {
+    policy: Policy,
+    declared: Option<Format>,
+    format: Option<Format>,
+    limits: Limits,
+    #[cfg(feature = "checksum")]
+    algorithms: Vec<Algorithm>,
+}
+
+/// What was found of an image, and whether it may pass.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// What it is.
+    pub facts: Facts,
+    /// Why it is refused, as sentences; empty if it is allowed.
+    pub reasons: Vec<Reason>,
+    /// Whether that was clear before the image had ended; the facts are those of its start.
+    pub early: bool,
+    /// Checksums of the bytes of the file, as they were asked for. None after an early refusal.
+    #[cfg(feature = "checksum")]
+    pub digests: Vec<Digest>,
+}
+
+impl Verdict {
+    /// Whether it may pass.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.reasons.is_empty()
+    }
+}
+
+impl Inspect {
+    /// Judges by `policy`.
+    #[must_use]
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// What the image is said to be. [`Format::Raw`] means the plain content of a disk: an image in
+    /// any other format is refused then, since a reader that detects formats would take it for that.
+    #[must_use]
+    pub fn declared(mut self, format: Format) -> Self {
+        self.declared = Some(format);
+        self
+    }
+
+    /// Takes the image for this format instead of detecting one, as a reader that is told so will.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = Some(format);
+        self
+    }
+
+    /// The bounds on what a file can make this crate do.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Computes a checksum of the bytes of a [`Stream`] while they pass. An error for
+    /// [`Algorithm::Blkhash`], which is one of disks.
+    #[cfg(feature = "checksum")]
+    pub fn algorithm(mut self, algorithm: Algorithm) -> Result<Self> {
+        Hashers::new(&[algorithm])?;
+        self.algorithms.push(algorithm);
+        Ok(self)
+    }
+
+    /// Judges the file at `path`. An error is the environment's: what is wrong with the image is
+    /// in the verdict.
+    pub fn file(&self, path: impl AsRef<Path>) -> Result<Verdict> {
+        let path = path.as_ref();
+        self.storage(Arc::new(FileStorage::open(path)?), path)
+    }
+
+    /// The same for any storage; `path` is its name.
+    pub fn storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Verdict> {
+        let probe = probe(&storage).map_err(|error| error.in_file(path))?;
+        let facts = Facts::of_file(&self.options(self.limits.clone()), storage, path, probe)?;
+        Ok(self.verdict(facts))
+    }
+
+    /// Judges an image while it passes by.
+    #[must_use]
+    pub fn stream(self) -> Stream {
+        Stream::new(self)
+    }
+
+    fn options(&self, limits: Limits) -> OpenOptions {
+        let options = OpenOptions::new().limits(limits).look_over(0);
+        match self.format {
+            Some(format) => options.format(format),
+            None => options,
+        }
+    }
+
+    fn verdict(&self, facts: Facts) -> Verdict {
+        let reasons = self.policy.judge(&facts, self.declared);
+        Verdict {
+            facts,
+            reasons,
+            early: false,
+            #[cfg(feature = "checksum")]
+            digests: Vec::new(),
+        }
+    }
+}

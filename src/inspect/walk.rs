@@ -1,0 +1,233 @@
+//! A walk through the tables of an image: how far its file must reach, and whether its entries
+//! make sense. It takes tables in any order, so that it can follow a file that passes by.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Code, Finding};
+use crate::layer::Layer;
+use crate::storage::StorageDetail;
+
+use super::passing::Passing;
+
+/// How many pages of tables are looked at: 4 GiB of them where all are whole.
+const MAX_PAGES: u64 = 1 << 16;
+/// How many pages of tables are waited for at once, at most.
+const MAX_WAITING: usize = 2048;
+
+/// What a walk has found.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    /// Where the file must reach for all that its tables speak of.
+    pub(super) end: u64,
+    /// Whether anything is stored compressed.
+    pub(super) encoded: bool,
+    /// The first entry that makes no sense, and the guest offset it is for.
+    pub(super) fault: Option<(u64, Finding)>,
+    /// The guest offset from which on nothing was looked at, there being too much.
+    pub(super) stopped_at: Option<u64>,
+    /// How many pages of tables were not seen, and where in the file the first of them is.
+    pub(super) unseen: u64,
+    pub(super) first_unseen: Option<u64>,
+}
+
+/// A walk at work.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    walked: Walked,
+    pages: u64,
+    /// Where the guest's bytes go on that nothing was said of yet.
+    next: u64,
+    /// Ranges of guest bytes by the range of the file that they wait for.
+    waiting: BTreeMap<u64, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    file: Range<u64>,
+    guest: Range<u64>,
+}
+
+/// How a look at a piece of the disk ended.
+enum Look {
+    Done,
+    /// From this guest offset on, this range of the file is needed.
+    Needs(u64, Range<u64>),
+}
+
+impl Walk {
+    /// Walks through all tables of `layer`, which lies in a file that is all there.
+    pub(super) fn whole(layer: &dyn Layer) -> Result<Walked> {
+        let mut walk = Self::default();
+        let size = layer.size();
+        walk.look(layer, 0..size, |error| Err(error))?;
+        Ok(walk.walked)
+    }
+
+    /// Looks at `guest`, page by page. `unread` tells what an error of the medium means.
+    fn look(
+        &mut self,
+        layer: &dyn Layer,
+        guest: Range<u64>,
+        unread: impl Fn(Error) -> Result<Option<Range<u64>>>,
+    ) -> Result<Look> {
+        let mut at = guest.start;
+        while at < guest.end {
+            if self.pages >= MAX_PAGES {
+                let stopped = self.walked.stopped_at.get_or_insert(at);
+                *stopped = at.min(*stopped);
+                break;
+            }
+            self.pages = self.pages.saturating_add(1);
+            match layer.reach(at) {
+                Ok(reach) => {
+                    self.walked.end = self.walked.end.max(reach.end);
+                    self.walked.encoded |= reach.encoded;
+                    at = at.saturating_add(reach.length.max(1));
+                }
+                Err(error) if error.kind() == ErrorKind::Io => {
+                    self.pages = self.pages.saturating_sub(1);
+                    match unread(error)? {
+                        Some(range) => return Ok(Look::Needs(at, range)),
+                        None => at = behind_page(layer, at),
+                    }
+                }
+                Err(error) => {
+                    self.note(at, &error);
+                    at = behind_page(layer, at);
+                }
+            }
+        }
+        Ok(Look::Done)
+    }
+
+    fn note(&mut self, guest: u64, error: &Error) {
+        let at = error.offset().unwrap_or_default();
+        if let Some(StorageDetail::BeyondEnd { wanted, .. }) = error.detail().downcast_ref() {
+            self.walked.end = self.walked.end.max(at.saturating_add(*wanted));
+            return;
+        }
+        if self.walked.fault.as_ref().is_none_or(|(first, _)| guest < *first) {
+            let found = Finding::new(Code::CheckError, error.detail().to_string()).at(at);
+            self.walked.fault = Some((guest, found));
+        }
+    }
+
+    /// Goes on as far as what has passed allows, and has what is needed next kept.
+    pub(super) fn advance(&mut self, layer: &dyn Layer, passing: &Passing) {
+        let size = layer.size();
+        while self.next < size && self.waiting.len() < MAX_WAITING {
+            let behind = behind_page(layer, self.next).min(size);
+            let guest = self.next..behind;
+            match self.look_passing(layer, passing, guest.clone()) {
+                Some((at, file)) if self.waiting.contains_key(&file.start) => {
+                    // a page of the table above: all that follows needs it too
+                    self.next = at;
+                    return;
+                }
+                Some((at, file)) => self.wait(passing, file, at..guest.end),
+                None => {}
+            }
+            self.next = guest.end;
+        }
+    }
+
+    /// Looks at what was waited for and has come.
+    pub(super) fn came(&mut self, layer: &dyn Layer, passing: &Passing, file: &Range<u64>) {
+        let Some(waiting) = self.waiting.remove(&file.start) else { return };
+        if let Some((at, next)) = self.look_passing(layer, passing, waiting.guest.clone()) {
+            self.wait(passing, next, at..waiting.guest.end);
+        }
+        self.advance(layer, passing);
+        passing.forget(file.start);
+    }
+
+    /// Whether the range is waited for.
+    pub(super) fn waits_for(&self, file: &Range<u64>) -> bool {
+        self.waiting.get(&file.start).is_some_and(|waiting| waiting.file.end <= file.end)
+    }
+
+    fn look_passing(
+        &mut self,
+        layer: &dyn Layer,
+        passing: &Passing,
+        guest: Range<u64>,
+    ) -> Option<(u64, Range<u64>)> {
+        let looked = self.look(layer, guest, |_| Ok(passing.missed().ranges.into_iter().next()));
+        passing.missed();
+        match looked {
+            Ok(Look::Needs(at, file)) => Some((at, file)),
+            _ => None,
+        }
+    }
+
+    fn wait(&mut self, passing: &Passing, file: Range<u64>, guest: Range<u64>) {
+        if passing.keep(&file, false) {
+            self.waiting.insert(file.start, Waiting { file, guest });
+        } else {
+            self.lose(&file);
+        }
+    }
+
+    /// What was waited for is not to be had.
+    pub(super) fn lose(&mut self, file: &Range<u64>) {
+        self.waiting.remove(&file.start);
+        self.walked.unseen = self.walked.unseen.saturating_add(1);
+        self.walked.first_unseen.get_or_insert(file.start);
+    }
+
+    /// The file has ended, with this size: what was still waited for is beyond it.
+    pub(super) fn end(mut self, layer: &dyn Layer, size: u64) -> Walked {
+        for waiting in std::mem::take(&mut self.waiting).into_values() {
+            if waiting.file.end > size {
+                self.walked.end = self.walked.end.max(waiting.file.end);
+            } else {
+                self.lose(&waiting.file);
+            }
+        }
+        if self.next < layer.size() && self.walked.end <= size && self.walked.unseen == 0 {
+            self.walked.unseen = 1;
+        }
+        self.walked
+    }
+}
+
+impl Walked {
+    /// What it means for a file of `size` bytes.
+    pub(super) fn findings(&self, size: u64) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Some((_, fault)) = &self.fault {
+            findings.push(fault.clone());
+        }
+        if self.end > size {
+            let end = self.end;
+            let text = format!("the file ends at {size:#x}, its tables speak of {end:#x}");
+            findings.push(Finding::new(Code::Truncated, text).at(size));
+        }
+        if let Some(guest) = self.stopped_at {
+            let text = format!("the tables were looked at up to guest offset {guest:#x} only");
+            findings.push(Finding::new(Code::NotChecked, text));
+        }
+        findings
+    }
+}
+
+/// The guest offset behind what one page of tables maps.
+fn behind_page(layer: &dyn Layer, at: u64) -> u64 {
+    let span = layer.page_span().unwrap_or(u64::MAX).max(1);
+    let start = at.checked_div(span).unwrap_or_default().saturating_mul(span);
+    start.saturating_add(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::num::to_u64;
+
+    #[test]
+    fn the_bounds_are_small() {
+        let each = to_u64(size_of::<Waiting>() + size_of::<u64>());
+        assert!(each * to_u64(MAX_WAITING) < 128 << 10);
+    }
+}
