@@ -228,6 +228,12 @@ impl OpenOptions {
         Ok(Image { path: path.to_owned(), storage, layer, probe, forced: self.format.is_some() })
     }
 
+    /// Reads only what the disk needs; see [`LayerOptions::disk_only`].
+    pub(crate) fn disk_only(mut self) -> Self {
+        self.layer.disk_only = true;
+        self
+    }
+
     /// How many bytes of tables describing an image may look over; see
     /// [`LayerOptions::look_over`].
     pub(crate) fn look_over(mut self, bytes: u64) -> Self {

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use common::*;
-use diskimage::inspect::{Inspect, Policy, Stream, Verdict};
+use diskimage::inspect::{Inspect, Part, Policy, Stream, Verdict};
 
 /// A file is pushed up to here; those that are longer are not looked at as streams.
 const LONGEST: u64 = 64 << 20;
@@ -44,10 +44,10 @@ fn pushed(mut stream: Stream, path: &Path, piece: usize) -> Verdict {
 }
 
 /// What differs between the file and the stream, if anything; and what the stream did not see.
-fn compare(inspect: &Inspect, path: &Path, piece: usize) -> (Vec<String>, Vec<String>) {
+fn compare(inspect: &Inspect, path: &Path, piece: usize) -> (Vec<String>, Vec<Part>) {
     let file = inspect.file(path).unwrap();
     let stream = pushed(inspect.clone().stream(), path, piece);
-    let unseen = stream.facts.unseen.iter().map(|unseen| format!("{:?}", unseen.part)).collect();
+    let unseen = stream.facts.unseen.iter().map(|unseen| unseen.part).collect();
     if stream.early {
         let rules: Vec<_> = file.reasons.iter().map(|reason| reason.rule).collect();
         let all = stream.reasons.iter().all(|reason| rules.contains(&reason.rule));
@@ -71,7 +71,7 @@ fn policies() -> [Policy; 3] {
     [Policy::strict(), Policy::openstack(), Policy::permissive()]
 }
 
-fn hold(images: &[PathBuf], pieces: &[usize]) -> Vec<(PathBuf, Vec<String>)> {
+fn hold(images: &[PathBuf], pieces: &[usize]) -> Vec<(PathBuf, Vec<Part>)> {
     let (mut wrong, mut blind) = (Vec::new(), Vec::new());
     for path in images {
         for policy in policies() {
@@ -91,6 +91,10 @@ fn hold(images: &[PathBuf], pieces: &[usize]) -> Vec<(PathBuf, Vec<String>)> {
     blind
 }
 
+/// Images whose readers know too late what matters: a log of pending writes that is longer than
+/// what is kept, and grain tables that only the footer at the end leads to.
+const LATE: &[(&str, &[Part])] = &[];
+
 #[test]
 fn the_verdict_of_a_stream_is_that_of_the_file() {
     let images: Vec<_> = fixtures()
@@ -100,8 +104,10 @@ fn the_verdict_of_a_stream_is_that_of_the_file() {
         .collect();
     assert!(images.len() > 200);
     let blind = hold(&images, &[65_537]);
-    for (path, unseen) in &blind {
-        eprintln!("{}: {unseen:?}", path.display());
-    }
-    assert_eq!(blind.len(), 0);
+    let blind: Vec<_> = blind
+        .iter()
+        .map(|(path, unseen)| (path.file_name().unwrap().to_str().unwrap(), unseen.as_slice()))
+        .collect();
+    let wanted: Vec<_> = LATE.iter().map(|(name, parts)| (*name, *parts)).collect();
+    assert_eq!(blind, wanted);
 }

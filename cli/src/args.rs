@@ -28,6 +28,23 @@ can be checked.
 A repair writes into the image. It refuses a file that another process holds a lock on, as QEMU does
 while it runs; programs that take no locks cannot be seen: see to it that none uses the image.";
 
+/// The exit codes of `inspect`, for its help.
+const INSPECT_EXIT_CODES: &str = "\
+Exit codes: 0 allowed, 3 refused (with the reasons), 1 an error: nothing can be said.
+No other file is opened, whatever the image names.
+
+Policies: `strict` takes whole images that stand alone and of which nothing is odd; `openstack` decides
+as OpenStack's format inspector, and refuses parents that it does not see; `permissive` takes all that
+can be read without going wrong. A TOML file starts from one of them and changes it:
+    base = \"openstack\"
+    formats = [\"qcow2\", \"raw\"]
+    max-virtual-size = \"2T\"
+    allowed = [\"backing-file\", \"external-reference\"]
+
+Examples:
+    diskimage inspect --declared qcow2 --policy openstack upload.qcow2
+    curl -s URL | tee upload.img | diskimage inspect --checksum sha256 -";
+
 #[derive(Debug, Parser)]
 #[command(name = "diskimage", version, about, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Args {
@@ -41,6 +58,9 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     /// Describes an image: format, sizes, snapshots, what it needs and what is odd about it
     Info(InfoArgs),
+    /// Judges an image from a stranger: is it what it is said to be, whole, alone, and allowed?
+    #[command(after_help = INSPECT_EXIT_CODES)]
+    Inspect(InspectArgs),
     /// Lists where data, zeros and holes of the disk are
     Map(MapArgs),
     /// Reads all tables of an image, tells what is wrong with them, and repairs what can be
@@ -132,6 +152,27 @@ pub(crate) struct InfoArgs {
     /// Describes the backing files too (see --allow-external)
     #[arg(long)]
     pub(crate) backing_chain: bool,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// The image; - reads it from standard input, once, and stops as soon as it is refused
+    pub(crate) file: PathBuf,
+    /// What the image is said to be: it is refused if it is anything else
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    pub(crate) declared: Option<Format>,
+    /// What may pass: strict, openstack, permissive, or a TOML file
+    #[arg(long, value_name = "POLICY", default_value = "strict")]
+    pub(crate) policy: String,
+    /// Takes the image for this format instead of detecting it, as a reader that is told so will
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    pub(crate) format: Option<Format>,
+    /// Computes a checksum of the bytes of standard input on the way; can be given several times
+    #[arg(long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
+    pub(crate) checksum: Vec<Algorithm>,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,

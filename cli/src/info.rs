@@ -201,12 +201,7 @@ impl Facts<'_> {
         }
         if !self.findings.is_empty() {
             writeln!(out, "findings:")?;
-            for finding in &self.findings {
-                let at = finding.offset.map(|at| format!(" (at offset {at:#x})"));
-                let (severity, code) = (finding.code.severity(), finding.code);
-                let at = at.unwrap_or_default();
-                writeln!(out, "    {severity}: {}{at} [{code}]", finding.message)?;
-            }
+            report::print_findings(out, &self.findings)?;
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The `diskimage` command: what virtual-disk images are, what is in them, whether they are whole,
-//! their conversion, their checksums and their differences.
+//! The `diskimage` command: what virtual-disk images are, what is in them, whether they are whole and
+//! may pass, their conversion, their checksums and their differences.
 
 mod args;
 mod check;
@@ -8,9 +8,11 @@ mod checksum;
 mod compare;
 mod convert;
 mod info;
+mod inspect;
 mod manifest;
 mod map;
 mod output;
+mod policy;
 mod probe;
 mod report;
 mod size;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let code = match args.command {
         Command::Probe(args) => probe::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Map(args) => map::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Convert(args) => convert::run(&args),

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use diskimage::{Error, ErrorKind};
+use diskimage::{Error, ErrorKind, Finding};
 
 /// All is well.
 pub(crate) const OK: u8 = 0;
@@ -13,6 +13,9 @@ pub(crate) const ERROR: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// Something could not be read, and was replaced by zeros as asked for.
 pub(crate) const LOST: u8 = 3;
+
+/// `inspect`: the image is refused.
+pub(crate) const REFUSED: u8 = 3;
 
 /// `check`: the image is corrupt.
 pub(crate) const CORRUPT: u8 = 2;
@@ -58,6 +61,16 @@ pub(crate) fn printed(result: io::Result<()>) -> u8 {
         }
         Ok(()) => OK,
     }
+}
+
+/// Prints findings, a line each.
+pub(crate) fn print_findings(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
+    for finding in findings {
+        let at = finding.offset.map(|at| format!(" (at offset {at:#x})")).unwrap_or_default();
+        let (severity, code) = (finding.code.severity(), finding.code);
+        writeln!(out, "    {severity}: {}{at} [{code}]", finding.message)?;
+    }
+    Ok(())
 }
 
 /// A file's name, safe to print.

@@ -181,6 +181,9 @@ pub struct LayerOptions {
     /// How many bytes of tables [`describe`](Layer::describe) may look over in search of what is
     /// missing or broken. Zero: none, since the caller does so. Default: 1 MiB.
     pub look_over: u64,
+    /// Whether to read only what the disk needs: no tables of snapshots or bitmaps, which may lie
+    /// far behind what maps the disk.
+    pub disk_only: bool,
 }
 
 impl Default for LayerOptions {
@@ -190,6 +193,7 @@ impl Default for LayerOptions {
             snapshot: None,
             trust_broken: false,
             look_over: 1 << 20,
+            disk_only: false,
         }
     }
 }

@@ -51,6 +51,7 @@ use crate::open::OpenOptions;
 use crate::storage::{FileStorage, Storage};
 
 mod adapter;
+mod blocks;
 mod facts;
 mod passing;
 mod policy;

@@ -8,12 +8,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::{Detail, Error, ErrorKind, Result};
 use crate::format::probe::HEAD;
 use crate::num::{to_u64, to_usize};
-use crate::storage::{Storage, beyond_end};
+use crate::storage::{Storage, TableCache, beyond_end};
+
+use super::blocks::Blocks;
 
 /// How many of the last bytes are kept: footers, and what turns out to be wanted a moment late.
 const RECENT: usize = 32 << 10;
-/// How many bytes are kept because a format asked for them, at most.
-const KEPT: u64 = 224 << 10;
+/// How much is kept because a format asked for it, at most; blocks of zeros do not count.
+const KEPT: u64 = 160 << 10;
+/// The longest range that is kept.
+const LONGEST: u64 = 256 << 10;
+/// How much of a table is kept that is going to be asked for, at most.
+const EXPECTED: u64 = 1 << 20;
+/// Of the bytes behind the head so many are kept, until there are too many that are not zeros:
+/// tables often lie there before the one that leads to them.
+const EARLY: u64 = 1 << 20;
+const EARLY_KEPT: u64 = 96 << 10;
 /// How long a file is taken for that has not ended: far beyond all that is believed to be in one.
 const ENDLESS: u64 = 1 << 62;
 /// Structures at the end of a file lie no further from it than this.
@@ -29,32 +39,30 @@ struct State {
     position: u64,
     ended: bool,
     head: Vec<u8>,
+    /// What follows the head.
+    early: Kept,
     /// The last bytes that have passed.
     recent: Vec<u8>,
     /// What was asked for, by where it starts.
     kept: BTreeMap<u64, Kept>,
-    /// The same, of which not all has passed.
-    wanted: BTreeMap<u64, Wanted>,
+    /// How many bytes these take up.
+    held: u64,
     /// What was asked for and not to be had since [`Passing::missed`] was called last.
     missed: Vec<Range<u64>>,
+    /// What was read since then that is there only because it has just passed.
+    fleeting: Vec<Range<u64>>,
     /// Whether the end of the file was asked for since then.
     asked_end: bool,
     /// Whether what is gone reads as zeros.
     lenient: bool,
 }
 
-#[derive(Debug)]
+/// A range that is kept, as far as it has passed.
+#[derive(Debug, Default)]
 struct Kept {
-    bytes: Vec<u8>,
-    /// Whether it is needed until the end.
-    lasting: bool,
-}
-
-#[derive(Debug)]
-struct Wanted {
     end: u64,
-    /// Has room for all of it once the first byte is there.
-    bytes: Vec<u8>,
+    bytes: Blocks,
+    /// Whether it is needed until the end.
     lasting: bool,
 }
 
@@ -71,6 +79,8 @@ pub(super) struct Passed {
 #[derive(Debug, Default)]
 pub(super) struct Missed {
     pub(super) ranges: Vec<Range<u64>>,
+    /// What it could read, but only because it has just passed.
+    pub(super) fleeting: Vec<Range<u64>>,
     /// Whether it asked for the end of a file that has not ended, and got zeros.
     pub(super) asked_end: bool,
 }
@@ -90,7 +100,8 @@ impl Detail for Gone {
 
 impl Passing {
     pub(super) fn new() -> Self {
-        Self(Mutex::default())
+        let early = Kept { end: HEAD_END.saturating_add(EARLY), ..Kept::default() };
+        Self(Mutex::new(State { early, ..State::default() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -104,7 +115,8 @@ impl Passing {
     /// How many bytes may pass before something that is waited for is there; `None` if nothing is.
     pub(super) fn until_next(&self) -> Option<u64> {
         let state = self.state();
-        let next = state.wanted.values().map(|wanted| wanted.end).min();
+        let ends = state.kept.iter().filter(|(start, kept)| kept.is_open(**start));
+        let next = ends.map(|(_, kept)| kept.end).min();
         next.map(|end| end.saturating_sub(state.position))
     }
 
@@ -117,7 +129,6 @@ impl Passing {
     pub(super) fn end(&self) {
         let mut state = self.state();
         state.ended = true;
-        state.wanted.clear();
     }
 
     /// From now on what is gone reads as zeros.
@@ -135,7 +146,7 @@ impl Passing {
     pub(super) fn forget(&self, start: u64) {
         let mut state = self.state();
         if state.kept.get(&start).is_some_and(|kept| !kept.lasting) {
-            state.kept.remove(&start);
+            state.drop_kept(start);
         }
     }
 
@@ -143,7 +154,8 @@ impl Passing {
     pub(super) fn missed(&self) -> Missed {
         let mut state = self.state();
         let ranges = std::mem::take(&mut state.missed);
-        Missed { ranges, asked_end: std::mem::take(&mut state.asked_end) }
+        let fleeting = std::mem::take(&mut state.fleeting);
+        Missed { ranges, fleeting, asked_end: std::mem::take(&mut state.asked_end) }
     }
 
     /// The first bytes of the file, as far as they tell what it is.
@@ -159,6 +171,25 @@ impl Passing {
     }
 }
 
+/// Where the head ends.
+const HEAD_END: u64 = 68 << 10;
+const _: () = assert!(HEAD == 68 << 10, "is the same");
+
+impl Kept {
+    /// Whether more of it is to come.
+    fn is_open(&self, start: u64) -> bool {
+        start.saturating_add(self.bytes.length()) < self.end
+    }
+
+    /// Takes what it wants of `bytes`, which lie at `at` of the file; it itself starts at `start`.
+    fn take(&mut self, start: u64, at: u64, bytes: &[u8]) {
+        let next = start.saturating_add(self.bytes.length());
+        let behind = self.end.saturating_sub(at).min(to_u64(bytes.len()));
+        let Some(from) = next.checked_sub(at) else { return };
+        self.bytes.extend(bytes.get(to_usize(from)..to_usize(behind)).unwrap_or_default());
+    }
+}
+
 impl State {
     fn size(&self) -> u64 {
         if self.ended { self.position } else { ENDLESS }
@@ -169,34 +200,28 @@ impl State {
         let end = start.saturating_add(to_u64(bytes.len()));
         let room = HEAD.saturating_sub(self.head.len()).min(bytes.len());
         self.head.extend_from_slice(bytes.get(..room).unwrap_or_default());
+        if end > HEAD_END && self.early.bytes.held() <= EARLY_KEPT {
+            self.early.take(HEAD_END, start, bytes);
+        }
         let mut passed = Passed::default();
-        let mut held = self.held();
-        for (&from, wanted) in self.wanted.range_mut(..end) {
-            if wanted.bytes.is_empty() {
-                let length = wanted.end.saturating_sub(from);
-                held = held.saturating_add(length);
-                if held > KEPT {
-                    held = held.saturating_sub(length);
-                    passed.lost.push(from..wanted.end);
-                    continue;
-                }
-                wanted.bytes.reserve_exact(to_usize(length));
+        for (&from, kept) in self.kept.range_mut(..end) {
+            if !kept.is_open(from) {
+                continue;
             }
-            let next = from.saturating_add(to_u64(wanted.bytes.len()));
-            let range = next.saturating_sub(start)..wanted.end.min(end).saturating_sub(start);
-            let part = bytes.get(to_usize(range.start)..to_usize(range.end));
-            wanted.bytes.extend_from_slice(part.unwrap_or_default());
-            if wanted.end <= end {
-                passed.there.push(from..wanted.end);
+            let before = kept.bytes.held();
+            kept.take(from, start, bytes);
+            self.held = self.held.saturating_add(kept.bytes.held().saturating_sub(before));
+            let range = from..kept.end;
+            if self.held > KEPT {
+                self.held = self.held.saturating_sub(kept.bytes.held());
+                kept.bytes = Blocks::default();
+                passed.lost.push(range);
+            } else if kept.end <= end {
+                passed.there.push(range);
             }
         }
         for range in &passed.lost {
-            self.wanted.remove(&range.start);
-        }
-        for range in &passed.there {
-            if let Some(Wanted { bytes, lasting, .. }) = self.wanted.remove(&range.start) {
-                self.kept.insert(range.start, Kept { bytes, lasting });
-            }
+            self.kept.remove(&range.start);
         }
         let last = bytes.get(bytes.len().saturating_sub(RECENT)..).unwrap_or_default();
         let over = self.recent.len().saturating_add(last.len()).saturating_sub(RECENT);
@@ -206,51 +231,46 @@ impl State {
         passed
     }
 
-    /// How many bytes take up room because they were asked for.
-    fn held(&self) -> u64 {
-        let kept = self.kept.values().map(|kept| kept.bytes.len());
-        let begun = self.wanted.values().map(|wanted| wanted.bytes.capacity());
-        to_u64(kept.chain(begun).fold(0, usize::saturating_add))
+    fn drop_kept(&mut self, start: u64) {
+        if let Some(kept) = self.kept.remove(&start) {
+            self.held = self.held.saturating_sub(kept.bytes.held());
+        }
     }
 
     fn keep(&mut self, range: &Range<u64>, lasting: bool) -> bool {
         let length = range.end.saturating_sub(range.start);
         if let Some(kept) = self.kept.get_mut(&range.start)
-            && to_u64(kept.bytes.len()) >= length
+            && kept.end >= range.end
         {
             kept.lasting |= lasting;
             return true;
         }
-        if length > KEPT {
-            return false;
-        }
         let passed = self.position.min(range.end).saturating_sub(range.start);
-        if let Some(wanted) = self.wanted.get_mut(&range.start) {
-            wanted.lasting |= lasting;
-            if wanted.end >= range.end {
-                return true;
-            }
-            if passed == 0 {
-                wanted.end = range.end;
-                return true;
-            }
-        }
-        if passed == 0 {
-            let wanted = Wanted { end: range.end, bytes: Vec::new(), lasting };
-            self.wanted.insert(range.start, wanted);
+        if passed == length && lasting && self.has_lasting(range) {
             return true;
         }
-        if self.held().saturating_add(length) > KEPT || !self.has(range.start, passed) {
+        if length > LONGEST || !self.has(range.start, passed) {
             return false;
         }
-        let mut bytes = Vec::with_capacity(to_usize(length));
-        bytes.resize(to_usize(passed), 0);
-        self.read(&mut bytes, range.start);
-        if passed == length {
-            self.kept.insert(range.start, Kept { bytes, lasting });
-        } else {
-            self.wanted.insert(range.start, Wanted { end: range.end, bytes, lasting });
+        let mut kept = Kept { end: range.end, bytes: Blocks::default(), lasting };
+        let mut at = range.start;
+        while at < range.start.saturating_add(passed) {
+            let left = to_usize(range.start.saturating_add(passed).saturating_sub(at));
+            let Some(found) = self.bytes_at(at) else { return false };
+            let piece = found.get(..left).unwrap_or(found);
+            kept.bytes.extend(piece);
+            at = at.saturating_add(to_u64(piece.len()));
         }
+        if let Some(shorter) = self.kept.get(&range.start) {
+            kept.lasting |= shorter.lasting;
+        }
+        self.drop_kept(range.start);
+        self.held = self.held.saturating_add(kept.bytes.held());
+        if self.held > KEPT {
+            self.held = self.held.saturating_sub(kept.bytes.held());
+            return false;
+        }
+        self.kept.insert(range.start, kept);
         true
     }
 
@@ -271,12 +291,26 @@ impl State {
     /// The bytes from `offset` on, as far as one place has them.
     fn bytes_at(&self, offset: u64) -> Option<&[u8]> {
         let start = self.position.saturating_sub(to_u64(self.recent.len()));
-        let kept = self.kept.range(..=offset).rev().map(|(start, kept)| (*start, &*kept.bytes));
-        let ends = [(0, &*self.head), (start, &*self.recent)];
-        ends.into_iter().chain(kept).find_map(|(start, bytes)| {
+        let dense = [(0, &*self.head), (start, &*self.recent)];
+        let dense = dense.into_iter().find_map(|(start, bytes)| {
             let from = to_usize(offset.checked_sub(start)?);
             bytes.get(from..).filter(|bytes| !bytes.is_empty())
-        })
+        });
+        let kept = || {
+            let early = std::iter::once((&HEAD_END, &self.early));
+            let mut all = self.kept.range(..=offset).rev().chain(early);
+            all.find_map(|(start, kept)| kept.bytes.at(offset.checked_sub(*start)?))
+        };
+        dense.or_else(kept)
+    }
+
+    /// Whether all of the range is kept until the end anyway.
+    fn has_lasting(&self, range: &Range<u64>) -> bool {
+        let mut kept = self.kept.range(..=range.start).rev().filter(|(_, kept)| kept.lasting);
+        let held = |start: u64, kept: &Kept| start.saturating_add(kept.bytes.length()) >= range.end;
+        range.end <= HEAD_END
+            || kept.any(|(start, kept)| held(*start, kept))
+            || (range.start >= HEAD_END && held(HEAD_END, &self.early))
     }
 
     /// Whether all of the range is there.
@@ -317,6 +351,11 @@ impl Storage for Passing {
             return Ok(());
         }
         if state.read(buf, offset).is_none() {
+            let end = offset.saturating_add(length);
+            let recent = state.position.saturating_sub(to_u64(state.recent.len()));
+            if end > recent.max(HEAD_END) && !state.ended {
+                state.fleeting.push(offset..end);
+            }
             return Ok(());
         }
         let gone = state.gone(offset, length);
@@ -327,13 +366,24 @@ impl Storage for Passing {
         Err(gone)
     }
 
+    fn expect(&self, offset: u64, length: u64) {
+        let mut state = self.state();
+        let behind = offset.saturating_add(length.min(EXPECTED));
+        let mut at = offset;
+        while !state.ended && at < behind {
+            let next = at.saturating_add(TableCache::PAGE).min(behind);
+            state.keep(&(at..next), true);
+            at = next;
+        }
+    }
+
     fn check_available(&self, offset: u64, length: u64) -> Result<()> {
         let mut state = self.state();
         if state.is_tail(offset) || state.has(offset, length) {
             return Ok(());
         }
         // so much is never kept, and no room is made for it
-        if state.lenient && length <= KEPT {
+        if state.lenient && length <= LONGEST {
             return Ok(());
         }
         Err(state.gone(offset, length))
@@ -351,23 +401,23 @@ mod tests {
     #[test]
     fn what_is_asked_for_in_time_is_kept_and_the_rest_is_gone() {
         let passing = Passing::new();
-        passing.pass(&numbers(0..HEAD));
+        passing.pass(&numbers(0..2_000_000));
         let mut buf = [0; 100];
-        let (soon, late) = (to_u64(HEAD) + 1000, to_u64(HEAD) + 200_000);
+        let (soon, late) = (2_001_000, 2_200_000);
         assert!(passing.read_exact_at(&mut buf, soon).is_err());
         let missed = passing.missed();
         assert_eq!(missed.ranges, [soon..soon + 100]);
         assert!(passing.keep(&missed.ranges[0], true));
         assert_eq!(passing.until_next(), Some(1100));
-        let there: Vec<_> = numbers(HEAD..HEAD + 300_000)
+        let there: Vec<_> = numbers(2_000_000..2_300_000)
             .chunks(7)
             .flat_map(|piece| passing.pass(piece).there)
             .collect();
         assert_eq!(there, [soon..soon + 100]);
         passing.read_exact_at(&mut buf, soon).unwrap();
-        assert_eq!(buf[..], numbers(HEAD + 1000..HEAD + 1100));
+        assert_eq!(buf[..], numbers(2_001_000..2_001_100));
         // the end is held anyway
-        passing.read_exact_at(&mut buf, to_u64(HEAD) + 299_900).unwrap();
+        passing.read_exact_at(&mut buf, 2_299_900).unwrap();
         assert!(!passing.keep(&(late..late + 4), true), "it has passed");
         assert!(passing.read_exact_at(&mut buf, late).is_err());
         passing.fill_with_zeros(true);
@@ -392,31 +442,33 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_bound_to_what_is_kept() {
+    fn there_is_a_bound_to_what_is_kept_and_zeros_are_free() {
         let passing = Passing::new();
-        assert!(!passing.keep(&(1 << 20..(1 << 20) + KEPT + 1), true));
+        passing.pass(&numbers(0..2 << 20));
+        let range = |start: u64, length| (start << 20)..(start << 20) + length;
+        assert!(!passing.keep(&range(3, LONGEST + 1), true));
         // two that overlap, and have no room together
-        let first = 1 << 20..(1 << 20) + KEPT;
-        let second = (1 << 20) + 512..(1 << 20) + KEPT;
+        let (first, second) = (range(3, KEPT), ((3 << 20) + 512)..(3 << 20) + KEPT);
         assert!(passing.keep(&first, false) && passing.keep(&second, false));
-        let zeros = vec![0; 2 << 20];
-        let passed = passing.pass(&zeros);
+        let zeros = range(5, LONGEST);
+        assert!(passing.keep(&zeros, false));
+        let passed = passing.pass(&numbers(0..2 << 20));
         assert_eq!((passed.there, passed.lost), (vec![first.clone()], vec![second]));
-        let third = 4 << 20..(4 << 20) + 1;
-        assert!(passing.keep(&third, false));
+        assert_eq!(passing.pass(&vec![0; 2 << 20]).there, [zeros]);
         passing.forget(first.start);
-        passing.pass(&zeros);
-        assert_eq!(passing.pass(&zeros).there, [third]);
+        let third = range(6, KEPT);
+        assert!(passing.keep(&third, false));
+        assert_eq!(passing.pass(&numbers(0..2 << 20)).there, [third]);
     }
 
     #[test]
     fn a_range_that_has_begun_to_pass_can_still_be_kept() {
         let passing = Passing::new();
-        passing.pass(&numbers(0..200_000));
-        assert!(passing.keep(&(190_000..210_000), true));
-        passing.pass(&numbers(200_000..220_000));
+        passing.pass(&numbers(0..2_000_000));
+        assert!(passing.keep(&(1_990_000..2_010_000), true));
+        passing.pass(&numbers(2_000_000..3_000_000));
         let mut buf = vec![0; 20_000];
-        passing.read_exact_at(&mut buf, 190_000).unwrap();
-        assert_eq!(buf, numbers(190_000..210_000));
+        passing.read_exact_at(&mut buf, 1_990_000).unwrap();
+        assert_eq!(buf, numbers(1_990_000..2_010_000));
     }
 }

@@ -54,7 +54,10 @@ impl Status {
 #[derive(Debug)]
 struct Candidate {
     probe: Probe,
+    /// The image, with all that describes it.
     opened: Option<Result<Image>>,
+    /// The same as far as it maps the disk, which is known sooner.
+    disk: Option<Image>,
     walk: Walk,
     /// What is still to be had, for each thing that is to be done with the image.
     opening: Step,
@@ -147,7 +150,7 @@ impl Stream {
             if !passed.there.is_empty() {
                 candidate.go_on(&options, &self.passing);
             }
-            if let Some(Ok(image)) = &candidate.opened {
+            if let Some(image) = &candidate.disk {
                 for range in &passed.there {
                     if candidate.walk.waits_for(range) {
                         candidate.walk.came(image.layer(), &self.passing, range);
@@ -253,7 +256,7 @@ fn end_walk(
         (layer.format(), layer.size(), layer.tables_at())
     };
     let same = |candidate: &Candidate| {
-        matches!(&candidate.opened, Some(Ok(seen)) if key(seen) == key(image))
+        candidate.disk.as_ref().is_some_and(|seen| key(seen) == key(image))
     };
     let found = candidates.iter().position(same).map(|index| candidates.swap_remove(index));
     let mut walk = found.map(|candidate| candidate.walk).unwrap_or_default();
@@ -266,6 +269,7 @@ impl Candidate {
         Self {
             probe,
             opened: None,
+            disk: None,
             walk: Walk::default(),
             opening: Step::Waiting,
             describing: Step::Waiting,
@@ -277,12 +281,26 @@ impl Candidate {
     /// Does what can be done with what is there, and asks for what is needed next.
     fn go_on(&mut self, options: &OpenOptions, passing: &Arc<Passing>) {
         passing.missed();
-        let open = || {
+        let open = |options: &OpenOptions| {
             let storage: Arc<dyn Storage> = Arc::<Passing>::clone(passing);
             options.open_image_probed(storage, Path::new(NAME), self.probe.clone())
         };
+        let disk_only = options.clone().disk_only();
+        if self.disk.is_none() {
+            let opened = open(&disk_only);
+            if step(&passing.missed(), passing) == Step::Done {
+                self.disk = opened.ok();
+            }
+        }
+        if let Some(disk) = &self.disk {
+            if self.looking == Step::Waiting {
+                let _ = open(&disk_only).and_then(read_start);
+                self.looking = step(&passing.missed(), passing);
+            }
+            self.walk.advance(disk.layer(), passing);
+        }
         if self.opening == Step::Waiting {
-            let opened = open();
+            let opened = open(options);
             let missed = passing.missed();
             self.settled = !missed.asked_end;
             self.opening = step(&missed, passing);
@@ -298,11 +316,6 @@ impl Candidate {
             self.settled &= !missed.asked_end;
             self.describing = step(&missed, passing);
         }
-        if self.looking == Step::Waiting {
-            let _ = open().and_then(read_start);
-            self.looking = step(&passing.missed(), passing);
-        }
-        self.walk.advance(image.layer(), passing);
     }
 
     /// Adds what the image says of itself, where all of that is there and stays so.
@@ -321,6 +334,10 @@ impl Candidate {
 /// Asks for what was missed.
 fn step(missed: &Missed, passing: &Passing) -> Step {
     let mut step = Step::Done;
+    // what is there now is read again at the end
+    for range in &missed.fleeting {
+        passing.keep(range, true);
+    }
     for range in &missed.ranges {
         match passing.keep(range, true) {
             true if step != Step::Lost => step = Step::Waiting,

@@ -51,7 +51,8 @@ struct Waiting {
 
 /// How a look at a piece of the disk ended.
 enum Look {
-    Done,
+    /// Up to this guest offset, which may lie behind the piece.
+    Done(u64),
     /// From this guest offset on, this range of the file is needed.
     Needs(u64, Range<u64>),
 }
@@ -61,15 +62,17 @@ impl Walk {
     pub(super) fn whole(layer: &dyn Layer) -> Result<Walked> {
         let mut walk = Self::default();
         let size = layer.size();
-        walk.look(layer, 0..size, |error| Err(error))?;
+        walk.look(layer, 0..size, true, Err)?;
         Ok(walk.walked)
     }
 
-    /// Looks at `guest`, page by page. `unread` tells what an error of the medium means.
+    /// Looks at `guest`, page by page, of which the first `counts` if it did not before. `unread`
+    /// tells what an error of the medium means.
     fn look(
         &mut self,
         layer: &dyn Layer,
         guest: Range<u64>,
+        mut counts: bool,
         unread: impl Fn(Error) -> Result<Option<Range<u64>>>,
     ) -> Result<Look> {
         let mut at = guest.start;
@@ -79,27 +82,25 @@ impl Walk {
                 *stopped = at.min(*stopped);
                 break;
             }
-            self.pages = self.pages.saturating_add(1);
+            self.pages = self.pages.saturating_add(u64::from(counts));
+            counts = true;
             match layer.reach(at) {
                 Ok(reach) => {
                     self.walked.end = self.walked.end.max(reach.end);
                     self.walked.encoded |= reach.encoded;
                     at = at.saturating_add(reach.length.max(1));
                 }
-                Err(error) if error.kind() == ErrorKind::Io => {
-                    self.pages = self.pages.saturating_sub(1);
-                    match unread(error)? {
-                        Some(range) => return Ok(Look::Needs(at, range)),
-                        None => at = behind_page(layer, at),
-                    }
-                }
+                Err(error) if error.kind() == ErrorKind::Io => match unread(error)? {
+                    Some(range) => return Ok(Look::Needs(at, range)),
+                    None => at = behind_page(layer, at),
+                },
                 Err(error) => {
                     self.note(at, &error);
                     at = behind_page(layer, at);
                 }
             }
         }
-        Ok(Look::Done)
+        Ok(Look::Done(at))
     }
 
     fn note(&mut self, guest: u64, error: &Error) {
@@ -120,23 +121,30 @@ impl Walk {
         while self.next < size && self.waiting.len() < MAX_WAITING {
             let behind = behind_page(layer, self.next).min(size);
             let guest = self.next..behind;
-            match self.look_passing(layer, passing, guest.clone()) {
-                Some((at, file)) if self.waiting.contains_key(&file.start) => {
+            match self.look_passing(layer, passing, guest.clone(), true) {
+                Look::Needs(at, file) if self.waiting.contains_key(&file.start) => {
                     // a page of the table above: all that follows needs it too
+                    self.pages = self.pages.saturating_sub(1);
                     self.next = at;
                     return;
                 }
-                Some((at, file)) => self.wait(passing, file, at..guest.end),
-                None => {}
+                Look::Needs(at, file) => {
+                    self.wait(passing, file, at..guest.end);
+                    self.next = guest.end;
+                }
+                Look::Done(at) => self.next = at.max(guest.end),
             }
-            self.next = guest.end;
+            if self.walked.stopped_at.is_some() {
+                self.next = size;
+            }
         }
     }
 
     /// Looks at what was waited for and has come.
     pub(super) fn came(&mut self, layer: &dyn Layer, passing: &Passing, file: &Range<u64>) {
         let Some(waiting) = self.waiting.remove(&file.start) else { return };
-        if let Some((at, next)) = self.look_passing(layer, passing, waiting.guest.clone()) {
+        let guest = waiting.guest.clone();
+        if let Look::Needs(at, next) = self.look_passing(layer, passing, guest, false) {
             self.wait(passing, next, at..waiting.guest.end);
         }
         self.advance(layer, passing);
@@ -153,13 +161,13 @@ impl Walk {
         layer: &dyn Layer,
         passing: &Passing,
         guest: Range<u64>,
-    ) -> Option<(u64, Range<u64>)> {
-        let looked = self.look(layer, guest, |_| Ok(passing.missed().ranges.into_iter().next()));
+        counts: bool,
+    ) -> Look {
+        let end = guest.end;
+        let unread = |_| Ok(passing.missed().ranges.into_iter().next());
+        let looked = self.look(layer, guest, counts, unread);
         passing.missed();
-        match looked {
-            Ok(Look::Needs(at, file)) => Some((at, file)),
-            _ => None,
-        }
+        looked.unwrap_or(Look::Done(end))
     }
 
     fn wait(&mut self, passing: &Passing, file: Range<u64>, guest: Range<u64>) {

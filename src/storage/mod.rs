@@ -43,6 +43,12 @@ pub trait Storage: Send + Sync + Debug {
         Ok(())
     }
 
+    /// Says that a range is going to be asked for once more is known, so that what passes by only
+    /// once is kept until then.
+    fn expect(&self, offset: u64, length: u64) {
+        let _ = (offset, length);
+    }
+
     /// What lies at `offset`, and for how many bytes (1..=`max`): data, or a hole that reads as
     /// zeros. Saying data is always right; `offset` lies below the size and `max` is at least 1.
     fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
@@ -202,6 +208,9 @@ macro_rules! forward_storage {
             }
             fn check_available(&self, offset: u64, length: u64) -> Result<()> {
                 (**self).check_available(offset, length)
+            }
+            fn expect(&self, offset: u64, length: u64) {
+                (**self).expect(offset, length);
             }
             fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
                 (**self).run_at(offset, max)

@@ -39,6 +39,10 @@ impl<S: Storage> Storage for WindowStorage<S> {
         self.inner.check_available(self.start.saturating_add(offset), length)
     }
 
+    fn expect(&self, offset: u64, length: u64) {
+        self.inner.expect(self.start.saturating_add(offset), length);
+    }
+
     fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
         let max = max.min(self.size.saturating_sub(offset));
         self.inner.run_at(self.start.saturating_add(offset), max)

@@ -84,6 +84,21 @@ impl Extensions {
         Ok(extensions)
     }
 
+    /// Whether the end mark of the area that starts with `bytes` is among them.
+    pub(super) fn end_within(bytes: &[u8]) -> bool {
+        let mut cursor = BeCursor::new(bytes, 0);
+        let mut next = || {
+            let kind = cursor.u32("").ok()?;
+            let length = cursor.u32("").ok()?;
+            if kind != EXTENSION_END {
+                cursor.bytes(to_usize(length.into()), "").ok()?;
+                cursor.pad_to(8, 0);
+            }
+            Some(kind)
+        };
+        std::iter::from_fn(&mut next).any(|kind| kind == EXTENSION_END)
+    }
+
     fn add(&mut self, kind: u32, data: &[u8], offset: u64) -> Result<()> {
         let wrong = |rule| Qcow2Detail::ExtensionLength { kind, length: to_u64(data.len()), rule };
         match kind {

@@ -86,6 +86,9 @@ impl CompressionType {
     }
 }
 
+/// How much of the first cluster is read before it is known that more is needed.
+const NEAR: usize = 64 << 10;
+
 impl Header {
     /// Reads and validates the header at the start of `storage`.
     ///
@@ -215,7 +218,6 @@ impl Header {
         (backing_offset, backing_size): (u64, u32),
         trust_broken: bool,
     ) -> Result<()> {
-        let cluster = read_vec(storage, "the header", 0, area)?;
         let start = to_usize(self.header_length.into());
         if start > area {
             let (what, size) = ("header", storage.size());
@@ -226,7 +228,12 @@ impl Header {
             0 => area,
             offset => to_usize(offset).clamp(start, area),
         };
-        let bytes = cluster.get(start..end).unwrap_or_default();
+        // nearly always they end long before the cluster, which may be 2 MiB
+        let mut bytes = read_vec(storage, "the header", 0, end.min(NEAR))?;
+        if end > NEAR && !Extensions::end_within(bytes.get(start..).unwrap_or_default()) {
+            bytes = read_vec(storage, "the header", 0, end)?;
+        }
+        let bytes = bytes.get(start..).unwrap_or_default();
         self.extensions = Extensions::parse(bytes, to_u64(start))?;
 
         let unknown = self.incompatible_features & !INCOMPATIBLE_KNOWN;
@@ -249,17 +256,17 @@ impl Header {
         if backing_size > MAX_NAME_LENGTH {
             return bad("longer than 1023 bytes");
         }
-        let name = cluster
-            .get(to_usize(backing_offset)..)
-            .and_then(|rest| rest.get(..to_usize(backing_size.into())));
-        match name {
-            None => bad("not inside of the first cluster"),
-            Some(name) if name.contains(&0) => bad("cut by a NUL byte"),
-            Some(name) => {
-                self.backing_file = Some((name.to_owned(), backing_offset));
-                Ok(())
-            }
+        let behind = backing_offset.checked_add(backing_size.into());
+        if behind.is_none_or(|behind| behind > to_u64(area)) {
+            return bad("not inside of the first cluster");
         }
+        let length = to_usize(backing_size.into());
+        let name = read_vec(storage, "the backing file name", backing_offset, length)?;
+        if name.contains(&0) {
+            return bad("cut by a NUL byte");
+        }
+        self.backing_file = Some((name, backing_offset));
+        Ok(())
     }
 
     /// Holds the fields against each other, the limits and the file's length.

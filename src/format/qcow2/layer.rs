@@ -54,11 +54,13 @@ impl Qcow2Layer {
         let limits = &options.limits;
         let header = Header::read(&storage, limits, options.trust_broken)?;
         let (mut snapshots, mut bitmaps) = (Vec::new(), Vec::new());
-        let checked = [
-            ("header", header.check_refcount_table(&storage)),
-            ("snapshot table", read_snapshots(&storage, &header, limits, &mut snapshots)),
-            ("bitmap directory", read_bitmaps(&storage, &header, limits, &mut bitmaps)),
-        ];
+        let mut checked = vec![("header", header.check_refcount_table(&storage))];
+        if !options.disk_only {
+            checked.extend([
+                ("snapshot table", read_snapshots(&storage, &header, limits, &mut snapshots)),
+                ("bitmap directory", read_bitmaps(&storage, &header, limits, &mut bitmaps)),
+            ]);
+        }
         let mut faults = Vec::new();
         for (structure, result) in checked {
             match result {

@@ -47,6 +47,8 @@ impl VhdxLayer {
         // all but the headers is as the log has it
         let replayed = with_log(&storage, overlay.as_ref());
         let regions = RegionTable::read(&replayed, &headers.current, trust_broken)?;
+        // the table may lie in front of what tells how much of it counts
+        replayed.expect(regions.bat.offset, regions.bat.length);
         let metadata = Metadata::read(&replayed, &regions.metadata, trust_broken)?;
         let bat = Bat::new(Arc::clone(&replayed), regions, &metadata, limits.table_cache)?;
         let layer = Self {

@@ -1,0 +1,182 @@
+//! `diskimage inspect`: may an image pass?
+
+use std::io::{self, Read, Write};
+
+use diskimage::inspect::{Facts, Inspect, Verdict};
+use diskimage::{Error, Result};
+use serde_json::{Value, json};
+
+use crate::args::{InspectArgs, Output};
+use crate::size::human_size;
+use crate::{output, policy, report};
+
+/// How much is read of standard input at once.
+const PIECE: usize = 256 << 10;
+
+pub(crate) fn run(args: &InspectArgs) -> u8 {
+    match answer(args) {
+        Ok((verdict, bytes)) => {
+            let printed = report::printed(match args.output {
+                Output::Json => output::print_json(&json(args, &verdict, bytes)),
+                Output::Human => print(args, &verdict, bytes, &mut io::stdout().lock()),
+            });
+            if printed != report::OK || verdict.is_allowed() { printed } else { report::REFUSED }
+        }
+        Err(error) => report::fail(&error, &args.file),
+    }
+}
+
+/// The verdict, and how many bytes were read where they came from standard input.
+fn answer(args: &InspectArgs) -> Result<(Verdict, Option<u64>)> {
+    let policy = policy::read(&args.policy)?;
+    let mut inspect = Inspect::new(policy);
+    if let Some(declared) = args.declared {
+        inspect = inspect.declared(declared);
+    }
+    if let Some(format) = args.format {
+        inspect = inspect.format(format);
+    }
+    if args.file.as_os_str() != "-" {
+        return Ok((inspect.file(&args.file)?, None));
+    }
+    for &algorithm in &args.checksum {
+        inspect = inspect.algorithm(algorithm)?;
+    }
+    let mut stream = inspect.stream();
+    let (mut stdin, mut buf) = (io::stdin().lock(), vec![0; PIECE]);
+    loop {
+        match stdin.read(&mut buf) {
+            Ok(0) => break,
+            Ok(length) => {
+                if stream.push(&buf[..length]).is_refused() {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read standard input", error)),
+        }
+    }
+    let bytes = stream.bytes();
+    Ok((stream.finish(), Some(bytes)))
+}
+
+fn json(args: &InspectArgs, verdict: &Verdict, bytes: Option<u64>) -> Value {
+    let facts = &verdict.facts;
+    let matches = facts.matches.iter().map(|found| {
+        json!({
+            "format": found.format.name(),
+            "offset": found.offset,
+            "evidence": found.evidence,
+        })
+    });
+    let references = facts.references.iter().map(|reference| {
+        json!({
+            "role": reference.role.noun(),
+            "names": reference.names.iter().map(|name| output::text_of(name)).collect::<Vec<_>>(),
+            "format": reference.format.as_ref().map(|format| output::text_of(format)),
+            "offset": reference.offset,
+        })
+    });
+    let reasons = verdict.reasons.iter().map(|reason| {
+        json!({ "rule": reason.rule, "sentence": reason.sentence })
+    });
+    let mut object = json!({
+        "filename": output::text_of(args.file.as_os_str().as_encoded_bytes()),
+        "allowed": verdict.is_allowed(),
+        "policy": args.policy,
+        "declared": args.declared.map(diskimage::Format::name),
+        "reasons": reasons.collect::<Vec<_>>(),
+        "format": facts.format.map(diskimage::Format::name),
+        "subformat": facts.subformat,
+        "matches": matches.collect::<Vec<_>>(),
+        "virtual-size": facts.virtual_size,
+        "file-size": facts.file_size,
+        "references": references.collect::<Vec<_>>(),
+        "encrypted": facts.encrypted,
+        "compressed": facts.compressed,
+        "truncated": facts.truncated,
+        "snapshots": facts.snapshots,
+        "contents": contents(facts),
+        "findings": output::findings(&facts.findings),
+        "error": facts.error.as_ref().map(ToString::to_string),
+        "unseen": facts.unseen.iter().map(|unseen| unseen.sentence()).collect::<Vec<_>>(),
+    });
+    if let Some(bytes) = bytes {
+        object["bytes-read"] = json!(bytes);
+        object["whole"] = json!(!verdict.early);
+        object["checksums"] = output::digests(&verdict.digests);
+    }
+    object
+}
+
+fn contents(facts: &Facts) -> Value {
+    match &facts.start {
+        Some(start) => json!({
+            "formats": start.contents.iter().map(|format| format.name()).collect::<Vec<_>>(),
+            "partition-table-problem": start.table_problem,
+        }),
+        None => Value::Null,
+    }
+}
+
+fn print(
+    args: &InspectArgs,
+    verdict: &Verdict,
+    bytes: Option<u64>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let facts = &verdict.facts;
+    let word = if verdict.is_allowed() { "allowed" } else { "REFUSED" };
+    writeln!(out, "{}: {word} by the policy '{}'", report::printable(&args.file), printable(&args.policy))?;
+    for reason in &verdict.reasons {
+        writeln!(out, "    {} [{}]", reason.sentence, reason.rule)?;
+    }
+    let mut line = |key: &str, value: &str| writeln!(out, "{:<16}{value}", format!("{key}:"));
+    let format = facts.format.map_or("unknown", diskimage::Format::name);
+    let sort = facts.subformat.as_ref().map(|sort| format!(" ({})", printable(sort)));
+    line("format", &format!("{format}{}", sort.unwrap_or_default()))?;
+    let others = facts.matches.iter().map(|found| {
+        format!("{} [{}], {}", found.format.description(), found.format, found.evidence)
+    });
+    line("matches", &if facts.matches.is_empty() { "none".to_owned() } else { others.collect::<Vec<_>>().join("; ") })?;
+    let sized = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
+    line("virtual size", &facts.virtual_size.map_or("not known".to_owned(), sized))?;
+    match bytes {
+        Some(bytes) if verdict.early => line("read", &format!("{}, and no further", sized(bytes)))?,
+        _ => line("file size", &sized(facts.file_size))?,
+    }
+    for reference in &facts.references {
+        line("needs", &format!("the {} '{}'", reference.role.noun(), reference.printable_name()))?;
+    }
+    let flags = [
+        (facts.encrypted, "encrypted"),
+        (facts.compressed, "compressed"),
+        (facts.truncated, "truncated"),
+        (facts.snapshots > 0, "with internal snapshots"),
+    ];
+    let flags: Vec<_> = flags.iter().filter(|(yes, _)| *yes).map(|(_, word)| *word).collect();
+    if !flags.is_empty() {
+        line("data", &flags.join(", "))?;
+    }
+    if let Some(start) = &facts.start
+        && !start.contents.is_empty()
+    {
+        let names: Vec<_> = start.contents.iter().map(|format| format.description()).collect();
+        line("contents", &names.join(", "))?;
+    }
+    for digest in &verdict.digests {
+        line(digest.algorithm.name(), &digest.to_string())?;
+    }
+    for unseen in &facts.unseen {
+        line("not seen", &unseen.sentence())?;
+    }
+    if !facts.findings.is_empty() {
+        writeln!(out, "findings:")?;
+        report::print_findings(out, &facts.findings)?;
+    }
+    Ok(())
+}
+
+fn printable(text: &str) -> String {
+    diskimage::text::printable_str(text)
+}
