@@ -40,8 +40,8 @@ const ALL: &[Recognise] = &[
     linux::erofs,
     apple::hfs,
     apple::apfs,
-    optical::iso9660,
     optical::udf,
+    optical::iso9660,
     image::kernel,
     image::cpio,
 ];
