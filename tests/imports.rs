@@ -12,11 +12,11 @@ const FLOORS: &[&[&str]] = &[
         "parallel",
     ],
     &["sys", "storage", "codec"],
-    &["layer", "disk", "target"],
+    &["layer", "disk", "target", "partition"],
     &["format"],
     &["resolve", "chain"],
     &["open"],
-    &["convert", "conformance"],
+    &["convert", "conformance", "contents"],
     &["checksum", "compare", "inspect"],
 ];
 

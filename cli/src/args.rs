@@ -152,6 +152,10 @@ pub(crate) struct InfoArgs {
     /// Describes the backing files too (see --allow-external)
     #[arg(long)]
     pub(crate) backing_chain: bool,
+    /// Lists what lies on the disk that a guest sees: partitions with their types, sizes and file
+    /// systems with labels and UUIDs, as disktype and blkid would
+    #[arg(long)]
+    pub(crate) contents: bool,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,

@@ -7,7 +7,7 @@ use diskimage::format::probe::probe;
 use diskimage::layer::{Description, Role, Snapshot, Value as Described};
 use diskimage::storage::FileStorage;
 use diskimage::text::printable;
-use diskimage::{Finding, Format, Layer, Result, Storage};
+use diskimage::{Contents, Finding, Format, Layer, Result, Storage, contents};
 use serde_json::{Value, json};
 
 use crate::args::{InfoArgs, Output};
@@ -23,6 +23,8 @@ struct Facts<'a> {
     /// Partition tables and file systems that lie in the open.
     contents: Vec<Format>,
     findings: Vec<Finding>,
+    /// What lies on the disk, where that was asked for.
+    disk: Option<Contents>,
 }
 
 pub(crate) fn run(args: &InfoArgs) -> u8 {
@@ -47,7 +49,14 @@ fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
     let findings = image.findings().map_err(|error| error.in_file(&args.file))?;
     let (layer, storage) = (image.layer(), image.storage());
     let contents = image.probe().contents().map(|m| m.format).collect();
-    let top = Facts { path: &args.file, layer, storage, description, contents, findings };
+    let disk = if args.contents {
+        let disk = options.open(&args.file)?;
+        Some(contents::look(&disk, &contents::Bounds::default())?)
+    } else {
+        None
+    };
+    let path = &args.file;
+    let top = Facts { path, layer, storage, description, contents, findings, disk };
     if !args.backing_chain {
         return Ok(match args.output {
             Output::Json => output::print_json(&top.json()),
@@ -63,7 +72,8 @@ fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
         let Some(storage) = image.storage() else { continue };
         let (path, layer) = (image.path(), image.layer());
         let contents = Vec::new();
-        all.push(Facts { path, layer, storage, description, contents, findings });
+        let disk = None;
+        all.push(Facts { path, layer, storage, description, contents, findings, disk });
     }
     Ok(match args.output {
         Output::Json => output::print_json(&Value::Array(all.iter().map(Facts::json).collect())),
@@ -151,6 +161,9 @@ impl Facts<'_> {
             let contents: Vec<_> = self.contents.iter().map(|format| format.name()).collect();
             object["contents"] = json!(contents);
         }
+        if let Some(disk) = &self.disk {
+            object["disk-contents"] = crate::contents::json(disk);
+        }
         object["findings"] = output::findings(&self.findings);
         object
     }
@@ -199,9 +212,15 @@ impl Facts<'_> {
         if !self.description.snapshots.is_empty() {
             print_snapshots(out, &self.description.snapshots)?;
         }
+        if let Some(disk) = &self.disk {
+            writeln!(out, "disk contents:")?;
+            crate::contents::print(disk, 4, out)?;
+        }
         if !self.findings.is_empty() {
             writeln!(out, "findings:")?;
-            report::print_findings(out, &self.findings)?;
+            for finding in &self.findings {
+                output::print_finding(finding, 4, out)?;
+            }
         }
         Ok(())
     }

@@ -172,7 +172,9 @@ fn print(
     }
     if !facts.findings.is_empty() {
         writeln!(out, "findings:")?;
-        report::print_findings(out, &facts.findings)?;
+        for finding in &facts.findings {
+            output::print_finding(finding, 4, out)?;
+        }
     }
     Ok(())
 }

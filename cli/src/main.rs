@@ -6,6 +6,7 @@ mod check;
 mod checklist;
 mod checksum;
 mod compare;
+mod contents;
 mod convert;
 mod info;
 mod inspect;

@@ -81,6 +81,17 @@ pub(crate) fn findings(findings: &[Finding]) -> Value {
     Value::Array(findings.iter().map(one).collect())
 }
 
+/// A finding for people, behind `indent` spaces.
+pub(crate) fn print_finding(
+    finding: &Finding,
+    indent: usize,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let at = finding.offset.map(|at| format!(" (at offset {at:#x})")).unwrap_or_default();
+    let (severity, code) = (finding.code.severity(), finding.code);
+    writeln!(out, "{:indent$}{severity}: {}{at} [{code}]", "", finding.message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use diskimage::{Error, ErrorKind, Finding};
+use diskimage::{Error, ErrorKind};
 
 /// All is well.
 pub(crate) const OK: u8 = 0;
@@ -61,16 +61,6 @@ pub(crate) fn printed(result: io::Result<()>) -> u8 {
         }
         Ok(()) => OK,
     }
-}
-
-/// Prints findings, a line each.
-pub(crate) fn print_findings(out: &mut impl Write, findings: &[Finding]) -> io::Result<()> {
-    for finding in findings {
-        let at = finding.offset.map(|at| format!(" (at offset {at:#x})")).unwrap_or_default();
-        let (severity, code) = (finding.code.severity(), finding.code);
-        writeln!(out, "    {severity}: {}{at} [{code}]", finding.message)?;
-    }
-    Ok(())
 }
 
 /// A file's name, safe to print.

@@ -145,6 +145,8 @@ impl Walk {
         let Some(waiting) = self.waiting.remove(&file.start) else { return };
         let guest = waiting.guest.clone();
         if let Look::Needs(at, next) = self.look_passing(layer, passing, guest, false) {
+            // it leads to other tables, and is asked for again with each of them
+            passing.keep(file, true);
             self.wait(passing, next, at..waiting.guest.end);
         }
         self.advance(layer, passing);

@@ -9,8 +9,8 @@ use crate::format::probe::{HEAD, probe_bytes};
 use crate::num::to_usize;
 use crate::storage::{Storage, read_vec};
 
-use super::gpt::{Copy, Gpt, Header, Partition};
-use super::mbr;
+use crate::partition::gpt::{Copy, Gpt, Header, Partition};
+use crate::partition::mbr;
 
 /// What the disk has; `None` if it has no table that is known.
 pub(super) enum Table {
@@ -197,7 +197,8 @@ fn check_mbr(storage: &dyn Storage, iso: bool, checking: &Checking) -> Result<()
     }
     check_entries(storage, &entries, iso, checking);
     for extended in entries.iter().filter(|entry| entry.is_extended()) {
-        let chain = mbr::follow(storage, extended)?;
+        let mut chain = mbr::Chain::default();
+        mbr::follow(storage, extended, &mut chain)?;
         if let Some((why, at)) = chain.broken {
             let text = format!("the chain of the extended partition {why}");
             let found = Finding::new(Code::InvalidEntry, text).at(at);

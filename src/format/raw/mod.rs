@@ -9,8 +9,6 @@ use crate::layer::{Description, Layer, Mapping, MappingKind, Source};
 use crate::storage::Storage;
 
 mod check;
-mod gpt;
-mod mbr;
 mod repair;
 
 /// A raw disk. Its size is the file's, to the byte.

@@ -10,8 +10,10 @@ use crate::storage::{Storage, read_vec};
 
 use super::RawLayer;
 use super::check::{Table, find};
-use super::gpt::{AT_ALTERNATE_LBA, AT_CHECKSUM, AT_ENTRIES_LBA, AT_MY_LBA, Copy, Gpt, checksum};
-use super::mbr;
+use crate::partition::gpt::{
+    AT_ALTERNATE_LBA, AT_CHECKSUM, AT_ENTRIES_LBA, AT_MY_LBA, Copy, Gpt, checksum,
+};
+use crate::partition::mbr;
 
 pub(super) fn repair(
     layer: &RawLayer,

@@ -7,7 +7,7 @@ use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, read_vec};
 
 /// The header's signature.
-pub(super) const SIGNATURE: &[u8; 8] = b"EFI PART";
+pub(crate) const SIGNATURE: &[u8; 8] = b"EFI PART";
 /// The least length of a header.
 const LEAST_HEADER: u32 = 92;
 /// The least length of an entry; others are that times a power of two.
@@ -15,60 +15,68 @@ const LEAST_ENTRY: u32 = 128;
 /// The most bytes of entries that are read. The specification has no bound; 16 KiB is the rule.
 const MOST_ENTRIES: u64 = 16 << 20;
 
+/// The attribute of an entry that a BIOS is to boot from (table 5.8).
+pub(crate) const LEGACY_BOOT: u64 = 1 << 2;
+
 /// Where in a header its fields lie.
-pub(super) const AT_CHECKSUM: usize = 16;
-pub(super) const AT_MY_LBA: usize = 24;
-pub(super) const AT_ALTERNATE_LBA: usize = 32;
-pub(super) const AT_ENTRIES_LBA: usize = 72;
+pub(crate) const AT_CHECKSUM: usize = 16;
+pub(crate) const AT_MY_LBA: usize = 24;
+pub(crate) const AT_ALTERNATE_LBA: usize = 32;
+pub(crate) const AT_ENTRIES_LBA: usize = 72;
 
 /// A header that can be read; whether it is right is another matter.
 #[derive(Debug, Clone)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// Its bytes: as many as its checksum covers.
-    pub(super) bytes: Vec<u8>,
-    pub(super) my_lba: u64,
-    pub(super) alternate_lba: u64,
-    pub(super) first_usable_lba: u64,
-    pub(super) last_usable_lba: u64,
-    pub(super) disk_guid: [u8; 16],
-    pub(super) entries_lba: u64,
-    pub(super) entry_count: u32,
-    pub(super) entry_size: u32,
-    pub(super) entries_checksum: u32,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) my_lba: u64,
+    pub(crate) alternate_lba: u64,
+    pub(crate) first_usable_lba: u64,
+    pub(crate) last_usable_lba: u64,
+    pub(crate) disk_guid: [u8; 16],
+    pub(crate) entries_lba: u64,
+    pub(crate) entry_count: u32,
+    pub(crate) entry_size: u32,
+    pub(crate) entries_checksum: u32,
 }
 
 /// What is wrong with a copy of the table.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
-    pub(super) code: Code,
-    pub(super) text: String,
-    pub(super) at: u64,
+pub(crate) struct Problem {
+    pub(crate) code: Code,
+    pub(crate) text: String,
+    pub(crate) at: u64,
 }
 
 /// One of the two copies: what was found where it should be.
 #[derive(Debug, Clone)]
-pub(super) struct Copy {
-    pub(super) lba: u64,
+pub(crate) struct Copy {
+    pub(crate) lba: u64,
     /// Whether the signature is there.
     is_signed: bool,
-    pub(super) header: Option<Header>,
-    pub(super) problem: Option<Problem>,
+    pub(crate) header: Option<Header>,
+    pub(crate) problem: Option<Problem>,
 }
 
 /// A partition as an entry tells it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Partition {
-    pub(super) index: u64,
+pub(crate) struct Partition {
+    pub(crate) index: u64,
     /// Where the entry lies in the file.
-    pub(super) at: u64,
-    pub(super) guid: [u8; 16],
-    pub(super) first_lba: u64,
-    pub(super) last_lba: u64,
+    pub(crate) at: u64,
+    /// The type, and the partition's own identifier, as they are stored.
+    pub(crate) kind: [u8; 16],
+    pub(crate) guid: [u8; 16],
+    pub(crate) first_lba: u64,
+    pub(crate) last_lba: u64,
+    pub(crate) attributes: u64,
+    /// The name in UTF-16LE, padded by zeros.
+    pub(crate) name: [u8; 72],
 }
 
 impl Header {
     /// How many bytes the entries take.
-    pub(super) fn entries_length(&self) -> u64 {
+    pub(crate) fn entries_length(&self) -> u64 {
         u64::from(self.entry_count).saturating_mul(self.entry_size.into())
     }
 
@@ -98,7 +106,7 @@ impl Header {
 
 impl Copy {
     /// Reads the header at `lba`, and its entries.
-    pub(super) fn read(storage: &dyn Storage, sector: Pow2, lba: u64) -> Result<Self> {
+    pub(crate) fn read(storage: &dyn Storage, sector: Pow2, lba: u64) -> Result<Self> {
         let mut copy = Self { lba, is_signed: false, header: None, problem: None };
         let at = sector.offset_of(lba).unwrap_or(u64::MAX);
         if at.saturating_add(sector.size()) > storage.size() {
@@ -132,7 +140,7 @@ impl Copy {
         Ok(copy)
     }
 
-    pub(super) fn is_valid(&self) -> bool {
+    pub(crate) fn is_valid(&self) -> bool {
         self.problem.is_none()
     }
 
@@ -178,7 +186,7 @@ impl Copy {
     }
 
     /// The entries as they are, with their place in the file.
-    pub(super) fn entries(&self, storage: &dyn Storage, sector: Pow2) -> Result<(Vec<u8>, u64)> {
+    pub(crate) fn entries(&self, storage: &dyn Storage, sector: Pow2) -> Result<(Vec<u8>, u64)> {
         let Some(header) = &self.header else { return Ok((Vec::new(), 0)) };
         let start = sector.offset_of(header.entries_lba).unwrap_or(u64::MAX);
         let length = header.entries_length().min(MOST_ENTRIES);
@@ -186,7 +194,7 @@ impl Copy {
     }
 
     /// The partitions.
-    pub(super) fn partitions(&self, storage: &dyn Storage, sector: Pow2) -> Result<Vec<Partition>> {
+    pub(crate) fn partitions(&self, storage: &dyn Storage, sector: Pow2) -> Result<Vec<Partition>> {
         let (bytes, start) = self.entries(storage, sector)?;
         let size = self.header.as_ref().map_or(LEAST_ENTRY, |header| header.entry_size);
         let mut partitions = Vec::new();
@@ -197,17 +205,28 @@ impl Copy {
             let at = start.saturating_add(index.saturating_mul(size.into()));
             let mut cursor = LeCursor::new(entry, at);
             let what = "a GPT entry";
-            cursor.bytes(16, what)?;
+            let kind = cursor.bytes(16, what)?.first_chunk().copied().unwrap_or_default();
             let guid = cursor.bytes(16, what)?.first_chunk().copied().unwrap_or_default();
             let (first_lba, last_lba) = (cursor.u64(what)?, cursor.u64(what)?);
-            partitions.push(Partition { index, at, guid, first_lba, last_lba });
+            let attributes = cursor.u64(what)?;
+            let name = cursor.bytes(72, what)?.first_chunk().copied().unwrap_or([0; 72]);
+            partitions.push(Partition {
+                index,
+                at,
+                kind,
+                guid,
+                first_lba,
+                last_lba,
+                attributes,
+                name,
+            });
         }
         Ok(partitions)
     }
 }
 
 /// The CRC-32 of a header, with its own field as zeros.
-pub(super) fn checksum(header: &[u8]) -> u32 {
+pub(crate) fn checksum(header: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(header.get(..AT_CHECKSUM).unwrap_or_default());
     hasher.update(&[0; 4]);
@@ -217,18 +236,18 @@ pub(super) fn checksum(header: &[u8]) -> u32 {
 
 /// Both copies of the table.
 #[derive(Debug, Clone)]
-pub(super) struct Gpt {
-    pub(super) sector: Pow2,
+pub(crate) struct Gpt {
+    pub(crate) sector: Pow2,
     /// The number of the disk's last sector.
-    pub(super) last_lba: u64,
-    pub(super) primary: Copy,
-    pub(super) backup: Copy,
+    pub(crate) last_lba: u64,
+    pub(crate) primary: Copy,
+    pub(crate) backup: Copy,
 }
 
 impl Gpt {
     /// Finds the table of `storage`, if there is one: in sectors of 512 or of 4096 bytes, by
     /// either copy.
-    pub(super) fn find(storage: &dyn Storage) -> Result<Option<Self>> {
+    pub(crate) fn find(storage: &dyn Storage) -> Result<Option<Self>> {
         let mut found = Vec::new();
         for bits in [9, 12] {
             let Some(sector) = Pow2::from_bits(bits) else { continue };
@@ -252,7 +271,7 @@ impl Gpt {
     }
 
     /// The copy that counts.
-    pub(super) fn used(&self) -> Option<&Copy> {
+    pub(crate) fn used(&self) -> Option<&Copy> {
         [&self.primary, &self.backup].into_iter().find(|copy| copy.is_valid())
     }
 }

@@ -9,16 +9,16 @@ use crate::num::to_usize;
 use crate::storage::{Storage, read_vec};
 
 /// The unit of the table.
-pub(super) const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 /// Where its four entries lie.
-pub(super) const AT_ENTRIES: u64 = 446;
+pub(crate) const AT_ENTRIES: u64 = 446;
 /// The length of an entry.
-pub(super) const ENTRY: u64 = 16;
+pub(crate) const ENTRY: u64 = 16;
 /// Where its signature lies, 0x55 and 0xaa.
-pub(super) const AT_SIGNATURE: u64 = 510;
-pub(super) const SIGNATURE: [u8; 2] = [0x55, 0xaa];
+pub(crate) const AT_SIGNATURE: u64 = 510;
+pub(crate) const SIGNATURE: [u8; 2] = [0x55, 0xaa];
 /// The type of the partition that stands before a GPT.
-pub(super) const PROTECTIVE: u8 = 0xee;
+pub(crate) const PROTECTIVE: u8 = 0xee;
 /// The types of extended partitions.
 const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
 /// How many logical partitions are looked for.
@@ -26,26 +26,32 @@ const MOST_LOGICAL: usize = 1024;
 
 /// An entry that is in use.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Where it lies in the file.
-    pub(super) at: u64,
-    pub(super) kind: u8,
+    pub(crate) at: u64,
+    /// Which of the four it is, from 1.
+    pub(crate) slot: u32,
+    /// Whether it is marked as the one to boot from.
+    pub(crate) active: bool,
+    pub(crate) kind: u8,
     /// The first sector, and the one behind the last.
-    pub(super) start: u64,
-    pub(super) end: u64,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
 }
 
 impl Entry {
-    pub(super) fn is_extended(&self) -> bool {
+    pub(crate) fn is_extended(&self) -> bool {
         EXTENDED.contains(&self.kind)
     }
 }
 
 /// The entries in use of the sector `bytes`, which lies at `at`; their starts count from `base`.
-pub(super) fn entries(bytes: &[u8], at: u64, base: u64) -> Vec<Entry> {
+pub(crate) fn entries(bytes: &[u8], at: u64, base: u64) -> Vec<Entry> {
     let table = bytes.get(to_usize(AT_ENTRIES)..to_usize(AT_SIGNATURE)).unwrap_or_default();
     let mut found = Vec::new();
-    for (entry, place) in table.chunks_exact(to_usize(ENTRY)).zip((AT_ENTRIES..).step_by(16)) {
+    for ((entry, place), slot) in
+        table.chunks_exact(to_usize(ENTRY)).zip((AT_ENTRIES..).step_by(16)).zip(1u32..)
+    {
         let kind = entry.get(4).copied().unwrap_or_default();
         let number = |from: usize| {
             u64::from(entry.get(from..).and_then(|e| e.get(..4)).map_or(0, LittleEndian::read_u32))
@@ -53,29 +59,30 @@ pub(super) fn entries(bytes: &[u8], at: u64, base: u64) -> Vec<Entry> {
         if kind != 0 {
             let start = base.saturating_add(number(8));
             let end = start.saturating_add(number(12));
-            found.push(Entry { at: at.saturating_add(place), kind, start, end });
+            let active = entry.first() == Some(&0x80);
+            found.push(Entry { at: at.saturating_add(place), slot, active, kind, start, end });
         }
     }
     found
 }
 
 /// Whether a sector ends as a table does.
-pub(super) fn is_signed(bytes: &[u8]) -> bool {
+pub(crate) fn is_signed(bytes: &[u8]) -> bool {
     bytes.get(to_usize(AT_SIGNATURE)..).is_some_and(|end| end.starts_with(&SIGNATURE))
 }
 
 /// What was found along the chain of an extended partition.
 #[derive(Debug, Default)]
-pub(super) struct Chain {
-    pub(super) logical: Vec<Entry>,
+pub(crate) struct Chain {
+    pub(crate) logical: Vec<Entry>,
     /// Why the chain ends too early, and where.
-    pub(super) broken: Option<(&'static str, u64)>,
+    pub(crate) broken: Option<(&'static str, u64)>,
 }
 
 /// Follows the chain of the `extended` partition (each link has one partition, whose start counts
-/// from the link, and the next link, whose start counts from the first one).
-pub(super) fn follow(storage: &dyn Storage, extended: &Entry) -> Result<Chain> {
-    let mut chain = Chain::default();
+/// from the link, and the next link, whose start counts from the first one). What was found before
+/// an error stays in `chain`.
+pub(crate) fn follow(storage: &dyn Storage, extended: &Entry, chain: &mut Chain) -> Result<()> {
     let (mut link, mut at, mut seen) = (extended.start, extended.at, BTreeSet::new());
     loop {
         let place = link.saturating_mul(SECTOR);
@@ -92,12 +99,12 @@ pub(super) fn follow(storage: &dyn Storage, extended: &Entry) -> Result<Chain> {
         };
         if !why.is_empty() {
             chain.broken = Some((why, at));
-            return Ok(chain);
+            return Ok(());
         }
         let bytes = read_vec(storage, "an extended partition's table", place, to_usize(SECTOR))?;
         if !is_signed(&bytes) {
             chain.broken = Some(("leads to a sector without the signature", place));
-            return Ok(chain);
+            return Ok(());
         }
         let mut next = None;
         for entry in entries(&bytes, place, 0) {
@@ -111,7 +118,7 @@ pub(super) fn follow(storage: &dyn Storage, extended: &Entry) -> Result<Chain> {
         }
         match next {
             Some(next) => (link, at) = next,
-            None => return Ok(chain),
+            None => return Ok(()),
         }
     }
 }
