@@ -14,6 +14,9 @@ pub(crate) const USAGE: u8 = 2;
 /// Something could not be read, and was replaced by zeros as asked for.
 pub(crate) const LOST: u8 = 3;
 
+/// The time that was allowed is over: what timeout(1) ends with.
+pub(crate) const TIMED_OUT: u8 = 124;
+
 /// `check`: the image is corrupt.
 pub(crate) const CORRUPT: u8 = 2;
 /// `check`: there are leaked clusters, and nothing else.
@@ -28,24 +31,31 @@ pub(crate) fn error(error: &Error, file: &Path) {
     message(&format!("{name}: {error}{advice}"));
 }
 
-/// Prints a line to standard error.
+/// Prints a line to standard error. Names are escaped where they come from; this is the net below.
 pub(crate) fn message(text: &str) {
     // there is nobody left to tell if this fails
-    let _ = writeln!(io::stderr(), "diskimage: {text}");
+    let _ = writeln!(io::stderr(), "diskimage: {}", diskimage::text::printable_str(text));
 }
 
 /// The exit code for an error.
 pub(crate) fn code(error: &Error, signal: Option<u8>) -> u8 {
+    stop_code(error, signal).unwrap_or(ERROR)
+}
+
+/// The exit code of what was stopped, by a signal or since its time was over.
+pub(crate) fn stop_code(error: &Error, signal: Option<u8>) -> Option<u8> {
     match (error.kind(), signal) {
-        (ErrorKind::Cancelled, Some(signal)) => 128 + signal,
-        _ => ERROR,
+        (ErrorKind::Cancelled, Some(signal)) => Some(128 + signal),
+        (ErrorKind::Cancelled, None) => Some(ERROR),
+        (ErrorKind::TimedOut, _) => Some(TIMED_OUT),
+        _ => None,
     }
 }
 
 /// Reports an error and gives its exit code.
 pub(crate) fn fail(failure: &Error, file: &Path) -> u8 {
     error(failure, file);
-    ERROR
+    code(failure, None)
 }
 
 /// The outcome of printing an answer: a reader that went away is no failure.

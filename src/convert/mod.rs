@@ -233,6 +233,10 @@ impl Convert {
         let outcome = job.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
         match outcome.error {
             Some(error) => Err(error),
+            // a read that was stopped may have passed for damage
+            None if !outcome.lost.is_empty() && self.progress.check().is_err() => {
+                Err(self.progress.check().err().unwrap_or_else(crate::progress::cancelled))
+            }
             None => Ok(Report {
                 size: job.size,
                 written: outcome.written,

@@ -251,7 +251,7 @@ impl Walk<'_> {
         }
         let there = match self.layer.bat().bitmap_block(chunk) {
             Ok((found, _)) => found.is_ok(),
-            Err(error) if error.kind() == crate::ErrorKind::Io => return Err(error),
+            Err(error) if error.is_no_damage() => return Err(error),
             // what is wrong with its entry is told with that
             Err(_) => true,
         };

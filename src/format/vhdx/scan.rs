@@ -48,7 +48,7 @@ pub(super) fn scan(bat: &Bat, block_size: u64, disk_size: u64, limit: u64) -> Re
         match bat.bitmap_block(chunk) {
             Ok((Ok(offset), _)) if places.len() < MAX_PLACES => places.push(offset),
             Ok(_) => {}
-            Err(error) if error.kind() == crate::ErrorKind::Io => return Err(error),
+            Err(error) if error.is_no_damage() => return Err(error),
             Err(error) => invalid.add(error.offset().unwrap_or_default(), || error.to_string()),
         }
     }
