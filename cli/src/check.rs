@@ -108,12 +108,7 @@ fn judge(run: &Run<'_>, image: &Image) -> Result<Outcome> {
 }
 
 /// Repairs the image, and checks again what has become of it.
-fn repair(
-    run: &Run<'_>,
-    scope: RepairScope,
-    image: &Image,
-    outcome: &mut Outcome,
-) -> Result<()> {
+fn repair(run: &Run<'_>, scope: RepairScope, image: &Image, outcome: &mut Outcome) -> Result<()> {
     let identity = image.storage().identity();
     let mut patch = FilePatch::open(&run.args.file, identity, Arc::clone(run.progress))?;
     let repaired = image.repair(scope, &checking(run), &mut patch)?;

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // help and version go to standard output and are no failure
             let code = if error.use_stderr() { report::USAGE } else { report::OK };
-            let _ = error.print();
+            report::usage(&error);
             return ExitCode::from(code);
         }
     };

@@ -37,6 +37,16 @@ pub(crate) fn message(text: &str) {
     let _ = writeln!(io::stderr(), "diskimage: {}", diskimage::text::printable_str(text));
 }
 
+/// Prints what is wrong with the command line, or the help. An argument that a terminal would obey
+/// is shown escaped, and then without colours.
+pub(crate) fn usage(error: &clap::Error) {
+    let plain = error.render().to_string();
+    let safe: Vec<_> = plain.split('\n').map(diskimage::text::printable_str).collect();
+    let safe = safe.join("\n");
+    // there is nobody left to tell if this fails
+    let _ = if safe == plain { error.print() } else { write!(io::stderr(), "{safe}") };
+}
+
 /// The exit code for an error.
 pub(crate) fn code(error: &Error, signal: Option<u8>) -> u8 {
     stop_code(error, signal).unwrap_or(ERROR)

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn what_was_meant_is_suggested() {
-        for (text, meant) in [("64KiB", "64K"), ("10GB", "10G"), ("10 g", "10G"), ("1,5G", "1.5G")] {
+        for (text, meant) in [("64KiB", "64K"), ("10GB", "10G"), ("10 g", "10G"), ("1,5G", "1.5G")]
+        {
             let told = parse_size(text).unwrap_err();
             assert!(told.ends_with(&format!("did you mean {meant}?")), "{told}");
         }
@@ -114,12 +115,30 @@ mod tests {
 
     #[test]
     fn times_are_seconds_or_have_a_unit() {
-        for (text, millis) in
-            [("30", 30_000), ("2.5", 2500), ("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000)]
-        {
+        for (text, millis) in [
+            ("30", 30_000),
+            ("2.5", 2500),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+        ] {
             assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "s", "-1", "1d", "inf", "nan", "1e3", "0", "0ms", "1.2.3", "soon", "9999999999999999999999h"] {
+        for text in [
+            "",
+            "s",
+            "-1",
+            "1d",
+            "inf",
+            "nan",
+            "1e3",
+            "0",
+            "0ms",
+            "1.2.3",
+            "soon",
+            "9999999999999999999999h",
+        ] {
             assert!(parse_time(text).is_err(), "{text}");
         }
     }

@@ -95,6 +95,8 @@ const WRITING: &[c_long] = &[
     #[cfg(not(target_arch = "riscv64"))]
     libc::SYS_renameat,
     #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_rename,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_unlink,
@@ -154,6 +156,8 @@ fn allowed(needs: &Needs) -> Result<BpfProgram, BackendError> {
     } else {
         let writing = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
         rules.insert(libc::SYS_openat, vec![none_of(2, writing)?]);
+        #[cfg(target_arch = "x86_64")]
+        rules.insert(libc::SYS_open, vec![none_of(1, writing)?]);
     }
     let requests: Result<_, _> = requests.into_iter().map(|request| equals(1, request)).collect();
     rules.insert(libc::SYS_ioctl, requests?);

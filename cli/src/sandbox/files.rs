@@ -12,12 +12,20 @@ pub(super) struct Rules(pub(super) RulesetCreated);
 
 impl Rules {
     /// Allows this of one file or device; of a folder of that name, nothing.
-    pub(super) fn file(&mut self, path: &Path, access: BitFlags<AccessFs>) -> Result<(), RulesetError> {
+    pub(super) fn file(
+        &mut self,
+        path: &Path,
+        access: BitFlags<AccessFs>,
+    ) -> Result<(), RulesetError> {
         if path.is_dir() { Ok(()) } else { self.folder(path, access) }
     }
 
     /// Allows this below a folder.
-    pub(super) fn folder(&mut self, path: &Path, access: BitFlags<AccessFs>) -> Result<(), RulesetError> {
+    pub(super) fn folder(
+        &mut self,
+        path: &Path,
+        access: BitFlags<AccessFs>,
+    ) -> Result<(), RulesetError> {
         let Ok(place) = PathFd::new(path) else { return Ok(()) };
         (&mut self.0).add_rule(PathBeneath::new(place, access))?;
         Ok(())

@@ -17,7 +17,8 @@ impl Command {
             Self::Check(args) => checking(args),
             Self::Convert(args) => converting(args),
             Self::Checksum(args) if args.check => {
-                let listed: Vec<_> = args.files.iter().flat_map(|list| listed_files(list)).collect();
+                let listed: Vec<_> =
+                    args.files.iter().flat_map(|list| listed_files(list)).collect();
                 let files = args.files.iter().chain(&listed);
                 opening(&args.open, files.map(PathBuf::as_path))
             }
