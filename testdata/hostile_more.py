@@ -228,7 +228,7 @@ def make_mangled(out: Set) -> None:
             data = bytearray(image)
             at = at if at >= 0 else len(data) + at
             data[at:at + len(mark)] = mark
-            out.add(f"poly-{format}-{name}", format, bytes(data), "must_not_hang_or_balloon", f"the mark of {name} at {at:#x}",
+            out.add(f"marked-{format}-{name}", format, bytes(data), "must_not_hang_or_balloon", f"the mark of {name} at {at:#x}",
                     kind="polyglot", forced=False)
 
 

@@ -19,8 +19,8 @@ mod salvage;
 mod worker;
 mod zero;
 
+pub use crate::bytes::is_zero;
 use worker::Worker;
-pub use zero::is_zero;
 
 /// How to convert: a builder. The default finds zeros in blocks of 4 KiB, uses every processor
 /// and stops at the first damage.
