@@ -126,6 +126,20 @@ impl AlignedBuffer {
     }
 }
 
+/// Whether all bytes are zero.
+#[must_use]
+pub fn is_zero(bytes: &[u8]) -> bool {
+    // most data shows itself in the first bytes
+    let (head, rest) = bytes.split_at(bytes.len().min(16));
+    if head.iter().any(|&byte| byte != 0) {
+        return false;
+    }
+    // 128 bytes at a time without a branch inside, which compilers turn into vector code
+    let (chunks, tail) = rest.as_chunks::<128>();
+    chunks.iter().all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
+        && tail.iter().all(|&byte| byte == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

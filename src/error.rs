@@ -27,6 +27,16 @@ pub enum ErrorKind {
     InvalidInput,
     /// The caller asked to stop.
     Cancelled,
+    /// The time that the caller allowed is over: nothing is known of the file.
+    TimedOut,
+}
+
+impl ErrorKind {
+    /// Whether the caller is what ended it, now or by a time set before: no word about the file.
+    #[must_use]
+    pub fn is_stop(self) -> bool {
+        matches!(self, Self::Cancelled | Self::TimedOut)
+    }
 }
 
 /// What went wrong, in a module's own words. Each module has one such enum (derived by `thiserror`).
@@ -121,6 +131,11 @@ impl Error {
         self.0.kind
     }
 
+    /// Whether it says nothing about the file: the system failed a read, or the caller stopped it.
+    pub(crate) fn is_no_damage(&self) -> bool {
+        self.kind() == ErrorKind::Io || self.kind().is_stop()
+    }
+
     /// What is wrong, without place and advice.
     pub(crate) fn detail(&self) -> &(dyn StdError + Send + Sync + 'static) {
         &*self.0.detail
@@ -201,6 +216,7 @@ impl From<Error> for std::io::Error {
             ErrorKind::Unsupported => std::io::ErrorKind::Unsupported,
             ErrorKind::LimitExceeded => std::io::ErrorKind::Other,
             ErrorKind::Cancelled => std::io::ErrorKind::Interrupted,
+            ErrorKind::TimedOut => std::io::ErrorKind::TimedOut,
         };
         Self::new(kind, error)
     }

@@ -17,8 +17,20 @@ pub struct Limits {
     pub max_chain: u32,
     /// Internal snapshots, or persistent bitmaps. Default: 65,536, which is QEMU's bound.
     pub max_snapshots: u32,
-    /// Largest directory of snapshots or bitmaps that is read, bytes. Default: 16 MiB.
+    /// Largest structure that is held in memory whole, bytes: a directory of snapshots or bitmaps,
+    /// a log that waits to be replayed. Default: 16 MiB.
     pub max_directory_size: u64,
+}
+
+impl Limits {
+    /// Makes what an opened disk holds in memory fit into `bytes`: tables are cached in a quarter of
+    /// it at most, and no single structure takes another quarter.
+    #[must_use]
+    pub fn within_memory(mut self, bytes: u64) -> Self {
+        self.table_cache = self.table_cache.min(bytes >> 2);
+        self.max_directory_size = self.max_directory_size.min(bytes >> 2);
+        self
+    }
 }
 
 impl Default for Limits {

@@ -12,8 +12,9 @@ use crate::format::probe::{Probe, probe};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{Layer, Reference, Role};
 use crate::limits::Limits;
+use crate::progress::Progress;
 use crate::resolve::{DenyAll, Resolver};
-use crate::storage::{FileStorage, Storage};
+use crate::storage::{FileStorage, Storage, WatchedStorage};
 use crate::text::printable;
 
 /// How to open an image: a builder. The default detects the format, opens no other file and
@@ -24,6 +25,7 @@ pub struct OpenOptions {
     assume_raw: bool,
     resolver: Arc<dyn Resolver>,
     layer: LayerOptions,
+    progress: Option<Arc<Progress>>,
 }
 
 impl Default for OpenOptions {
@@ -33,6 +35,7 @@ impl Default for OpenOptions {
             assume_raw: false,
             resolver: Arc::new(DenyAll),
             layer: LayerOptions::default(),
+            progress: None,
         }
     }
 }
@@ -76,8 +79,8 @@ impl Detail for OpenDetail {
             Self::NotReadYet(_) => "unpack or convert it with another program first".into(),
             Self::UnknownParentFormat { .. } => "name the backing format in the image".into(),
             Self::Cycle => "the image cannot be read; fetch it again".into(),
-            Self::TooLong(_) => "flatten the chain, or raise the limit".into(),
-            Self::TooLarge { .. } => "raise the limit if this is meant".into(),
+            Self::TooLong(_) => "flatten the chain, or allow more with --max-chain".into(),
+            Self::TooLarge { .. } => "allow more with --max-virtual-size, if this is meant".into(),
         })
     }
 }
@@ -133,6 +136,14 @@ impl OpenOptions {
         self
     }
 
+    /// Who may stop what is opened, now and later: every read of its files fails once it is asked
+    /// to stop or its time is over.
+    #[must_use]
+    pub fn progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
     /// Opens the file at `path` and everything it needs, as one disk.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Chain> {
         let path = path.as_ref();
@@ -159,6 +170,7 @@ impl OpenOptions {
         path: &Path,
         purpose: &Purpose,
     ) -> Result<Vec<ChainImage>> {
+        let storage = self.watched(storage);
         let mut seen = Vec::from_iter(storage.identity());
         let top = self.open_one(storage, path, self.format, &self.layer_options(0), purpose)?;
         let mut next = parent_of(&top);
@@ -170,7 +182,8 @@ impl OpenOptions {
                     Error::new(OpenDetail::TooLong(self.layer.limits.max_chain)).in_file(from)
                 );
             }
-            let resolved = self.resolver.resolve(from, &reference)?;
+            let mut resolved = self.resolver.resolve(from, &reference)?;
+            resolved.storage = self.watched(resolved.storage);
             if let Some(identity) = resolved.storage.identity() {
                 if seen.contains(&identity) {
                     return Err(Error::new(OpenDetail::Cycle).at(reference.offset).in_file(from));
@@ -187,6 +200,20 @@ impl OpenOptions {
             images.push(parent);
         }
         Ok(images)
+    }
+
+    /// A storage whose reads stop when they are asked to, if anybody may ask.
+    pub(crate) fn watched(&self, storage: Arc<dyn Storage>) -> Arc<dyn Storage> {
+        match &self.progress {
+            Some(progress) => Arc::new(WatchedStorage::new(storage, Arc::clone(progress))),
+            None => storage,
+        }
+    }
+
+    /// A read that was stopped may have passed for damage that is not needed to open: nothing that
+    /// came of it counts.
+    fn check_stopped(&self) -> Result<()> {
+        self.progress.as_ref().map_or(Ok(()), |progress| progress.check())
     }
 
     /// The options for the image at this depth of the chain.
@@ -211,6 +238,7 @@ impl OpenOptions {
 
     /// The same for any storage; `path` is its name.
     pub fn open_image_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Image> {
+        let storage = self.watched(storage);
         let probe = probe(&storage).map_err(|error| error.in_file(path))?;
         self.open_image_probed(storage, path, probe)
     }
@@ -224,7 +252,9 @@ impl OpenOptions {
     ) -> Result<Image> {
         let layer = self
             .open_to_describe(&storage, self.format, &probe, &self.layer)
+            .and_then(|layer| self.within_limits(layer))
             .map_err(|error| error.in_file(path))?;
+        self.check_stopped().map_err(|error| error.in_file(path))?;
         Ok(Image { path: path.to_owned(), storage, layer, probe, forced: self.format.is_some() })
     }
 
@@ -251,7 +281,9 @@ impl OpenOptions {
     ) -> Result<ChainImage> {
         let open = || {
             if *purpose == Purpose::Describe {
-                return self.open_to_describe(&storage, format, &probe(&storage)?, options);
+                let probe = probe(&storage)?;
+                let layer = self.open_to_describe(&storage, format, &probe, options);
+                return self.within_limits(layer?);
             }
             let format = match format {
                 Some(format) => format,
@@ -259,18 +291,24 @@ impl OpenOptions {
             };
             let layer = format.open(Arc::clone(&storage), options)?;
             layer.check_readable()?;
-            let (size, limit) = (layer.size(), self.layer.limits.max_virtual_size);
-            if size > limit {
-                return Err(OpenDetail::TooLarge { size, limit }.into());
-            }
-            Ok(layer)
+            self.within_limits(layer)
         };
         let layer = open().map_err(|error: Error| error.in_file(path))?;
+        self.check_stopped().map_err(|error| error.in_file(path))?;
         let mut image = ChainImage::new(path.to_owned(), layer, storage);
         if *purpose == Purpose::Read {
             self.attach_files(&mut image)?;
         }
         Ok(image)
+    }
+
+    /// The layer, unless it is larger than is allowed.
+    fn within_limits(&self, layer: Box<dyn Layer>) -> Result<Box<dyn Layer>> {
+        let (size, limit) = (layer.size(), self.layer.limits.max_virtual_size);
+        if size > limit {
+            return Err(OpenDetail::TooLarge { size, limit }.into());
+        }
+        Ok(layer)
     }
 
     /// Opens the files other than parents that an image names.
@@ -279,7 +317,7 @@ impl OpenOptions {
         for (index, reference) in references.iter().enumerate() {
             if reference.role != Role::Parent {
                 let resolved = self.resolver.resolve(image.path(), reference)?;
-                image.attach(index, resolved.storage)?;
+                image.attach(index, self.watched(resolved.storage))?;
             }
         }
         Ok(())
@@ -449,6 +487,8 @@ impl Image {
             let text = format!("{corruptions} error(s), and {errors} unreadable structure(s)");
             checking.note(Finding::new(Code::CheckError, text));
         }
+        // a read that was stopped may have passed for damage
+        checking.watcher().check().map_err(in_file)?;
         Ok(checking.into_report())
     }
 

@@ -1,6 +1,8 @@
 //! Watching and stopping a long operation from another thread.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::error::{Detail, ErrorKind, Result};
 
@@ -12,6 +14,7 @@ pub struct Progress {
     done: AtomicU64,
     total: AtomicU64,
     cancelled: AtomicBool,
+    deadline: Option<Instant>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +27,32 @@ impl Detail for Cancelled {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("it takes longer than the time that is allowed")]
+struct TimedOut;
+
+impl Detail for TimedOut {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::TimedOut
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some("allow more with --timeout".into())
+    }
+}
+
 impl Progress {
     /// Nothing done, nothing known.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, and the operation stops soon after `deadline` with an error of kind
+    /// [`TimedOut`](ErrorKind::TimedOut).
+    #[must_use]
+    pub fn until(deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..Self::default() }
     }
 
     /// Bytes done so far.
@@ -64,8 +88,16 @@ impl Progress {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.is_cancelled() { Err(cancelled()) } else { Ok(()) }
+    /// The error to return if somebody asked to stop, or the time is over: for whoever does long
+    /// work of their own.
+    pub fn check(&self) -> Result<()> {
+        if self.is_cancelled() {
+            return Err(cancelled());
+        }
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(TimedOut.into()),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -35,10 +35,19 @@ fn push_printable(out: &mut String, c: char) {
     }
 }
 
-/// Characters that reorder or hide text: bidirectional controls, line separators, zero-width ones.
+/// Characters that reorder or hide text: bidirectional controls, line separators, those without any
+/// width, and the tags that repeat ASCII unseen (Unicode, `Bidi_Control`, `Default_Ignorable`).
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// A UUID, its bytes in the order of the text, as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
@@ -63,6 +72,7 @@ mod tests {
         assert_eq!(printable(b"plain \xc3\xa9"), "plain é");
         assert_eq!(printable(b"\x1b[31m\n\xff"), "\\x1b[31m\\x0a\\xff");
         assert_eq!(printable_str("\u{9b}x\u{202e}y"), "\\u{9b}x\\u{202e}y");
+        assert_eq!(printable_str("\u{2028}\u{61c}\u{e0041}"), "\\u{2028}\\u{61c}\\u{e0041}");
     }
 
     #[test]

@@ -8,13 +8,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use diskimage::checksum::Algorithm;
 use diskimage::resolve::Listed;
 use diskimage::target::{Preallocation, Reflink};
-use diskimage::{Beneath, DenyAll, Format, Limits, OpenOptions, RepairScope, Result};
+use diskimage::{Beneath, DenyAll, Format, OpenOptions, RepairScope, Result};
 
+use crate::bounds::BoundArgs;
 use crate::size::parse_size;
 
 /// Exit codes that several commands share, for the help.
 const EXIT_CODES: &str = "\
-Exit codes: 0 success, 1 error, 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 error, 2 wrong usage, 124 not done within --timeout, 130 interrupted.
 `probe` ends with 0 if every file is of a known kind, 1 if one is not, 2 on an error;
 `convert --salvage` with 3 if something was lost; `checksum --check` with 1 if something differs;
 `compare` with 0 if both are the same, 1 if they differ, 2 if one cannot be opened, 3 if where its
@@ -50,6 +51,8 @@ Examples:
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) bounds: BoundArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,6 +177,10 @@ pub(crate) struct InspectArgs {
     /// Takes the image for this format instead of detecting it, as a reader that is told so will
     #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
     pub(crate) format: Option<Format>,
+    /// Keeps what the process could do; without this it gives up all but reading the image, where
+    /// the system can do that
+    #[arg(long, conflicts_with = "sandbox")]
+    pub(crate) no_sandbox: bool,
     /// Computes a checksum of the bytes of standard input on the way; can be given several times
     #[arg(long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
     pub(crate) checksum: Vec<Algorithm>,
@@ -211,18 +218,6 @@ pub(crate) struct WorkArgs {
     /// Threads [default: one for each processor]
     #[arg(short = 'm', long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
-    /// Memory for buffers and cached tables
-    #[arg(long, value_name = "SIZE", default_value = "48M", value_parser = parse_size)]
-    pub(crate) max_memory: u64,
-}
-
-/// Limits for each of `disks` that are open at once, and the memory for buffers: tables get up to a
-/// quarter of all memory, buffers the rest.
-pub(crate) fn limits(max_memory: u64, disks: u64) -> (Limits, u64) {
-    let mut limits = Limits::default();
-    limits.table_cache = limits.table_cache.min(max_memory / 4) / disks;
-    let buffers = max_memory - limits.table_cache * disks;
-    (limits, buffers)
 }
 
 #[derive(Debug, clap::Args)]
@@ -305,9 +300,6 @@ pub(crate) struct CheckArgs {
     /// Threads [default: one for each processor]
     #[arg(short = 'm', long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
-    /// Memory for bitmaps and buffers
-    #[arg(long, value_name = "SIZE", default_value = "40M", value_parser = parse_size)]
-    pub(crate) max_memory: u64,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,

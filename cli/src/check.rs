@@ -9,12 +9,13 @@ use diskimage::format::probe::probe;
 use diskimage::storage::FileStorage;
 use diskimage::target::FilePatch;
 use diskimage::{
-    CheckReport, Checking, Code, Error, ErrorKind, Finding, Format, Image, Limits, OpenOptions,
-    Progress, RepairScope, Result,
+    CheckReport, Checking, Code, Error, ErrorKind, Finding, Format, Image, OpenOptions, Progress,
+    RepairScope, Result,
 };
 use serde_json::{Value, json};
 
 use crate::args::{CheckArgs, Output};
+use crate::bounds::Bounds;
 use crate::watch::{Show, Signals, watched};
 use crate::{output, report};
 
@@ -26,9 +27,9 @@ struct Outcome {
     planned: Option<DryRun>,
 }
 
-pub(crate) fn run(args: &CheckArgs) -> u8 {
+pub(crate) fn run(args: &CheckArgs, bounds: &Bounds) -> u8 {
     let signals = Signals::catch(args.repair.is_none() || args.dry_run);
-    match check(args, &signals) {
+    match check(&Run { args, bounds, progress: &bounds.progress() }, &signals) {
         Ok(Err(error)) => {
             report::error(&error, &args.file);
             report::NOT_CHECKED
@@ -50,19 +51,26 @@ pub(crate) fn run(args: &CheckArgs) -> u8 {
     }
 }
 
+/// What all of a run go by.
+struct Run<'a> {
+    args: &'a CheckArgs,
+    bounds: &'a Bounds,
+    progress: &'a Arc<Progress>,
+}
+
 /// An inner error says that the format has nothing to check or to repair, or is known by name only.
-fn check(args: &CheckArgs, signals: &Signals) -> Result<Result<Outcome>> {
-    let progress = Arc::new(Progress::new());
+fn check(run: &Run<'_>, signals: &Signals) -> Result<Result<Outcome>> {
+    let &Run { args, progress, .. } = run;
     let show = args
         .progress
         .then_some(Show { to_stderr: args.output == Output::Json, after: Duration::from_secs(1) });
-    watched(show, signals, &progress, || {
+    watched(show, signals, progress, || {
         let unsupported = |error: &Error| error.kind() == ErrorKind::Unsupported;
-        let image = match open(args) {
+        let image = match open(run) {
             Err(error) if unsupported(&error) && !is_read(args) => return Ok(Err(error)),
             other => other?,
         };
-        match judge(args, &progress, &image) {
+        match judge(run, &image) {
             Err(error) if unsupported(&error) => Ok(Err(error)),
             other => other.map(Ok),
         }
@@ -78,51 +86,47 @@ fn is_read(args: &CheckArgs) -> bool {
     found.is_ok_and(|found| found.matches.iter().any(|found| found.format.is_read()))
 }
 
-fn judge(args: &CheckArgs, progress: &Arc<Progress>, image: &Image) -> Result<Outcome> {
+fn judge(run: &Run<'_>, image: &Image) -> Result<Outcome> {
+    let args = run.args;
     let format = image.layer().format();
-    let report = image.check(checking(args, progress))?;
+    let report = image.check(checking(run))?;
     let mut outcome = Outcome { format, report, repaired: None, planned: None };
     let Some(scope) = args.repair else { return Ok(outcome) };
     if outcome.report.is_clean() {
         outcome.repaired = Some(Repaired::default());
         return Ok(outcome);
     }
-    let checking = checking(args, progress);
+    let checking = checking(run);
     if args.dry_run {
         let mut plan = DryRun::new();
         outcome.repaired = Some(image.repair(scope.into(), &checking, &mut plan)?);
         outcome.planned = Some(plan);
         return Ok(outcome);
     }
-    repair(args, progress, scope.into(), image, &mut outcome)?;
+    repair(run, scope.into(), image, &mut outcome)?;
     Ok(outcome)
 }
 
 /// Repairs the image, and checks again what has become of it.
-fn repair(
-    args: &CheckArgs,
-    progress: &Arc<Progress>,
-    scope: RepairScope,
-    image: &Image,
-    outcome: &mut Outcome,
-) -> Result<()> {
+fn repair(run: &Run<'_>, scope: RepairScope, image: &Image, outcome: &mut Outcome) -> Result<()> {
     let identity = image.storage().identity();
-    let mut patch = FilePatch::open(&args.file, identity, Arc::clone(progress))?;
-    let repaired = image.repair(scope, &checking(args, progress), &mut patch)?;
+    let mut patch = FilePatch::open(&run.args.file, identity, Arc::clone(run.progress))?;
+    let repaired = image.repair(scope, &checking(run), &mut patch)?;
     let changed = patch.has_written();
     patch.finish()?;
     outcome.repaired = Some(repaired);
     if changed {
-        outcome.report = open(args)?.check(checking(args, progress))?;
+        outcome.report = open(run)?.check(checking(run))?;
     }
     Ok(())
 }
 
 /// Opens the image, also where it is marked as broken, and no other file.
-fn open(args: &CheckArgs) -> Result<Image> {
-    let mut limits = Limits::default();
-    limits.table_cache = limits.table_cache.min(args.max_memory / 8);
-    let mut options = OpenOptions::new().limits(limits);
+fn open(run: &Run<'_>) -> Result<Image> {
+    let args = run.args;
+    let mut limits = run.bounds.limits(1).0;
+    limits.table_cache = limits.table_cache.min(run.bounds.memory_for_check() / 8);
+    let mut options = OpenOptions::new().limits(limits).progress(Arc::clone(run.progress));
     if let Some(format) = args.format {
         options = options.format(format);
     }
@@ -137,10 +141,11 @@ fn open(args: &CheckArgs) -> Result<Image> {
     })
 }
 
-fn checking(args: &CheckArgs, progress: &Arc<Progress>) -> Checking {
+fn checking(run: &Run<'_>) -> Checking {
     let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.map_or_else(processors, usize::from);
-    Checking::new().threads(threads).max_memory(args.max_memory).progress(Arc::clone(progress))
+    let threads = run.args.threads.map_or_else(processors, usize::from);
+    let memory = run.bounds.memory_for_check();
+    Checking::new().threads(threads).max_memory(memory).progress(Arc::clone(run.progress))
 }
 
 impl Outcome {

@@ -1,7 +1,7 @@
 //! `diskimage checksum`: checksums of content, their lists, and manifests.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diskimage::checksum::{Algorithm, Block, Digest};
@@ -9,7 +9,8 @@ use diskimage::storage::FileStorage;
 use diskimage::{Chain, Checksum, Error, ErrorKind, Progress, Result, Storage, VirtualDisk};
 use serde_json::{Value, json};
 
-use crate::args::{ChecksumArgs, Output, WorkArgs, argument_bytes, limits};
+use crate::args::{ChecksumArgs, Output, WorkArgs, argument_bytes};
+use crate::bounds::Bounds;
 pub(crate) use crate::checklist::digest_line;
 use crate::checklist::{Line, parse_line};
 use crate::watch::{Show, Signals, watched};
@@ -18,25 +19,32 @@ use crate::{output, report};
 /// Longer lists are none.
 const LONGEST_LIST: u64 = 64 << 20;
 
-pub(crate) fn run(args: &ChecksumArgs) -> u8 {
-    let signals = Signals::catch(false);
+/// What all of a run go by.
+struct Run<'a> {
+    args: &'a ChecksumArgs,
+    bounds: &'a Bounds,
+    signals: Signals,
+}
+
+pub(crate) fn run(args: &ChecksumArgs, bounds: &Bounds) -> u8 {
+    let run = Run { args, bounds, signals: Signals::catch(false) };
     if let Some(block_size) = args.blocks {
-        return manifest(args, block_size, &signals);
+        return manifest(&run, block_size);
     }
     let mut answers = Vec::new();
     let mut code = report::OK;
     for file in &args.files {
         let done = if args.check {
-            check(args, file, &signals, &mut answers)
+            check(&run, file, &mut answers)
         } else {
-            print(args, file, &signals, &mut answers)
+            print(&run, file, &mut answers)
         };
         match done {
             Ok(done) => code = code.max(done),
             Err(error) => {
                 report::error(&error, file);
-                if error.kind() == ErrorKind::Cancelled {
-                    return report::code(&error, signals.caught());
+                if let Some(code) = report::stop_code(&error, run.signals.caught()) {
+                    return code;
                 }
                 code = report::ERROR;
             }
@@ -54,30 +62,37 @@ pub(crate) fn job_of(algorithms: &[Algorithm]) -> Checksum {
 }
 
 /// The same with the options of the command line, and where it reports.
-pub(crate) fn with_work(mut job: Checksum, work: &WorkArgs, progress: &Arc<Progress>) -> Checksum {
+pub(crate) fn with_work(
+    mut job: Checksum,
+    work: &WorkArgs,
+    bounds: &Bounds,
+    progress: &Arc<Progress>,
+) -> Checksum {
     if let Some(threads) = work.threads {
         job = job.threads(threads);
     }
-    job.max_memory(limits(work.max_memory, 1).1).progress(Arc::clone(progress))
+    job.max_memory(bounds.limits(1).1).progress(Arc::clone(progress))
 }
 
-fn open(args: &ChecksumArgs, file: &Path) -> Result<Chain> {
-    let mut options = args.open.options(file)?.limits(limits(args.work.max_memory, 1).0);
-    if let Some(snapshot) = &args.snapshot {
-        options = options.snapshot(argument_bytes(snapshot));
+impl Run<'_> {
+    fn open(&self, file: &Path, progress: &Arc<Progress>) -> Result<Chain> {
+        let options = self.args.open.options(file)?.limits(self.bounds.limits(1).0);
+        let mut options = options.progress(Arc::clone(progress));
+        if let Some(snapshot) = &self.args.snapshot {
+            options = options.snapshot(argument_bytes(snapshot));
+        }
+        options.open(file)
     }
-    options.open(file)
-}
 
-fn digests(
-    args: &ChecksumArgs,
-    algorithms: &[Algorithm],
-    disk: &Chain,
-    signals: &Signals,
-) -> Result<Vec<Digest>> {
-    let progress = Arc::new(Progress::new());
-    let job = with_work(job_of(algorithms), &args.work, &progress);
-    watched(show(&args.work), signals, &progress, || job.run(disk))
+    /// The checksums of an image, and the size of its disk.
+    fn digests(&self, algorithms: &[Algorithm], file: &Path) -> Result<(Vec<Digest>, u64)> {
+        let progress = self.bounds.progress();
+        let disk = self.open(file, &progress)?;
+        let work = &self.args.work;
+        let job = with_work(job_of(algorithms), work, self.bounds, &progress);
+        let digests = watched(show(work), &self.signals, &progress, || job.run(&disk))?;
+        Ok((digests, disk.size()))
+    }
 }
 
 /// The answer goes to standard output, so that progress does not.
@@ -86,18 +101,13 @@ fn show(work: &WorkArgs) -> Option<Show> {
 }
 
 /// Prints the checksums of one image.
-fn print(
-    args: &ChecksumArgs,
-    file: &Path,
-    signals: &Signals,
-    answers: &mut Vec<Value>,
-) -> Result<u8> {
-    let disk = open(args, file)?;
-    let digests = digests(args, &args.algorithm, &disk, signals)?;
+fn print(run: &Run<'_>, file: &Path, answers: &mut Vec<Value>) -> Result<u8> {
+    let args = run.args;
+    let (digests, size) = run.digests(&args.algorithm, file)?;
     if args.output == Output::Json {
         answers.push(json!({
             "filename": output::text_of(file.as_os_str().as_encoded_bytes()),
-            "virtual-size": disk.size(),
+            "virtual-size": size,
             "checksums": output::digests(&digests),
         }));
         return Ok(report::OK);
@@ -114,13 +124,8 @@ fn print(
     Ok(report::printed(lines))
 }
 
-/// Checks what a list says.
-fn check(
-    args: &ChecksumArgs,
-    list: &Path,
-    signals: &Signals,
-    answers: &mut Vec<Value>,
-) -> Result<u8> {
+/// The lines of a list, and how many of them are none.
+fn read_list(list: &Path, algorithm: Option<Algorithm>) -> Result<(Vec<Line>, usize)> {
     let storage = FileStorage::open(list)?;
     if storage.size() > LONGEST_LIST {
         let message = "is too long for a list of checksums";
@@ -128,7 +133,6 @@ fn check(
     }
     let mut bytes = vec![0; usize::try_from(storage.size()).unwrap_or_default()];
     storage.read_exact_at(&mut bytes, 0)?;
-    let algorithm = args.algorithm.first().copied();
     let written = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let is_comment = |line: &[u8]| line.starts_with(b"#");
     let (mut lines, mut malformed) = (Vec::new(), 0);
@@ -142,16 +146,27 @@ fn check(
         let message = "no properly formatted checksum lines found";
         return Err(Error::other(ErrorKind::InvalidInput, message));
     }
+    Ok((lines, malformed))
+}
+
+/// The images that a list names.
+pub(crate) fn listed_files(list: &Path) -> Vec<PathBuf> {
+    let lines = read_list(list, None).map(|(lines, _)| lines).unwrap_or_default();
+    lines.into_iter().map(|line| line.file).collect()
+}
+
+/// Checks what a list says.
+fn check(run: &Run<'_>, list: &Path, answers: &mut Vec<Value>) -> Result<u8> {
+    let args = run.args;
+    let (lines, malformed) = read_list(list, args.algorithm.first().copied())?;
     let (mut unreadable, mut different) = (0, 0);
     // several checksums of one file take one pass
     for group in lines.chunk_by(|a, b| a.file == b.file) {
         let Some(first) = group.first() else { continue };
         let algorithms: Vec<_> = group.iter().map(|line| line.digest.algorithm).collect();
-        let got =
-            open(args, &first.file).and_then(|disk| digests(args, &algorithms, &disk, signals));
-        let got = match got {
-            Ok(got) => got,
-            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+        let got = match run.digests(&algorithms, &first.file) {
+            Ok((got, _)) => got,
+            Err(error) if error.kind().is_stop() => return Err(error.in_file(&first.file)),
             Err(error) => {
                 report::error(&error, &first.file);
                 unreadable += group.len();
@@ -201,17 +216,18 @@ fn checked(line: &Line, got: Option<&Digest>, status: &str) -> Value {
 }
 
 /// Writes a manifest as it is computed, so that one of any length takes no memory.
-fn manifest(args: &ChecksumArgs, block_size: u64, signals: &Signals) -> u8 {
+fn manifest(run: &Run<'_>, block_size: u64) -> u8 {
+    let args = run.args;
     let ([file], [] | [_]) = (&*args.files, &*args.algorithm) else {
         report::message("--blocks takes one image and one algorithm");
         return report::USAGE;
     };
-    let written = open(args, file).and_then(|disk| {
-        let progress = Arc::new(Progress::new());
-        let job = with_work(job_of(&args.algorithm), &args.work, &progress);
+    let progress = run.bounds.progress();
+    let written = run.open(file, &progress).and_then(|disk| {
+        let job = with_work(job_of(&args.algorithm), &args.work, run.bounds, &progress);
         let algorithm = args.algorithm.first().copied().unwrap_or(Algorithm::Sha256);
         let mut form = Form::new(algorithm, block_size, disk.size());
-        let done = watched(show(&args.work), signals, &progress, || {
+        let done = watched(show(&args.work), &run.signals, &progress, || {
             job.blocks(&disk, block_size, |block| {
                 form.block(block);
                 if form.failed.is_some() {
@@ -230,7 +246,7 @@ fn manifest(args: &ChecksumArgs, block_size: u64, signals: &Signals) -> u8 {
         Ok(printed) => report::printed(printed),
         Err(error) => {
             report::error(&error, file);
-            report::code(&error, signals.caught())
+            report::code(&error, run.signals.caught())
         }
     }
 }

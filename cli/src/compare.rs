@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use diskimage::compare::{Difference, Failure, Side, Stage};
-use diskimage::{Chain, Checksum, Compare, Error, ErrorKind, Progress, VirtualDisk};
+use diskimage::{Chain, Checksum, Compare, Error, Progress, VirtualDisk};
 use serde_json::{Value, json};
 
-use crate::args::{CompareArgs, Output, limits};
+use crate::args::{CompareArgs, Output};
+use crate::bounds::Bounds;
 use crate::checksum::with_work;
 use crate::watch::{Show, Signals, watched};
 use crate::{manifest, output, report};
@@ -23,27 +24,37 @@ const MAP: u8 = 3;
 /// Bytes of an image cannot be read.
 const READ: u8 = 4;
 
-pub(crate) fn run(args: &CompareArgs) -> u8 {
+pub(crate) fn run(args: &CompareArgs, bounds: &Bounds) -> u8 {
     let signals = Signals::catch(false);
+    let progress = bounds.progress();
     let open = |path: &Path, format| {
-        let options = args.open.options_as(path, format);
-        options.and_then(|options| options.limits(limits(args.work.max_memory, 2).0).open(path))
+        let options = args.open.options_as(path, format)?.limits(bounds.limits(2).0);
+        options.progress(Arc::clone(&progress)).open(path)
     };
+    let work = Work { args, bounds, signals: &signals, progress: &progress };
     let first = match open(&args.first, args.open.format) {
         Ok(first) => first,
         Err(error) => return refused(&error, &args.first),
     };
-    let Some(path) = &args.second else { return verify(args, &first, &signals) };
+    let Some(path) = &args.second else { return verify(&work, &first) };
     // the format of the first image says nothing about the second
     match open(path, args.second_format) {
-        Ok(second) => compare(args, [&first, &second], path, &signals),
+        Ok(second) => compare(&work, [&first, &second], path),
         Err(error) => refused(&error, path),
     }
 }
 
+/// What all of a run go by.
+struct Work<'a> {
+    args: &'a CompareArgs,
+    bounds: &'a Bounds,
+    signals: &'a Signals,
+    progress: &'a Arc<Progress>,
+}
+
 fn refused(error: &Error, path: &Path) -> u8 {
     report::error(error, path);
-    OPEN
+    report::stop_code(error, None).unwrap_or(OPEN)
 }
 
 fn show(args: &CompareArgs) -> Option<Show> {
@@ -51,19 +62,19 @@ fn show(args: &CompareArgs) -> Option<Show> {
     shown.then_some(Show::at_once(args.output == Output::Json))
 }
 
-fn compare(args: &CompareArgs, disks: [&Chain; 2], second: &Path, signals: &Signals) -> u8 {
+fn compare(work: &Work<'_>, disks: [&Chain; 2], second: &Path) -> u8 {
+    let &Work { args, bounds, signals, progress } = work;
     let [first, other] = disks;
-    let progress = Arc::new(Progress::new());
     let mut job = Compare::new()
         .strict(args.strict)
-        .max_memory(limits(args.work.max_memory, 2).1)
-        .progress(Arc::clone(&progress));
+        .max_memory(bounds.limits(2).1)
+        .progress(Arc::clone(progress));
     if let Some(threads) = args.work.threads {
         job = job.threads(threads);
     }
     let sizes = [first.size(), other.size()];
     let mut answer = Answer::new(args, &[(&args.first, sizes[0]), (second, sizes[1])]);
-    let found = watched(show(args), signals, &progress, || {
+    let found = watched(show(args), signals, progress, || {
         if !args.all {
             return job.first(first, other);
         }
@@ -102,30 +113,24 @@ fn failed(
         Stage::Read(side) => (side, READ),
     };
     report::error(&failure.error, if side == Side::First { &args.first } else { second });
-    match failure.error.kind() {
-        ErrorKind::Cancelled => report::code(&failure.error, signals.caught()),
-        _ => code,
-    }
+    report::stop_code(&failure.error, signals.caught()).unwrap_or(code)
 }
 
 /// Compares with a manifest.
-fn verify(args: &CompareArgs, disk: &Chain, signals: &Signals) -> u8 {
+fn verify(work: &Work<'_>, disk: &Chain) -> u8 {
+    let &Work { args, bounds, signals, progress } = work;
     let Some(path) = &args.manifest else { return report::USAGE };
     let manifest = match manifest::read(path) {
         Ok(manifest) => manifest,
         Err(error) => return refused(&error, path),
     };
-    let progress = Arc::new(Progress::new());
-    let job = with_work(Checksum::new(), &args.work, &progress);
-    let found = watched(show(args), signals, &progress, || manifest.verify(&job, disk));
+    let job = with_work(Checksum::new(), &args.work, bounds, progress);
+    let found = watched(show(args), signals, progress, || manifest.verify(&job, disk));
     let ranges = match found {
         Ok(ranges) => ranges,
         Err(error) => {
             report::error(&error, &args.first);
-            return match error.kind() {
-                ErrorKind::Cancelled => report::code(&error, signals.caught()),
-                _ => READ,
-            };
+            return report::stop_code(&error, signals.caught()).unwrap_or(READ);
         }
     };
     let sizes = [disk.size(), manifest.size()];

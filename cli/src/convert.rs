@@ -8,18 +8,19 @@ use diskimage::checksum::Digest;
 use diskimage::convert::Report;
 use diskimage::storage::Access;
 use diskimage::target::{Existing, FileTarget, StreamTarget};
-use diskimage::{Chain, Convert, Error, ErrorKind, Format, Progress, Result, Target, VirtualDisk};
+use diskimage::{Chain, Convert, Error, ErrorKind, Format, Result, Target, VirtualDisk};
 use serde_json::json;
 
-use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes, limits};
+use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes};
+use crate::bounds::Bounds;
 use crate::checksum::{digest_line, job_of};
 use crate::watch::{Show, Signals, watched};
 use crate::{output, report};
 
-pub(crate) fn run(args: &ConvertArgs) -> u8 {
+pub(crate) fn run(args: &ConvertArgs, bounds: &Bounds) -> u8 {
     // a pipe that nobody reads blocks for ever, and leaves no file to clean up
     let signals = Signals::catch(to_stdout(args));
-    match convert(args, &signals) {
+    match convert(args, bounds, &signals) {
         Ok((report, digests)) => conclude(args, &report, &digests),
         Err(error) => {
             let stream = to_stdout(args) && error.kind() == ErrorKind::Io;
@@ -34,13 +35,19 @@ fn to_stdout(args: &ConvertArgs) -> bool {
     args.target.as_os_str() == "-"
 }
 
-fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>)> {
+fn convert(
+    args: &ConvertArgs,
+    bounds: &Bounds,
+    signals: &Signals,
+) -> Result<(Report, Vec<Digest>)> {
     if args.output_format != Format::Raw {
         let message = format!("the format '{}' is not written yet, only raw", args.output_format);
         return Err(Error::other(ErrorKind::Unsupported, message));
     }
-    let (limits, buffers) = limits(args.work.max_memory, 1);
-    let mut options = args.open.options(&args.source)?.limits(limits);
+    let (limits, buffers) = bounds.limits(1);
+    let progress = bounds.progress();
+    let options = args.open.options(&args.source)?.limits(limits);
+    let mut options = options.progress(Arc::clone(&progress));
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
     }
@@ -51,7 +58,6 @@ fn convert(args: &ConvertArgs, signals: &Signals) -> Result<(Report, Vec<Digest>
             storage.advise(Access::Direct)?;
         }
     }
-    let progress = Arc::new(Progress::new());
     let forget = args.cache == Cache::Drop;
     let mut job = Convert::new()
         .reflink(args.reflink.into())

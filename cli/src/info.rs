@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use diskimage::format::probe::probe;
 use diskimage::layer::{Description, Role, Snapshot, Value as Described};
@@ -11,6 +12,7 @@ use diskimage::{Contents, Finding, Format, Layer, Result, Storage, contents};
 use serde_json::{Value, json};
 
 use crate::args::{InfoArgs, Output};
+use crate::bounds::Bounds;
 use crate::size::human_size;
 use crate::{output, report};
 
@@ -27,19 +29,21 @@ struct Facts<'a> {
     disk: Option<Contents>,
 }
 
-pub(crate) fn run(args: &InfoArgs) -> u8 {
-    match answer(args) {
+pub(crate) fn run(args: &InfoArgs, bounds: &Bounds) -> u8 {
+    match answer(args, bounds) {
         Ok(printed) => report::printed(printed),
         Err(error) => report::fail(&error, &args.file),
     }
 }
 
-fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
-    let options = args.open.options(&args.file)?;
+fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
+    let progress = bounds.progress();
+    let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
+    let options = options.progress(Arc::clone(&progress));
     let image = match options.open_image(&args.file) {
         Ok(image) => image,
         Err(error) => {
-            if args.output == Output::Json {
+            if args.output == Output::Json && !error.kind().is_stop() {
                 print_identity(&args.file);
             }
             return Err(error);
@@ -48,6 +52,8 @@ fn answer(args: &InfoArgs) -> Result<io::Result<()>> {
     let description = image.layer().describe().map_err(|error| error.in_file(&args.file))?;
     let findings = image.findings().map_err(|error| error.in_file(&args.file))?;
     let (layer, storage) = (image.layer(), image.storage());
+    // a read that was stopped may have passed for something odd
+    progress.check().map_err(|error| error.in_file(&args.file))?;
     let contents = image.probe().contents().map(|m| m.format).collect();
     let disk = if args.contents {
         let disk = options.open(&args.file)?;

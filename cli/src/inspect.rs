@@ -1,20 +1,22 @@
 //! `diskimage inspect`: may an image pass?
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 
 use diskimage::inspect::{Facts, Inspect, Verdict};
 use diskimage::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::args::{InspectArgs, Output};
+use crate::bounds::Bounds;
 use crate::size::human_size;
 use crate::{output, policy, report};
 
 /// How much is read of standard input at once.
 const PIECE: usize = 256 << 10;
 
-pub(crate) fn run(args: &InspectArgs) -> u8 {
-    match answer(args) {
+pub(crate) fn run(args: &InspectArgs, bounds: &Bounds) -> u8 {
+    match answer(args, bounds) {
         Ok((verdict, bytes)) => {
             let printed = report::printed(match args.output {
                 Output::Json => output::print_json(&json(args, &verdict, bytes)),
@@ -27,9 +29,11 @@ pub(crate) fn run(args: &InspectArgs) -> u8 {
 }
 
 /// The verdict, and how many bytes were read where they came from standard input.
-fn answer(args: &InspectArgs) -> Result<(Verdict, Option<u64>)> {
+fn answer(args: &InspectArgs, bounds: &Bounds) -> Result<(Verdict, Option<u64>)> {
     let policy = policy::read(&args.policy)?;
-    let mut inspect = Inspect::new(policy);
+    let progress = bounds.progress();
+    let mut inspect =
+        Inspect::new(policy).limits(bounds.limits(1).0).progress(Arc::clone(&progress));
     if let Some(declared) = args.declared {
         inspect = inspect.declared(declared);
     }
@@ -45,6 +49,7 @@ fn answer(args: &InspectArgs) -> Result<(Verdict, Option<u64>)> {
     let mut stream = inspect.stream();
     let (mut stdin, mut buf) = (io::stdin().lock(), vec![0; PIECE]);
     loop {
+        progress.check()?;
         match stdin.read(&mut buf) {
             Ok(0) => break,
             Ok(length) => {
@@ -114,6 +119,13 @@ fn contents(facts: &Facts) -> Value {
         Some(start) => json!({
             "formats": start.contents.iter().map(|format| format.name()).collect::<Vec<_>>(),
             "partition-table-problem": start.table_problem,
+            "bootable": start.is_bootable(),
+            "boot": {
+                "boot-sector": start.boot.signature && start.boot.code,
+                "active-partition": start.boot.active,
+                "efi-system-partition": start.boot.efi_system,
+                "el-torito": start.el_torito,
+            },
         }),
         None => Value::Null,
     }
@@ -163,6 +175,11 @@ fn print(
     {
         let names: Vec<_> = start.contents.iter().map(|format| format.description()).collect();
         line("contents", &names.join(", "))?;
+    }
+    if let Some(start) = &facts.start {
+        let torito = if start.el_torito { "has what discs are booted by (El Torito)" } else { "" };
+        let boot = start.boot.to_string();
+        line("bootable look", if start.el_torito { torito } else { &boot })?;
     }
     for digest in &verdict.digests {
         line(digest.algorithm.name(), &digest.to_string())?;

@@ -2,6 +2,7 @@
 //! may pass, their conversion, their checksums and their differences.
 
 mod args;
+mod bounds;
 mod check;
 mod checklist;
 mod checksum;
@@ -16,33 +17,42 @@ mod output;
 mod policy;
 mod probe;
 mod report;
+mod sandbox;
 mod size;
 mod watch;
 
 use std::process::ExitCode;
 
 use args::{Args, Command};
+use bounds::Bounds;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             // help and version go to standard output and are no failure
             let code = if error.use_stderr() { report::USAGE } else { report::OK };
-            let _ = error.print();
+            report::usage(&error);
             return ExitCode::from(code);
         }
     };
+    let asked = args.bounds.sandbox;
+    let bounds = Bounds::new(args.bounds);
+    if asked || args.command.is_sandboxed() {
+        args.command.settle_threads();
+        sandbox::enter(&args.command.needs(), asked);
+    }
+    bounds.watch(args.command.main_file());
     let code = match args.command {
         Command::Probe(args) => probe::run(&args),
-        Command::Info(args) => info::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Map(args) => map::run(&args),
-        Command::Check(args) => check::run(&args),
-        Command::Convert(args) => convert::run(&args),
-        Command::Checksum(args) => checksum::run(&args),
-        Command::Compare(args) => compare::run(&args),
+        Command::Info(args) => info::run(&args, &bounds),
+        Command::Inspect(args) => inspect::run(&args, &bounds),
+        Command::Map(args) => map::run(&args, &bounds),
+        Command::Check(args) => check::run(&args, &bounds),
+        Command::Convert(args) => convert::run(&args, &bounds),
+        Command::Checksum(args) => checksum::run(&args, &bounds),
+        Command::Compare(args) => compare::run(&args, &bounds),
     };
     ExitCode::from(code)
 }

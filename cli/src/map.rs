@@ -5,18 +5,20 @@ use std::io::{self, BufWriter, Write};
 use diskimage::{Chain, Error, Extent, ExtentKind, Format, Result, VirtualDisk, VirtualDiskExt};
 
 use crate::args::{MapArgs, Output, argument_bytes};
+use crate::bounds::Bounds;
 use crate::report;
 use crate::size::human_size;
 
-pub(crate) fn run(args: &MapArgs) -> u8 {
-    match answer(args) {
+pub(crate) fn run(args: &MapArgs, bounds: &Bounds) -> u8 {
+    match answer(args, bounds) {
         Ok(printed) => report::printed(printed),
         Err(error) => report::fail(&error, &args.file),
     }
 }
 
-fn answer(args: &MapArgs) -> Result<io::Result<()>> {
-    let mut options = args.open.options(&args.file)?;
+fn answer(args: &MapArgs, bounds: &Bounds) -> Result<io::Result<()>> {
+    let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
+    let mut options = options.progress(bounds.progress());
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
     }

@@ -19,8 +19,10 @@ pub(crate) fn escape(json: &str) -> String {
     for c in json.chars() {
         let code = u32::from(c);
         if (0x7f..0xa0).contains(&code) || text::is_invisible(c) {
-            // all of them lie in the first plane, so that one escape is enough
-            out.push_str(&format!("\\u{code:04x}"));
+            // an escape for each half of what lies beyond the first plane
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
         } else {
             out.push(c);
         }
@@ -98,10 +100,10 @@ mod tests {
 
     #[test]
     fn json_holds_no_character_that_a_terminal_obeys() {
-        let text = serde_json::to_string(&json!("a\u{1b}\u{9b}\u{7f}\u{202e}é")).unwrap();
+        let text = serde_json::to_string(&json!("a\u{1b}\u{9b}\u{7f}\u{202e}\u{e0041}é")).unwrap();
         let escaped = escape(&text);
-        assert_eq!(escaped, "\"a\\u001b\\u009b\\u007f\\u202eé\"");
+        assert_eq!(escaped, "\"a\\u001b\\u009b\\u007f\\u202e\\udb40\\udc41é\"");
         let back: String = serde_json::from_str(&escaped).unwrap();
-        assert_eq!(back, "a\u{1b}\u{9b}\u{7f}\u{202e}é");
+        assert_eq!(back, "a\u{1b}\u{9b}\u{7f}\u{202e}\u{e0041}é");
     }
 }

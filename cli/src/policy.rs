@@ -35,6 +35,11 @@ enum Size {
     Text(String),
 }
 
+/// The file that holds the policy, if it is none that has a name.
+pub(crate) fn file_of(name: &str) -> Option<&Path> {
+    (!Policy::NAMES.contains(&name)).then(|| Path::new(name))
+}
+
 /// The policy of a name, or of a file.
 pub(crate) fn read(name: &str) -> Result<Policy> {
     if let Some(policy) = Policy::by_name(name) {

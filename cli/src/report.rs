@@ -17,6 +17,9 @@ pub(crate) const LOST: u8 = 3;
 /// `inspect`: the image is refused.
 pub(crate) const REFUSED: u8 = 3;
 
+/// The time that was allowed is over: what timeout(1) ends with.
+pub(crate) const TIMED_OUT: u8 = 124;
+
 /// `check`: the image is corrupt.
 pub(crate) const CORRUPT: u8 = 2;
 /// `check`: there are leaked clusters, and nothing else.
@@ -31,24 +34,41 @@ pub(crate) fn error(error: &Error, file: &Path) {
     message(&format!("{name}: {error}{advice}"));
 }
 
-/// Prints a line to standard error.
+/// Prints a line to standard error. Names are escaped where they come from; this is the net below.
 pub(crate) fn message(text: &str) {
     // there is nobody left to tell if this fails
-    let _ = writeln!(io::stderr(), "diskimage: {text}");
+    let _ = writeln!(io::stderr(), "diskimage: {}", diskimage::text::printable_str(text));
+}
+
+/// Prints what is wrong with the command line, or the help. An argument that a terminal would obey
+/// is shown escaped, and then without colours.
+pub(crate) fn usage(error: &clap::Error) {
+    let plain = error.render().to_string();
+    let safe: Vec<_> = plain.split('\n').map(diskimage::text::printable_str).collect();
+    let safe = safe.join("\n");
+    // there is nobody left to tell if this fails
+    let _ = if safe == plain { error.print() } else { write!(io::stderr(), "{safe}") };
 }
 
 /// The exit code for an error.
 pub(crate) fn code(error: &Error, signal: Option<u8>) -> u8 {
+    stop_code(error, signal).unwrap_or(ERROR)
+}
+
+/// The exit code of what was stopped, by a signal or since its time was over.
+pub(crate) fn stop_code(error: &Error, signal: Option<u8>) -> Option<u8> {
     match (error.kind(), signal) {
-        (ErrorKind::Cancelled, Some(signal)) => 128 + signal,
-        _ => ERROR,
+        (ErrorKind::Cancelled, Some(signal)) => Some(128 + signal),
+        (ErrorKind::Cancelled, None) => Some(ERROR),
+        (ErrorKind::TimedOut, _) => Some(TIMED_OUT),
+        _ => None,
     }
 }
 
 /// Reports an error and gives its exit code.
 pub(crate) fn fail(failure: &Error, file: &Path) -> u8 {
     error(failure, file);
-    ERROR
+    code(failure, None)
 }
 
 /// The outcome of printing an answer: a reader that went away is no failure.

@@ -1,4 +1,6 @@
-//! Sizes: read as qemu-img reads them, shown for people.
+//! Sizes and times: read as qemu-img and people write them, shown for people.
+
+use std::time::Duration;
 
 /// Parses `4096`, `4k`, `1.5G`: the suffixes count in steps of 1024, in either case.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
@@ -18,7 +20,10 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
         }
         None => (&*lower, 0),
     };
-    let wrong = || format!("'{text}' is no size such as 4096, 64k or 1.5G");
+    let wrong = || match likely_size(&lower) {
+        Some(likely) => format!("'{text}' is no size: did you mean {likely}?"),
+        None => format!("'{text}' is no size such as 4096, 64k or 1.5G"),
+    };
     let large = || format!("'{text}' is too large");
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
@@ -31,6 +36,30 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let part: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| wrong())? };
     let total = whole.checked_mul(unit).ok_or_else(large)? + part * unit / scale;
     u64::try_from(total).map_err(|_| large())
+}
+
+/// What somebody may have meant who wrote `64KiB`, `10 GB` or `1,5G`.
+fn likely_size(lower: &str) -> Option<String> {
+    let likely = lower.replace(' ', "").replace(',', ".");
+    let likely = likely.strip_suffix("ib").or_else(|| likely.strip_suffix('b')).unwrap_or(&likely);
+    let likely = likely.to_ascii_uppercase();
+    (!likely.eq_ignore_ascii_case(lower) && parse_size(&likely).is_ok()).then_some(likely)
+}
+
+/// Parses `30`, `2.5`, `500ms`, `30s`, `5m`, `1h`: seconds where there is no unit.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let found = units.iter().find_map(|&(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
+    let (number, unit) = found.unwrap_or((text, 1.0));
+    let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let seconds = Some(number).filter(|_| plain).and_then(|number| number.parse::<f64>().ok());
+    let wrong = || format!("'{text}' is no time such as 30, 2.5, 500ms, 30s or 5m");
+    let time = Duration::try_from_secs_f64(seconds.ok_or_else(wrong)? * unit);
+    let time = time.map_err(|_| format!("'{text}' is too long"))?;
+    if time.is_zero() {
+        return Err("it must be more than no time at all".into());
+    }
+    Ok(time)
 }
 
 /// `1.5 GiB`: three digits that count, in steps of 1024.
@@ -69,6 +98,48 @@ mod tests {
         }
         for text in ["", "k", "-1", "1x", "1.5.5", "16E", "99999999999999999999", "1 k", "0x10"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_meant_is_suggested() {
+        for (text, meant) in [("64KiB", "64K"), ("10GB", "10G"), ("10 g", "10G"), ("1,5G", "1.5G")]
+        {
+            let told = parse_size(text).unwrap_err();
+            assert!(told.ends_with(&format!("did you mean {meant}?")), "{told}");
+        }
+        for text in ["lots", "0x10", "-1", "1e3", "KiB"] {
+            assert!(parse_size(text).unwrap_err().contains("such as 4096"), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_seconds_or_have_a_unit() {
+        for (text, millis) in [
+            ("30", 30_000),
+            ("2.5", 2500),
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+        ] {
+            assert_eq!(parse_time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "-1",
+            "1d",
+            "inf",
+            "nan",
+            "1e3",
+            "0",
+            "0ms",
+            "1.2.3",
+            "soon",
+            "9999999999999999999999h",
+        ] {
+            assert!(parse_time(text).is_err(), "{text}");
         }
     }
 

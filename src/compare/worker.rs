@@ -78,7 +78,7 @@ impl<'w, 'a> Worker<'w, 'a> {
         let Ok(_one) = job.explorer.try_lock() else { return Ok(()) };
         loop {
             let from = job.segments.next();
-            if from >= job.size || job.segments.is_beyond(from) || job.progress.is_cancelled() {
+            if from >= job.size || job.segments.is_beyond(from) || job.progress.check().is_err() {
                 return Ok(());
             }
             // what differs or is damaged is met again when it is its turn

@@ -19,8 +19,8 @@ mod salvage;
 mod worker;
 mod zero;
 
+pub use crate::bytes::is_zero;
 use worker::Worker;
-pub use zero::is_zero;
 
 /// How to convert: a builder. The default finds zeros in blocks of 4 KiB, uses every processor
 /// and stops at the first damage.
@@ -233,6 +233,10 @@ impl Convert {
         let outcome = job.outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
         match outcome.error {
             Some(error) => Err(error),
+            // a read that was stopped may have passed for damage
+            None if !outcome.lost.is_empty() && self.progress.check().is_err() => {
+                Err(self.progress.check().err().unwrap_or_else(crate::progress::cancelled))
+            }
             None => Ok(Report {
                 size: job.size,
                 written: outcome.written,

@@ -98,7 +98,7 @@ impl Salvage<'_> {
 
 /// Errors that are not about damage.
 fn is_final(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::Denied)
+    error.kind().is_stop() || error.kind() == ErrorKind::Denied
 }
 
 /// Sorts ranges and joins neighbours.

@@ -2,21 +2,8 @@
 
 use std::ops::Range;
 
+use crate::bytes::is_zero;
 use crate::num::{Pow2, to_u64, to_usize};
-
-/// Whether all bytes are zero.
-#[must_use]
-pub fn is_zero(bytes: &[u8]) -> bool {
-    // most data shows itself in the first bytes
-    let (head, rest) = bytes.split_at(bytes.len().min(16));
-    if head.iter().any(|&byte| byte != 0) {
-        return false;
-    }
-    // 128 bytes at a time without a branch inside, which compilers turn into vector code
-    let (chunks, tail) = rest.as_chunks::<128>();
-    chunks.iter().all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
-        && tail.iter().all(|&byte| byte == 0)
-}
 
 /// Splits `bytes`, which lie at guest offset `start`, into runs of data (`true`) and zeros, at
 /// whole blocks of `unit`.

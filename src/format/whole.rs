@@ -51,17 +51,29 @@ impl<'a> Sort<'a> {
 
     /// Tells of one more.
     pub(super) fn corruption(&mut self, finding: impl FnOnce() -> Finding) {
-        if self.count < to_u64(self.checking.most_findings()) {
+        if self.count < self.most_told() {
             self.checking.corruption(finding());
-        } else {
-            self.checking.more_corruptions(1);
         }
         self.count = self.count.saturating_add(1);
+    }
+
+    fn most_told(&self) -> u64 {
+        to_u64(self.checking.most_findings())
     }
 
     /// How many there were.
     pub(super) fn count(&self) -> u64 {
         self.count
+    }
+}
+
+impl Drop for Sort<'_> {
+    /// Those that are not told are counted at once: there may be hundreds of millions.
+    fn drop(&mut self) {
+        let rest = self.count.saturating_sub(self.most_told());
+        if rest > 0 {
+            self.checking.more_corruptions(rest);
+        }
     }
 }
 

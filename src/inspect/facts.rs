@@ -121,7 +121,7 @@ impl Facts {
         let opened = options.open_image_probed(Arc::clone(&storage), path, probe);
         let image = match opened {
             Ok(image) => image,
-            Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+            Err(error) if is_outer(&error) => return Err(error),
             Err(error) => {
                 facts.error = Some(error);
                 return Ok(facts);
@@ -272,8 +272,11 @@ impl Facts {
         }
         let path = image.path().to_owned();
         match read_start(image) {
-            Ok(head) => self.start = head.map(|head| Start::of(&head)),
-            Err(error) if error.kind() == ErrorKind::Io => return Err(error.in_file(&path)),
+            Ok(head) => {
+                let size = self.virtual_size.unwrap_or_default();
+                self.start = head.map(|head| Start::of(&head, size));
+            }
+            Err(error) if is_outer(&error) => return Err(error.in_file(&path)),
             // the findings say what is broken
             Err(_) => {}
         }
@@ -295,6 +298,11 @@ impl Facts {
         let new: Vec<_> = own.into_iter().filter(|one| !self.findings.contains(one)).collect();
         self.findings.extend(new);
     }
+}
+
+/// Whether it says nothing of the image.
+fn is_outer(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Cancelled)
 }
 
 /// The first bytes of the disk; `None` where that needs another file.

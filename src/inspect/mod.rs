@@ -48,6 +48,7 @@ use crate::format::probe::probe;
 use crate::format::Format;
 use crate::limits::Limits;
 use crate::open::OpenOptions;
+use crate::progress::Progress;
 use crate::storage::{FileStorage, Storage};
 
 mod adapter;
@@ -72,6 +73,7 @@ pub struct Inspect {
     declared: Option<Format>,
     format: Option<Format>,
     limits: Limits,
+    progress: Option<Arc<Progress>>,
     #[cfg(feature = "checksum")]
     algorithms: Vec<Algorithm>,
 }
@@ -128,6 +130,13 @@ impl Inspect {
         self
     }
 
+    /// Who may stop it: a file is not read on once it is asked to stop or its time is over.
+    #[must_use]
+    pub fn progress(mut self, progress: Arc<Progress>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
     /// Computes a checksum of the bytes of a [`Stream`] while they pass. An error for
     /// [`Algorithm::Blkhash`], which is one of disks.
     #[cfg(feature = "checksum")]
@@ -146,8 +155,10 @@ impl Inspect {
 
     /// The same for any storage; `path` is its name.
     pub fn storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Verdict> {
+        let options = self.options(self.limits.clone());
+        let storage = options.watched(storage);
         let probe = probe(&storage).map_err(|error| error.in_file(path))?;
-        let facts = Facts::of_file(&self.options(self.limits.clone()), storage, path, probe)?;
+        let facts = Facts::of_file(&options, storage, path, probe)?;
         Ok(self.verdict(facts))
     }
 
@@ -158,11 +169,14 @@ impl Inspect {
     }
 
     fn options(&self, limits: Limits) -> OpenOptions {
-        let options = OpenOptions::new().limits(limits).look_over(0);
-        match self.format {
-            Some(format) => options.format(format),
-            None => options,
+        let mut options = OpenOptions::new().limits(limits).look_over(0);
+        if let Some(format) = self.format {
+            options = options.format(format);
         }
+        if let Some(progress) = &self.progress {
+            options = options.progress(Arc::clone(progress));
+        }
+        options
     }
 
     fn verdict(&self, facts: Facts) -> Verdict {

@@ -1,7 +1,13 @@
 //! The start of a disk: what lies there, and whether its partition table is sane.
 
+use crate::contents::{self, Boot, Bounds};
+use crate::disk::VirtualDisk;
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::{Extent, ExtentKind, StorageId};
 use crate::format::Format;
 use crate::format::probe::probe_bytes;
+use crate::num::to_usize;
+use crate::storage::Storage;
 
 /// How much of a disk is looked at: enough for a GPT of 4 KiB sectors, and for the volume
 /// descriptors of ISO 9660.
@@ -15,14 +21,66 @@ pub struct Start {
     pub contents: Vec<Format>,
     /// What firmware would not take of the partition table, as a clause.
     pub table_problem: Option<String>,
+    /// What a machine might start from, as far as it shows here: a disc's boot catalog, say, lies
+    /// further in.
+    pub boot: Boot,
+    /// Whether there is a boot record of El Torito ("El Torito" Bootable CD-ROM Format
+    /// Specification 1.0, section 2.0): what a disc is started from.
+    pub el_torito: bool,
 }
 
 impl Start {
-    pub(super) fn of(head: &[u8]) -> Self {
+    /// Looks at the first bytes of a disk of `size` bytes.
+    pub(super) fn of(head: &[u8], size: u64) -> Self {
         let probe = probe_bytes(head, None);
         let contents: Vec<_> = probe.contents().map(|found| found.format).collect();
         let table_problem = table_problem(head, &contents);
-        Self { contents, table_problem }
+        let looked = contents::look(&Head { bytes: head, size }, &Bounds::default());
+        let boot = looked.map(|looked| looked.boot).unwrap_or_default();
+        let record = head.get(17 * 2048..).unwrap_or_default();
+        let el_torito = record.starts_with(b"\0CD001\x01EL TORITO SPECIFICATION");
+        Self { contents, table_problem, boot, el_torito }
+    }
+
+    /// Whether a machine might start from it.
+    #[must_use]
+    pub fn is_bootable(&self) -> bool {
+        self.boot.by_bios() || self.boot.by_uefi() || self.el_torito
+    }
+}
+
+/// A disk of which only the start can be read.
+#[derive(Debug)]
+struct Head<'a> {
+    bytes: &'a [u8],
+    size: u64,
+}
+
+impl VirtualDisk for Head<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn cluster_size(&self) -> u64 {
+        512
+    }
+
+    fn extent_at(&self, offset: u64, max: u64) -> Result<Extent> {
+        let length = max.min(self.size.saturating_sub(offset));
+        Ok(Extent { start: offset, length, depth: 0, kind: ExtentKind::Encoded })
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let found = self.bytes.get(to_usize(offset)..).and_then(|rest| rest.get(..buf.len()));
+        let found = found.ok_or_else(|| {
+            Error::other(ErrorKind::Unsupported, "only the start of the disk is looked at")
+        })?;
+        buf.copy_from_slice(found);
+        Ok(())
+    }
+
+    fn storage(&self, _id: StorageId) -> Option<&dyn Storage> {
+        None
     }
 }
 
@@ -77,7 +135,7 @@ mod tests {
             entry[at] = value;
             entry
         };
-        let problem = |entries: &[[u8; 16]]| Start::of(&table(entries)).table_problem;
+        let problem = |entries: &[[u8; 16]]| Start::of(&table(entries), 1 << 20).table_problem;
         for good in [&[linux][..], &[protective], &[protective, linux]] {
             assert_eq!(problem(good), None);
         }
@@ -92,7 +150,7 @@ mod tests {
         }
         let mut ntfs = table(&[]);
         ntfs[3..11].copy_from_slice(b"NTFS    ");
-        assert_eq!(Start::of(&ntfs).table_problem, None, "its first sector is its own");
-        assert_eq!(Start::of(&[0; 100]).table_problem, None);
+        assert_eq!(Start::of(&ntfs, 512).table_problem, None, "its first sector is its own");
+        assert_eq!(Start::of(&[0; 100], 100).table_problem, None);
     }
 }

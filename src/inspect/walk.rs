@@ -94,6 +94,7 @@ impl Walk {
                     Some(range) => return Ok(Look::Needs(at, range)),
                     None => at = behind_page(layer, at),
                 },
+                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
                 Err(error) => {
                     self.note(at, &error);
                     at = behind_page(layer, at);

@@ -61,6 +61,9 @@ impl FileStorage {
     /// and opening one neither blocks nor reads.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        if let Some(what) = sys::look(path) {
+            return Err(Error::new(FileDetail::NotPositional(what)).in_file(path));
+        }
         let file = sys::open_read(path)
             .map_err(|source| Error::io("open the file", source).in_file(path))?;
         Self::from_file(file, path)

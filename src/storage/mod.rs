@@ -14,6 +14,7 @@ mod file;
 mod memory;
 #[cfg(feature = "mmap")]
 mod mmap;
+mod watched;
 mod window;
 
 pub use cache::TableCache;
@@ -22,6 +23,7 @@ pub use file::FileStorage;
 pub use memory::MemoryStorage;
 #[cfg(feature = "mmap")]
 pub use mmap::MmapStorage;
+pub(crate) use watched::WatchedStorage;
 pub use window::WindowStorage;
 
 /// The bytes of one container file. Any number of threads read it at once.

@@ -42,6 +42,10 @@ pub(crate) fn file_kind(file: &File) -> io::Result<FileKind> {
     })
 }
 
+pub(crate) fn look(_path: &Path) -> Option<&'static str> {
+    None
+}
+
 pub(crate) fn identity(_file: &File) -> Option<FileIdentity> {
     None
 }

@@ -46,20 +46,31 @@ pub(crate) fn lock(file: &File) -> io::Result<bool> {
 
 pub(crate) fn file_kind(file: &File) -> io::Result<FileKind> {
     let metadata = file.metadata()?;
-    let kind = metadata.file_type();
-    Ok(if kind.is_file() {
-        FileKind::Regular { size: metadata.len() }
-    } else if kind.is_block_device() {
-        FileKind::Block { size: rustix::fs::seek(file, SeekFrom::End(0))? }
-    } else if kind.is_dir() {
-        FileKind::Other("a directory")
-    } else if kind.is_fifo() {
-        FileKind::Other("a FIFO")
-    } else if kind.is_socket() {
-        FileKind::Other("a socket")
-    } else {
-        FileKind::Other("a character device")
+    Ok(match not_positional(metadata.file_type()) {
+        Some(what) => FileKind::Other(what),
+        None if metadata.is_file() => FileKind::Regular { size: metadata.len() },
+        None => FileKind::Block { size: rustix::fs::seek(file, SeekFrom::End(0))? },
     })
+}
+
+/// What the file of this name is, in words, where it is neither a regular file nor a block device:
+/// to be known before it is opened, which alone can wake a writer or start a device.
+pub(crate) fn look(path: &Path) -> Option<&'static str> {
+    not_positional(std::fs::metadata(path).ok()?.file_type())
+}
+
+fn not_positional(kind: std::fs::FileType) -> Option<&'static str> {
+    if kind.is_file() || kind.is_block_device() {
+        None
+    } else if kind.is_dir() {
+        Some("a directory")
+    } else if kind.is_fifo() {
+        Some("a FIFO")
+    } else if kind.is_socket() {
+        Some("a socket")
+    } else {
+        Some("a character device")
+    }
 }
 
 pub(crate) fn identity(file: &File) -> Option<FileIdentity> {
@@ -354,7 +365,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Opens `name`, resolved below `folder` only: no `..` beyond it, no symbolic link, no FIFO.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
-    use rustix::fs::{FileType, Mode, ResolveFlags, fstat, openat2};
+    use rustix::fs::{Mode, ResolveFlags, fstat, openat2};
     let root = rustix::fs::open(
         folder,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -368,15 +379,10 @@ pub(crate) fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
         Err(errno) => return Err(errno.into()),
     };
     let seen = fstat(&look)?;
-    if FileType::from_raw_mode(seen.st_mode) != FileType::RegularFile {
-        return Err(not_regular());
-    }
+    check_regular(&seen)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let fd = openat2(&root, name, flags, Mode::empty(), resolve)?;
-    let opened = fstat(&fd)?;
-    if (opened.st_dev, opened.st_ino) != (seen.st_dev, seen.st_ino) {
-        return Err(io::Error::other("the file was exchanged while it was opened"));
-    }
+    check_same(&seen, &fstat(&fd)?)?;
     Ok(File::from(fd))
 }
 
@@ -389,7 +395,7 @@ pub(crate) fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
 
 /// The same for kernels without `openat2`: a step a component, none through a link, no `..`.
 fn open_beneath_by_steps(root: &impl AsFd, name: &Path) -> io::Result<File> {
-    use rustix::fs::{FileType, Mode, fstat, openat};
+    use rustix::fs::{AtFlags, Mode, fstat, openat, statat};
     use std::path::Component;
     let step = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut folder = openat(root, ".", step | OFlags::DIRECTORY, Mode::empty())?;
@@ -402,13 +408,31 @@ fn open_beneath_by_steps(root: &impl AsFd, name: &Path) -> io::Result<File> {
             folder = openat(&folder, part, step | OFlags::DIRECTORY, Mode::empty())?;
             continue;
         }
+        let seen = statat(&folder, part, AtFlags::SYMLINK_NOFOLLOW)?;
+        check_regular(&seen)?;
         let last = openat(&folder, part, step | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty())?;
-        if FileType::from_raw_mode(fstat(&last)?.st_mode) != FileType::RegularFile {
-            return Err(not_regular());
-        }
+        check_same(&seen, &fstat(&last)?)?;
         return Ok(File::from(last));
     }
     Err(not_regular())
+}
+
+/// Refuses what is no regular file: a link as the system would.
+fn check_regular(seen: &rustix::fs::Stat) -> io::Result<()> {
+    use rustix::fs::FileType;
+    match FileType::from_raw_mode(seen.st_mode) {
+        FileType::RegularFile => Ok(()),
+        FileType::Symlink => Err(Errno::LOOP.into()),
+        _ => Err(not_regular()),
+    }
+}
+
+/// Refuses what took the place of a file between a look and its opening.
+fn check_same(seen: &rustix::fs::Stat, opened: &rustix::fs::Stat) -> io::Result<()> {
+    if (opened.st_dev, opened.st_ino) != (seen.st_dev, seen.st_ino) {
+        return Err(io::Error::other("the file was exchanged while it was opened"));
+    }
+    Ok(())
 }
 
 fn not_regular() -> io::Error {
@@ -442,5 +466,93 @@ mod tests {
                 assert!(open(&inside, Path::new(name)).is_err(), "{name} opened");
             }
         }
+    }
+
+    #[test]
+    fn odd_names_are_names_or_errors() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &'static [u8]| Path::new(std::ffi::OsStr::from_bytes(name));
+        for open in [open_beneath as OpenBeneath, by_steps as OpenBeneath] {
+            for name in [&b"a\nb"[..], b"\xff\xfe", b"\x1b[2J", b"json:{}", b" ", b"-"] {
+                assert!(open(dir.path(), path(name)).is_err());
+                std::fs::write(dir.path().join(path(name)), "x").unwrap();
+                assert!(open(dir.path(), path(name)).is_ok());
+                std::fs::remove_file(dir.path().join(path(name))).unwrap();
+            }
+            std::fs::write(dir.path().join("base"), "x").unwrap();
+            assert!(open(dir.path(), path(b"base\0.raw")).is_err());
+            assert!(open(dir.path(), path(b"")).is_err());
+        }
+    }
+
+    #[test]
+    fn no_fifo_socket_or_device_opens_and_no_magic_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+        let secret = File::open("/proc/self/cmdline").ok();
+        let number = secret.as_ref().map(|file| {
+            use std::os::fd::AsRawFd;
+            file.as_raw_fd().to_string()
+        });
+        for open in [open_beneath as OpenBeneath, by_steps as OpenBeneath] {
+            for name in ["fifo", "socket"] {
+                assert!(open(dir.path(), Path::new(name)).is_err(), "{name} opened");
+            }
+            assert!(open(Path::new("/dev"), Path::new("null")).is_err());
+            if let Some(number) = &number {
+                assert!(open(Path::new("/proc/self/fd"), Path::new(number)).is_err());
+            }
+        }
+    }
+
+    /// Somebody exchanges the file and its folder for links all the time.
+    #[test]
+    fn a_race_never_wins_what_lies_outside() {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use std::io::Read;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("inside/sub")).unwrap();
+        std::fs::create_dir_all(at("outside")).unwrap();
+        std::fs::write(at("inside/sub/file"), "inside").unwrap();
+        std::fs::write(at("outside/file"), "secret").unwrap();
+        symlink(at("outside"), at("inside/other")).unwrap();
+        symlink(at("outside/file"), at("inside/sub/link")).unwrap();
+        if cfg!(not(target_os = "linux")) {
+            return;
+        }
+        let swap = |a: &str, b: &str| renameat_with(CWD, at(a), CWD, at(b), RenameFlags::EXCHANGE);
+        if swap("inside/sub", "inside/other").is_err() {
+            eprintln!("skipped: this file system cannot exchange two names");
+            return;
+        }
+        let (done, mut opened) = (AtomicBool::new(false), 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = swap("inside/sub", "inside/other");
+                    let _ = swap("inside/sub/file", "inside/sub/link");
+                    let _ = swap("inside/other/file", "inside/other/link");
+                }
+            });
+            let end = std::time::Instant::now() + std::time::Duration::from_millis(600);
+            while std::time::Instant::now() < end {
+                for open in [open_beneath as OpenBeneath, by_steps as OpenBeneath] {
+                    for name in ["sub/file", "other/file", "sub/link"] {
+                        let Ok(mut file) = open(&at("inside"), Path::new(name)) else { continue };
+                        let mut text = String::new();
+                        file.read_to_string(&mut text).unwrap();
+                        assert_eq!(text, "inside", "{name}");
+                        opened += 1;
+                    }
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(opened > 0, "nothing was ever opened");
     }
 }

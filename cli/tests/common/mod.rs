@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+#[cfg(target_os = "linux")]
+pub mod hostile;
 pub mod qcow2;
 pub mod watched;
 

@@ -9,7 +9,7 @@ use byteorder::{BigEndian, ByteOrder};
 use crate::bytes::AlignedBuffer;
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::codec::{Wrapper, inflate_exact};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::finding::{Code, Finding};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{
@@ -64,7 +64,7 @@ impl Qcow2Layer {
         let mut faults = Vec::new();
         for (structure, result) in checked {
             match result {
-                Err(error) if options.trust_broken && error.kind() != ErrorKind::Io => {
+                Err(error) if options.trust_broken && !error.is_no_damage() => {
                     faults.push(fault(structure, &error));
                 }
                 other => other?,

@@ -75,8 +75,10 @@ fn read_map(layer: &VdiLayer, checking: &Checking, wanted: bool) -> Result<Map> 
                 let name = || format!("block map entry {block}");
                 if entry >= header.blocks {
                     if first_round {
-                        let text = format!("is {entry:#x}, of {} blocks", header.blocks);
-                        invalid.corruption(|| finding(Code::InvalidEntry, &name(), &text, at));
+                        invalid.corruption(|| {
+                            let text = format!("is {entry:#x}, of {} blocks", header.blocks);
+                            finding(Code::InvalidEntry, &name(), &text, at)
+                        });
                     }
                     continue;
                 }
@@ -102,9 +104,11 @@ fn read_map(layer: &VdiLayer, checking: &Checking, wanted: bool) -> Result<Map> 
                     map.count = map.count.max(u64::from(entry).saturating_add(1));
                 }
                 if places.take(entry.into(), 1) {
-                    let text =
-                        format!("leads to block {entry:#x} of the file, as another entry does");
-                    shared.corruption(|| finding(Code::Overlap, &name(), &text, at));
+                    shared.corruption(|| {
+                        let text =
+                            format!("leads to block {entry:#x} of the file, as another entry does");
+                        finding(Code::Overlap, &name(), &text, at)
+                    });
                 }
             }
             Ok(())

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::bytes::is_zero;
 use crate::error::{Error, Result};
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, TableCache};
@@ -132,6 +133,22 @@ impl Bat {
 
     pub(super) fn regions(&self) -> &RegionTable {
         &self.regions
+    }
+
+    /// The payload block number `first`, or the first one behind the page with its entry if all
+    /// entries from it on are zero: such blocks were never written, and there may be very many.
+    pub(super) fn skip_unwritten(&self, first: u64) -> Result<u64> {
+        let (bytes, start) = self.page(self.position(first))?;
+        let within = self.position(first).saturating_sub(start);
+        if !is_zero(bytes.get(to_usize(within)..).unwrap_or_default()) {
+            return Ok(first);
+        }
+        let end = start.saturating_add(to_u64(bytes.len()));
+        let entries = end.wrapping_shr(BAT_ENTRY_LENGTH.trailing_zeros());
+        // one entry of each chunk is that of its sector bitmap
+        let chunk = self.chunk_ratio.size().saturating_add(1);
+        let chunks = entries.checked_div(chunk).unwrap_or_default();
+        Ok(entries.saturating_sub(chunks).max(first.saturating_add(1)).min(self.blocks))
     }
 
     /// Calls `visit` with the payload block number `first` and those behind it whose entries lie

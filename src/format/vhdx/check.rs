@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
+use crate::bytes::is_zero;
 use crate::check::Checking;
 use crate::error::Result;
 use crate::finding::{Code, Finding};
 use crate::format::whole::{Places, Sort, note_unused, pieces};
 use crate::layer::Layer;
-use crate::num::Pow2;
+use crate::num::{Pow2, to_u64};
 use crate::storage::Storage;
 
 use super::bat::BatEntry;
@@ -116,6 +117,11 @@ impl Walk<'_> {
         let chunk_entries = ratio.saturating_add(1);
         let mut index: u64 = 0;
         pieces(file, "the block allocation table", table, self.checking, |bytes, at| {
+            if is_zero(bytes) {
+                // nothing of these is in the file
+                index = index.saturating_add(to_u64(bytes.len()).wrapping_shr(3));
+                return Ok(());
+            }
             for (entry, at) in bytes.as_chunks::<8>().0.iter().zip((at..).step_by(8)) {
                 let value = u64::from_le_bytes(*entry);
                 let chunk = index.checked_div(chunk_entries).unwrap_or_default();
@@ -251,7 +257,7 @@ impl Walk<'_> {
         }
         let there = match self.layer.bat().bitmap_block(chunk) {
             Ok((found, _)) => found.is_ok(),
-            Err(error) if error.kind() == crate::ErrorKind::Io => return Err(error),
+            Err(error) if error.is_no_damage() => return Err(error),
             // what is wrong with its entry is told with that
             Err(_) => true,
         };

@@ -80,8 +80,9 @@ pub(super) fn replay(
         return Ok((LogState::Empty, None));
     }
     let (offset, length) = (header.log_offset, header.log_length);
-    if length > limits.max_table_size {
-        let (what, limit) = ("log, in bytes,", limits.max_table_size);
+    // it is held in memory, so that its sequence is looked for and replayed in one reading
+    if length > limits.max_directory_size {
+        let (what, limit) = ("log, in bytes,", limits.max_directory_size);
         return Err(Error::new(VhdxDetail::TooLarge { what, size: length, limit }).at(offset));
     }
     let bytes = read_vec(base, "the log", offset, to_usize(length))?;

@@ -21,7 +21,11 @@ pub(super) fn scan(bat: &Bat, block_size: u64, disk_size: u64, limit: u64) -> Re
     let scanned = bat.blocks().min(limit.wrapping_shr(BAT_ENTRY_LENGTH.trailing_zeros()));
     let mut next = 0;
     while next < scanned {
+        next = bat.skip_unwritten(next)?;
         let first = next;
+        if first >= scanned {
+            break;
+        }
         bat.visit(first, |block, entry, at| {
             next = block.saturating_add(1);
             match entry {
@@ -48,7 +52,7 @@ pub(super) fn scan(bat: &Bat, block_size: u64, disk_size: u64, limit: u64) -> Re
         match bat.bitmap_block(chunk) {
             Ok((Ok(offset), _)) if places.len() < MAX_PLACES => places.push(offset),
             Ok(_) => {}
-            Err(error) if error.kind() == crate::ErrorKind::Io => return Err(error),
+            Err(error) if error.is_no_damage() => return Err(error),
             Err(error) => invalid.add(error.offset().unwrap_or_default(), || error.to_string()),
         }
     }

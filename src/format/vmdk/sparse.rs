@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use byteorder::{ByteOrder, LittleEndian};
 
+use crate::bytes::is_zero;
 use crate::error::{Error, Result};
 use crate::format::LayerOptions;
 use crate::num::{Pow2, to_u64, to_usize};
@@ -265,6 +266,11 @@ impl Sparse {
             let at = place.saturating_add(self.entry.offset_of(index).unwrap_or(u64::MAX));
             let length = self.entry.offset_of(count).unwrap_or(u64::MAX);
             let bytes = read_vec(&self.storage, "the grain directory", at, to_usize(length))?;
+            if is_zero(&bytes) {
+                // no tables: what there may be very much of
+                index = index.saturating_add(count);
+                continue;
+            }
             for (number, value) in (index..).zip(self.values(&bytes)) {
                 let offset = self.entry.offset_of(number).unwrap_or(u64::MAX);
                 self.decode_directory(value, number)

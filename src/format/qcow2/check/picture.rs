@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use byteorder::{BigEndian, ByteOrder};
 
 use crate::check::Checking;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::finding::{Code, Finding};
 use crate::num::{to_u64, to_usize};
 
@@ -247,7 +247,7 @@ impl Camera<'_> {
     /// What is to be done about a table that could not be read: it is told, and the rest goes on.
     fn read(&self, read: Result<()>, what: &'static str, at: u64, frame: Frame) -> Result<()> {
         match read {
-            Err(error) if error.kind() != ErrorKind::Cancelled => {
+            Err(error) if !error.kind().is_stop() => {
                 if frame.first {
                     self.told.unreadable(&error, what, at);
                 }

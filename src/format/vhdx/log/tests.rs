@@ -263,7 +263,7 @@ fn the_limits_hold() {
     let mut image = image();
     image.put_log(0, &numbered(1, 0));
     let mut options = crate::format::LayerOptions::default();
-    options.limits.max_table_size = (1 << 20) - 1;
+    options.limits.max_directory_size = (1 << 20) - 1;
     let error = VhdxLayer::open(image.storage(), &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
 

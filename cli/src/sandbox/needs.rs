@@ -1,0 +1,109 @@
+//! What each command needs, as its arguments say.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use super::Needs;
+use crate::args::{CheckArgs, Command, ConvertArgs, OpenArgs};
+use crate::checksum::listed_files;
+
+impl Command {
+    /// What the command needs of the file system.
+    pub(crate) fn needs(&self) -> Needs {
+        match self {
+            Self::Probe(args) => Needs::reading(args.files.iter().cloned()),
+            Self::Info(args) => opening(&args.open, [&*args.file]),
+            Self::Inspect(args) => {
+                let policy = crate::policy::file_of(&args.policy).map(Path::to_owned);
+                Needs::reading([args.file.clone()].into_iter().chain(policy))
+            }
+            Self::Map(args) => opening(&args.open, [&*args.file]),
+            Self::Check(args) => checking(args),
+            Self::Convert(args) => converting(args),
+            Self::Checksum(args) if args.check => {
+                let listed: Vec<_> =
+                    args.files.iter().flat_map(|list| listed_files(list)).collect();
+                let files = args.files.iter().chain(&listed);
+                opening(&args.open, files.map(PathBuf::as_path))
+            }
+            Self::Checksum(args) => opening(&args.open, args.files.iter().map(PathBuf::as_path)),
+            Self::Compare(args) => {
+                let others = args.second.iter().chain(&args.manifest);
+                opening(&args.open, [&args.first].into_iter().chain(others).map(PathBuf::as_path))
+            }
+        }
+    }
+
+    /// Whether the command gives up what it does not need without being asked to.
+    pub(crate) fn is_sandboxed(&self) -> bool {
+        matches!(self, Self::Inspect(args) if !args.no_sandbox)
+    }
+
+    /// The file that is named in messages about all of it.
+    pub(crate) fn main_file(&self) -> &Path {
+        match self {
+            Self::Probe(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
+            Self::Info(args) => &args.file,
+            Self::Inspect(args) => &args.file,
+            Self::Map(args) => &args.file,
+            Self::Check(args) => &args.file,
+            Self::Convert(args) => &args.source,
+            Self::Checksum(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
+            Self::Compare(args) => &args.first,
+        }
+    }
+
+    /// Settles how many threads run: what the system allows is read from files that the sandbox
+    /// does not.
+    pub(crate) fn settle_threads(&mut self) {
+        let threads = match self {
+            Self::Probe(_) | Self::Info(_) | Self::Inspect(_) | Self::Map(_) => return,
+            Self::Check(args) => &mut args.threads,
+            Self::Convert(args) => &mut args.work.threads,
+            Self::Checksum(args) => &mut args.work.threads,
+            Self::Compare(args) => &mut args.work.threads,
+        };
+        if threads.is_none() {
+            let most = NonZeroUsize::MIN.saturating_add(15);
+            *threads = std::thread::available_parallelism().ok().map(|found| found.min(most));
+        }
+    }
+}
+
+/// Images and the files that they may name, as far as that is allowed.
+fn opening<'a>(open: &OpenArgs, images: impl IntoIterator<Item = &'a Path>) -> Needs {
+    let images: Vec<_> = images.into_iter().collect();
+    let listed = open.resolve.iter().map(|(_, file)| file.clone());
+    let needs = Needs::reading(images.iter().map(|image| image.to_path_buf()).chain(listed));
+    match &open.allow_external {
+        None => needs,
+        Some(Some(folder)) => needs.beneath(folder),
+        Some(None) => images.iter().fold(needs, |needs, image| needs.beneath(folder_of(image))),
+    }
+}
+
+fn checking(args: &CheckArgs) -> Needs {
+    let needs = Needs::reading([args.file.clone()]);
+    let repairs = args.repair.is_some() && !args.dry_run;
+    if repairs { needs.writing(&args.file) } else { needs }
+}
+
+/// A new file takes the place of an old one; a device, or with `-n` a file, is written as it is.
+fn converting(args: &ConvertArgs) -> Needs {
+    let needs = opening(&args.open, [&*args.source]);
+    if args.target.as_os_str() == "-" {
+        return needs;
+    }
+    // a link is followed, so that the file behind it is replaced and not the link
+    let target = args.target.canonicalize().unwrap_or_else(|_| args.target.clone());
+    let is_special = std::fs::metadata(&target).is_ok_and(|found| !found.is_file());
+    if args.no_create || is_special {
+        return needs.writing(target);
+    }
+    needs.creating_in(folder_of(&target))
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new(".")).to_owned()
+}
