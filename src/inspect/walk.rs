@@ -144,14 +144,23 @@ impl Walk {
     /// Looks at what was waited for and has come.
     pub(super) fn came(&mut self, layer: &dyn Layer, passing: &Passing, file: &Range<u64>) {
         let Some(waiting) = self.waiting.remove(&file.start) else { return };
+        let before = self.waiting.len();
         let guest = waiting.guest.clone();
-        if let Look::Needs(at, next) = self.look_passing(layer, passing, guest, false) {
-            // it leads to other tables, and is asked for again with each of them
-            passing.keep(file, true);
-            self.wait(passing, next, at..waiting.guest.end);
-        }
+        // a page that tells of more than one page below it leads to other tables
+        let leads = match self.look_passing(layer, passing, guest.clone(), false) {
+            Look::Needs(at, next) => {
+                self.wait(passing, next, at..guest.end);
+                true
+            }
+            Look::Done(at) => at > guest.end,
+        };
         self.advance(layer, passing);
-        passing.forget(file.start);
+        if leads && self.waiting.len() > before {
+            // it is asked for again with each of those
+            passing.keep(file, true);
+        } else {
+            passing.forget(file.start);
+        }
     }
 
     /// Whether the range is waited for.
