@@ -17,7 +17,7 @@ use crate::input::Input;
 
 /// Disks larger than this are not read as a whole.
 const LARGEST_CONTENT: u64 = 10 << 20;
-/// Disks larger than this are read at some places only.
+/// Disks larger than this are read at some places only, and have the cheapest checksum only.
 const SMALL: u64 = 256 << 10;
 /// The numbers of threads that must not make a difference.
 const THREADS: [usize; 2] = [1, 4];
@@ -99,8 +99,10 @@ pub fn contents(disk: &Chain) {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
     let raw = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("raw"));
     let raw = raw.expect("a raw disk is always one");
+    let is_small = disk.size() <= SMALL;
+    let algorithms: &[_] = if is_small { Algorithm::ALL } else { &[Algorithm::Crc32] };
     let sums = |disk: &Chain, threads| {
-        let job = Algorithm::ALL.iter().fold(Checksum::new(), |job, &a| job.algorithm(a));
+        let job = algorithms.iter().fold(Checksum::new(), |job, &a| job.algorithm(a));
         job.threads(threads).run(disk)
     };
     let flat = sums(&raw, NonZeroUsize::MIN).expect("memory can be read");
@@ -112,8 +114,10 @@ pub fn contents(disk: &Chain) {
                 assert_eq!(got.expect("what reads has checksums"), flat, "by {threads}");
                 assert_eq!(itself.expect("what reads can be compared"), None);
                 assert_eq!(compare.first(&raw, disk).expect("here too"), None);
-                let ranges = compare.all(disk, &raw, |range| panic!("{range:?} differs"));
-                assert_eq!(ranges.expect("and here"), 0);
+                if is_small {
+                    let ranges = compare.all(disk, &raw, |range| panic!("{range:?} differs"));
+                    assert_eq!(ranges.expect("and here"), 0);
+                }
             }
             (Err(_), Err(error)) => {
                 check_error(&error);

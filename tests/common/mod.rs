@@ -146,6 +146,11 @@ pub fn allow_testdata() -> OpenOptions {
 
 pub fn open_fixture(fixture: &Fixture) -> diskimage::Result<diskimage::Chain> {
     let format = fixture.format.parse().unwrap();
+    allow_testdata().resolver(resolver_of(fixture)).format(format).open(&fixture.path)
+}
+
+/// What allows the files that a fixture needs.
+pub fn resolver_of(fixture: &Fixture) -> Listed {
     // a parent that is known by UUID only has to be listed
     let mut listed = Listed::new().or_else(Beneath::new(unpack_folder()).unwrap());
     if fixture.is("parent-by-uuid") {
@@ -158,7 +163,7 @@ pub fn open_fixture(fixture: &Fixture) -> diskimage::Result<diskimage::Chain> {
             }
         }
     }
-    allow_testdata().resolver(listed).format(format).open(&fixture.path)
+    listed
 }
 
 fn uuid_text(uuid: &[u8; 16]) -> String {

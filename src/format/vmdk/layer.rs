@@ -406,11 +406,12 @@ impl Layer for VmdkLayer {
             let length = sparse.grain().rest(within).min(part.end().saturating_sub(at));
             let length = to_usize(length).min(rest.len());
             let (piece, behind) = rest.split_at_mut(length);
-            if to_u64(length) == sparse.grain().size() {
-                sparse.read_grain(within, piece)?;
+            let read = if to_u64(length) == sparse.grain().size() {
+                sparse.read_grain(within, piece)
             } else {
-                self.read_within(index, sparse, within, piece)?;
-            }
+                self.read_within(index, sparse, within, piece)
+            };
+            read.map_err(|error| part.blamed(error))?;
             at = at.saturating_add(to_u64(length));
             rest = behind;
         }
