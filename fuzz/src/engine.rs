@@ -53,11 +53,25 @@ pub fn mutate(
     }
 }
 
+/// An allocator that fails, which ends the process, beyond a bound on all memory.
+#[cfg(feature = "libfuzzer")]
+pub type Bound = cap::Cap<std::alloc::System>;
+
+/// The memory of a target: an unfolded input and some copies of it, two disks of 10 MiB, and what
+/// the library may take, which is 64 MiB.
+#[cfg(feature = "libfuzzer")]
+#[must_use]
+pub const fn bound() -> Bound {
+    cap::Cap::new(std::alloc::System, 192 << 20)
+}
+
 /// The target of this name as an executable of libFuzzer.
 #[cfg(feature = "libfuzzer")]
 #[macro_export]
 macro_rules! target {
     ($name:literal) => {
+        #[global_allocator]
+        static BOUND: $crate::engine::Bound = $crate::engine::bound();
         libfuzzer_sys::fuzz_target!(|data: &[u8]| $crate::engine::run($name, data));
         libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max: usize, seed: u32| {
             let engine = |data: &mut [u8], size| libfuzzer_sys::fuzzer_mutate(data, size, max);

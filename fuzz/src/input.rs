@@ -112,6 +112,42 @@ fn number(rest: &mut &[u8], length: usize) -> u32 {
     bytes.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte))
 }
 
+/// What several files in one image begin with; the sector goes on with their lengths.
+pub const FILES: &[u8; 8] = b"\0files\0\0";
+/// The most files in one image.
+const MOST_FILES: usize = 32;
+
+/// Several files as one image, each from a new sector on.
+#[must_use]
+pub fn join(files: &[Vec<u8>]) -> Vec<u8> {
+    let mut image = FILES.to_vec();
+    let files = &files[..files.len().min(MOST_FILES)];
+    image.extend(files.iter().flat_map(|file| (file.len() as u32).to_le_bytes()));
+    for file in files {
+        image.resize(image.len().next_multiple_of(SECTOR), 0);
+        image.extend_from_slice(file);
+    }
+    image
+}
+
+/// The files that an image was joined from. The last one ends with the image.
+#[must_use]
+pub fn split(image: &[u8]) -> Vec<Vec<u8>> {
+    let Some(lengths) = image.strip_prefix(FILES) else { return vec![image.to_vec()] };
+    let mut lengths = &lengths[..lengths.len().min(4 * MOST_FILES)];
+    let mut rest = image.get(SECTOR..).unwrap_or_default();
+    let mut files = Vec::new();
+    while !lengths.is_empty() {
+        let length = (number(&mut lengths, 4) as usize).min(rest.len());
+        if length == 0 {
+            break;
+        }
+        files.push(rest[..length].to_vec());
+        rest = rest.get(length.next_multiple_of(SECTOR)..).unwrap_or_default();
+    }
+    files
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +163,14 @@ mod tests {
         assert!(folded.len() < 3000, "{}", folded.len());
         assert!(unfold(&folded) == image);
         assert!(unfold(&fold(&[])).is_empty());
+    }
+
+    #[test]
+    fn files_that_are_joined_split_again() {
+        let files = vec![vec![1; 700], vec![2; 512], vec![3; 5]];
+        assert!(split(&join(&files)) == files);
+        assert!(split(&unfold(&fold(&join(&files)))) == files);
+        assert!(split(b"x") == [b"x".to_vec()] && split(FILES).is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use diskimage::format::probe::{HEAD, TAIL, probe, probe_bytes};
 use diskimage::{Error, ErrorKind, Format};
 
+pub mod chain;
 pub mod check;
 pub mod engine;
 pub mod input;
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("vdi_read", |input| read::body(Format::Vdi, input)),
     ("vdi_check", |input| check::body(Format::Vdi, input)),
     ("raw_check", |input| check::body(Format::Raw, input)),
+    ("chain", chain::body),
     ("convert_qemu", qemu::body),
 ];
 

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::input::{FILES, join, split};
+
 mod gpt;
 mod qcow2;
 mod text;
@@ -209,6 +211,19 @@ impl Mutator {
 
     /// Changes an image in some places and mostly makes its checksums right.
     pub fn change(&mut self, kind: Option<Kind>, image: &mut Vec<u8>) {
+        if image.starts_with(FILES) {
+            let mut files = split(image);
+            let number = self.below(files.len());
+            if let Some(file) = files.get_mut(number) {
+                self.change(kind, file);
+            }
+            if self.below(32) == 0 {
+                let other = self.below(files.len());
+                files.swap(number, other);
+            }
+            *image = join(&files);
+            return;
+        }
         let kind = kind.unwrap_or_else(|| Kind::of_image(image));
         for _ in 0..=self.below(4) {
             match self.below(16) {
@@ -230,7 +245,13 @@ impl Mutator {
     }
 
     /// Makes the checksums of an image right.
-    pub fn fix(kind: Option<Kind>, image: &mut [u8]) {
+    pub fn fix(kind: Option<Kind>, image: &mut Vec<u8>) {
+        if image.starts_with(FILES) {
+            let mut files = split(image);
+            files.iter_mut().for_each(|file| Self::fix(kind, file));
+            *image = join(&files);
+            return;
+        }
         kind.unwrap_or_else(|| Kind::of_image(image)).fix(image);
     }
 
