@@ -22,16 +22,21 @@ work=${DISKIMAGE_FUZZ_WORK:-$PWD/fuzz/target/work}
 binaries=${DISKIMAGE_FUZZ_BINARIES:-}
 mkdir -p "$work"
 
+nice -n 19 cargo build -p diskimage-fuzz --bin fuzz-inputs
+inputs=${CARGO_TARGET_DIR:-target}/debug/fuzz-inputs
+targets=("$@")
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <("$inputs" targets)
+
 if [ -z "$binaries" ]; then
     binaries=fuzz/target/$(rustc -vV | sed -n 's/^host: //p')/release
     # link-time optimisation takes a minute for each target and brings nothing here
     export CARGO_PROFILE_RELEASE_LTO=off
-    nice -n 19 cargo +nightly fuzz build -s none --target-dir fuzz/target --features libfuzzer
-    nice -n 19 cargo build -p diskimage-fuzz --bin fuzz-inputs
+    # one by one: the other executables of the package do not link with the engine
+    for target in "${targets[@]}"; do
+        nice -n 19 cargo +nightly fuzz build -s none --target-dir fuzz/target \
+            --features libfuzzer "$target"
+    done
 fi
-inputs=${CARGO_TARGET_DIR:-target}/debug/fuzz-inputs
-targets=("$@")
-[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <("$inputs" targets)
 
 # one target, until its time is up
 one() {
