@@ -1,8 +1,13 @@
-//! The law of extents as a test that any [`VirtualDisk`] can be put to.
+//! Laws as tests: that of extents, which any [`VirtualDisk`] can be put to, and that of verdicts.
+
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::disk::{VirtualDisk, VirtualDiskExt};
 use crate::extent::Extent;
+use crate::inspect::{Inspect, Part, Verdict};
 use crate::num::{to_u64, to_usize};
+use crate::storage::Storage;
 
 /// Lengths and offsets around these are tried.
 const EDGES: &[u64] = &[1, 511, 512, 513, 4096, 65_535, 65_536, 65_537];
@@ -39,6 +44,66 @@ pub fn check(disk: &dyn VirtualDisk, content: Option<&[u8]>) -> Result<(), Strin
         return Err(format!("the extents make up {tiled} of {size} bytes"));
     }
     content.map_or(Ok(()), |content| check_content(disk, content))
+}
+
+/// Holds the verdict of a file against that of the same as a [`Stream`](crate::inspect::Stream) that
+/// is pushed in pieces of `piece` bytes: they are equal in all but what the stream says it did not
+/// see, which is the answer; and what is refused before the end is refused by the file too, for
+/// these reasons. The error is a sentence that says what differs.
+pub fn check_verdicts(
+    inspect: &Inspect,
+    storage: &Arc<dyn Storage>,
+    piece: usize,
+) -> Result<Vec<Part>, String> {
+    let file = inspect.storage(Arc::clone(storage), Path::new("-")).map_err(|e| e.to_string())?;
+    let mut stream = inspect.clone().stream();
+    let (mut at, mut bytes) = (0, vec![0; piece.max(1)]);
+    while at < storage.size() {
+        let length = to_usize(storage.size().saturating_sub(at)).min(bytes.len());
+        let bytes = bytes.get_mut(..length).unwrap_or_default();
+        storage.read_exact_at(bytes, at).map_err(|e| e.to_string())?;
+        at = at.saturating_add(to_u64(length));
+        if stream.push(bytes).is_refused() {
+            break;
+        }
+    }
+    let stream = stream.finish();
+    if stream.early {
+        let same = |reason: &crate::inspect::Reason| {
+            file.reasons.iter().any(|other| other.rule == reason.rule)
+        };
+        return match stream.reasons.iter().find(|reason| !same(reason)) {
+            Some(reason) => Err(format!("refused early for {reason:?}, which the file is not")),
+            None => Ok(Vec::new()),
+        };
+    }
+    let unseen: Vec<_> = stream.facts.unseen.iter().map(|unseen| unseen.part).collect();
+    if stream.is_allowed() && !file.is_allowed() {
+        return Err(format!("passes, and the file does not: {:?}", file.reasons));
+    }
+    let (file, stream) = (essence(&file), essence(&stream));
+    match file.iter().zip(&stream).find(|(file, stream)| file != stream) {
+        Some((file, stream)) if unseen.is_empty() => {
+            Err(format!("the file gives {file}, the stream {stream}"))
+        }
+        _ => Ok(unseen),
+    }
+}
+
+/// What is equal between the verdicts of a file and of the same as a stream.
+fn essence(verdict: &Verdict) -> [String; 8] {
+    let facts = &verdict.facts;
+    let error = facts.error.as_ref().map(|error| (error.kind(), error.offset(), error.to_string()));
+    [
+        format!("{:?} {:?} {:?}", facts.format, facts.subformat, facts.virtual_size),
+        format!("{:?}", facts.matches),
+        format!("{:?} {} {}", facts.references, facts.snapshots, facts.encrypted),
+        format!("compressed {} truncated {}", facts.compressed, facts.truncated),
+        format!("{:?}", facts.findings),
+        format!("{error:?}"),
+        format!("{:?}", facts.start),
+        format!("{:?}", verdict.reasons),
+    ]
 }
 
 fn check_extent(disk: &dyn VirtualDisk, at: u64, extent: &Extent) -> Result<(), String> {

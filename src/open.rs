@@ -452,7 +452,8 @@ impl Image {
 
     /// All that is odd, dangerous or broken about it.
     pub fn findings(&self) -> Result<Vec<Finding>> {
-        let mut findings = findings(&*self.layer, Some(&self.probe))?;
+        let findings = findings(&*self.layer, Some(&self.probe));
+        let mut findings = findings.map_err(|error| error.in_file(&self.path))?;
         // nothing was guessed where the caller named the format
         findings.retain(|finding| !self.forced || finding.code != Code::FormatGuessed);
         Ok(findings)
@@ -468,7 +469,7 @@ impl Image {
         let in_file = |error: Error| error.in_file(&self.path);
         self.layer.check(&checking).map_err(in_file)?;
         let found = checking.report().codes.clone();
-        for finding in self.findings().map_err(in_file)? {
+        for finding in self.findings()? {
             match finding.code {
                 // what the check has told already, it has told with its place
                 code if code == Code::CheckError || found.contains(&code) => {}

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::*;
 use diskimage::{Checking, Format, Image, OpenOptions, Result, VirtualDisk};
@@ -15,24 +15,6 @@ const SLOW: &[&str] = &["q2-amplify-2g.qcow2"];
 
 /// Guest bytes that are read at most: huge disks are read at their ends.
 const MOST: u64 = 64 << 20;
-
-fn unpacked() -> Option<PathBuf> {
-    let archive = root().join("../shared/hostile/dev.tar.xz");
-    if !archive.exists() {
-        eprintln!("skipped: there is no set of hostile images at ../shared/hostile");
-        return None;
-    }
-    // tests run side by side
-    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one = ONE.lock();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile");
-    if !folder.join("manifest.jsonl").exists() {
-        std::fs::create_dir_all(&folder).unwrap();
-        let args = ["--sparse".as_ref(), "-xJf".as_ref(), archive.as_os_str(), "-C".as_ref()];
-        tool_output("tar", &[&args[..], &[folder.as_os_str()]].concat())?;
-    }
-    Some(folder)
-}
 
 fn options(case: &Value) -> OpenOptions {
     match case["open_as"].as_str() {
@@ -126,7 +108,7 @@ fn judge(folder: &Path) -> (u32, Vec<String>) {
 
 #[test]
 fn every_case_of_a_format_that_is_read_gets_its_verdict() {
-    let Some(folder) = unpacked() else { return };
+    let Some(folder) = hostile() else { return };
     let (tried, wrong) = judge(&folder);
     assert!(tried > 200, "only {tried} cases");
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
@@ -138,7 +120,7 @@ const QUICK: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[test]
 fn a_check_finds_what_it_must_in_no_time() {
-    let Some(folder) = unpacked() else { return };
+    let Some(folder) = hostile() else { return };
     let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
     let (mut checked, mut flagged) = (0, 0);
     for case in manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {

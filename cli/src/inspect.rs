@@ -82,9 +82,10 @@ fn json(args: &InspectArgs, verdict: &Verdict, bytes: Option<u64>) -> Value {
             "offset": reference.offset,
         })
     });
-    let reasons = verdict.reasons.iter().map(|reason| {
-        json!({ "rule": reason.rule, "sentence": reason.sentence })
-    });
+    let reasons = verdict
+        .reasons
+        .iter()
+        .map(|reason| json!({ "rule": reason.rule, "sentence": reason.sentence }));
     let mut object = json!({
         "filename": output::text_of(args.file.as_os_str().as_encoded_bytes()),
         "allowed": verdict.is_allowed(),
@@ -139,7 +140,12 @@ fn print(
 ) -> io::Result<()> {
     let facts = &verdict.facts;
     let word = if verdict.is_allowed() { "allowed" } else { "REFUSED" };
-    writeln!(out, "{}: {word} by the policy '{}'", report::printable(&args.file), printable(&args.policy))?;
+    writeln!(
+        out,
+        "{}: {word} by the policy '{}'",
+        report::printable(&args.file),
+        printable(&args.policy)
+    )?;
     for reason in &verdict.reasons {
         writeln!(out, "    {} [{}]", reason.sentence, reason.rule)?;
     }
@@ -150,7 +156,14 @@ fn print(
     let others = facts.matches.iter().map(|found| {
         format!("{} [{}], {}", found.format.description(), found.format, found.evidence)
     });
-    line("matches", &if facts.matches.is_empty() { "none".to_owned() } else { others.collect::<Vec<_>>().join("; ") })?;
+    line(
+        "matches",
+        &if facts.matches.is_empty() {
+            "none".to_owned()
+        } else {
+            others.collect::<Vec<_>>().join("; ")
+        },
+    )?;
     let sized = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
     line("virtual size", &facts.virtual_size.map_or("not known".to_owned(), sized))?;
     match bytes {

@@ -66,7 +66,8 @@ pub(crate) fn read(name: &str) -> Result<Policy> {
 
 fn parse(text: &str, name: &str) -> std::result::Result<Policy, String> {
     // the text of an error may show a line of the file
-    let printable = |error: &dyn std::fmt::Display| diskimage::text::printable_str(&error.to_string());
+    let printable =
+        |error: &dyn std::fmt::Display| diskimage::text::printable_str(&error.to_string());
     let written: Written = toml::from_str(text).map_err(|error| printable(&error))?;
     let base = written.base.as_deref().unwrap_or("strict");
     let mut policy = Policy::by_name(base).ok_or_else(|| {
@@ -100,7 +101,8 @@ fn parse(text: &str, name: &str) -> std::result::Result<Policy, String> {
         let codes: Vec<_> = codes.iter().map(code).collect::<Result<_, _>>()?;
         policy.forbidden.retain(|code| !codes.contains(code));
     }
-    policy.sane_partition_table = written.sane_partition_table.unwrap_or(policy.sane_partition_table);
+    policy.sane_partition_table =
+        written.sane_partition_table.unwrap_or(policy.sane_partition_table);
     policy.allow_unseen = written.allow_unseen.unwrap_or(policy.allow_unseen);
     Ok(policy)
 }

@@ -1,4 +1,4 @@
-//! Fuzz target: see `diskimage_fuzz::probe_any`.
+//! Fuzz target: see `diskimage_fuzz::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| diskimage_fuzz::probe_any(data));
+diskimage_fuzz::target!("probe");

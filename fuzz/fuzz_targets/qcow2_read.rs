@@ -1,4 +1,4 @@
-//! Fuzz target: see `diskimage_fuzz::qcow2_read`.
+//! Fuzz target: see `diskimage_fuzz::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| diskimage_fuzz::qcow2_read(data));
+diskimage_fuzz::target!("qcow2_read");

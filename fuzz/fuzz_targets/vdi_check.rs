@@ -1,4 +1,4 @@
-//! Fuzz target: see `diskimage_fuzz::vdi_check`.
+//! Fuzz target: see `diskimage_fuzz::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| diskimage_fuzz::vdi_check(data));
+diskimage_fuzz::target!("vdi_check");

@@ -1,4 +1,4 @@
-//! Fuzz target: see `diskimage_fuzz::vmdk_check`.
+//! Fuzz target: see `diskimage_fuzz::TARGETS`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| diskimage_fuzz::vmdk_check(data));
+diskimage_fuzz::target!("vmdk_check");

@@ -1,30 +1,33 @@
 //! Checking and repairing whatever bytes there are.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use diskimage::check::{DryRun, MemoryPatch};
-use diskimage::storage::MemoryStorage;
 use diskimage::{
-    CheckReport, Checking, Error, Format, Image, OpenOptions, RepairScope, Result, Storage,
-    VirtualDisk,
+    CheckReport, Checking, Error, Format, Image, OpenOptions, RepairScope, Result, VirtualDisk,
 };
 
 use crate::check_error;
+use crate::input::Input;
 
 /// What a repair may make of the file: a log can make it as long as the disk.
 const LARGEST: u64 = 64 << 20;
 /// Content is compared in pieces of this many bytes.
 const PIECE: u64 = 128 << 10;
 
-fn image(format: Format, data: &[u8]) -> Result<Image> {
-    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+/// Takes `input` for an image of this format: checks it, then repairs a copy, then checks that.
+pub fn body(format: Format, input: &Input) {
+    check(format, input);
+    repair(format, input);
+}
+
+fn image(format: Format, input: &Input) -> Result<Image> {
     let options = OpenOptions::new().format(format);
-    let opened = options.open_image_storage(Arc::clone(&storage), Path::new("fuzz"));
+    let opened = options.open_image_storage(input.storage(), Path::new("fuzz"));
     // as the command does
     match opened {
         Err(_) if format == Format::Qcow2 => {
-            options.trust_broken(true).open_image_storage(storage, Path::new("fuzz"))
+            options.trust_broken(true).open_image_storage(input.storage(), Path::new("fuzz"))
         }
         other => other,
     }
@@ -38,10 +41,10 @@ fn report(image: &Image, threads: usize) -> Result<CheckReport> {
     image.check(checking().threads(threads))
 }
 
-/// Checks `data` as an image of this format: an error or a report, the same one on any number of
-/// threads, whose numbers agree with its findings, which are in the order of the file.
-pub fn check_body(format: Format, data: &[u8]) {
-    let image = match image(format, data) {
+/// An error or a report, the same one on any number of threads, whose numbers agree with its
+/// findings, which are in the order of the file.
+fn check(format: Format, input: &Input) {
+    let image = match image(format, input) {
         Ok(image) => image,
         Err(error) => return check_error(&error),
     };
@@ -49,7 +52,7 @@ pub fn check_body(format: Format, data: &[u8]) {
         Ok(found) => found,
         Err(error) => return check_error(&error),
     };
-    assert_eq!(Some(&found), report(&image, 3).ok().as_ref(), "threads make a difference");
+    assert_eq!(Some(&found), report(&image, 4).ok().as_ref(), "threads make a difference");
     assert!(found.findings.is_sorted_by_key(|finding| finding.offset));
     assert!(found.findings.len() <= 50);
     for finding in &found.findings {
@@ -63,10 +66,10 @@ pub fn check_body(format: Format, data: &[u8]) {
     assert!(found.fragmented_clusters <= found.allocated_clusters, "{found:?}");
 }
 
-/// Repairs `data` as an image of this format: what was announced is written and nothing else, the
-/// content stays, stopped half-way too, and a second repair has nothing to do.
-pub fn repair_body(format: Format, data: &[u8]) {
-    let first = match image(format, data) {
+/// What was announced is written and nothing else, the content stays, stopped half-way too, and a
+/// second repair has nothing to do.
+fn repair(format: Format, input: &Input) {
+    let first = match image(format, input) {
         Ok(image) => image,
         Err(error) => return check_error(&error),
     };
@@ -79,14 +82,14 @@ pub fn repair_body(format: Format, data: &[u8]) {
     if plan.writes.is_empty() || plan.more_writes > 0 || end > Some(LARGEST) {
         return;
     }
-    let before = content(format, data);
+    let before = content(format, input);
     let writes = plan.writes.len() as u64;
     for count in [writes / 2, writes] {
-        let mut patch = MemoryPatch::new(data.to_vec()).stop_after(count);
+        let mut patch = MemoryPatch::new(input.to_vec()).stop_after(count);
         let done = first.repair(RepairScope::All, &checking(), &mut patch);
         assert_eq!((done.is_ok(), patch.writes()), (count == writes, count));
-        let after = patch.into_bytes();
-        for (at, (new, old)) in after.iter().zip(data).enumerate() {
+        let after = Input::new(patch.into_bytes());
+        for (at, (new, old)) in after.iter().zip(input.iter()).enumerate() {
             let announced =
                 |at: u64| plan.writes.iter().any(|w| w.offset <= at && at - w.offset < w.length);
             assert!(new == old || announced(at as u64), "{at:#x} was not announced");
@@ -99,7 +102,7 @@ pub fn repair_body(format: Format, data: &[u8]) {
         }
         if count == writes {
             let second = image(format, &after).expect("it opens still");
-            let mut patch = MemoryPatch::new(after);
+            let mut patch = MemoryPatch::new(after.to_vec());
             second.repair(RepairScope::All, &checking(), &mut patch).expect("it is repaired");
             assert_eq!(patch.writes(), 0, "a second repair finds something");
         }
@@ -107,11 +110,10 @@ pub fn repair_body(format: Format, data: &[u8]) {
 }
 
 /// Some pieces of the disk, each with its bytes or the kind of its error.
-fn content(format: Format, data: &[u8]) -> Vec<Result<Vec<u8>, diskimage::ErrorKind>> {
-    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(data.to_vec()));
+fn content(format: Format, input: &Input) -> Vec<Result<Vec<u8>, diskimage::ErrorKind>> {
     // a repair may clear the mark of corruption, and what was read by force is compared too
     let options = OpenOptions::new().format(format).trust_broken(true);
-    let disk = match options.open_storage(storage, Path::new("fuzz")) {
+    let disk = match options.open_storage(input.storage(), Path::new("fuzz")) {
         Ok(disk) => disk,
         Err(error) => return vec![Err(error.kind())],
     };

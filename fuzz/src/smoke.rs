@@ -6,7 +6,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use diskimage_fuzz::{TARGETS, mutate};
+use diskimage_fuzz::input::{Input, fold};
+use diskimage_fuzz::mutate::{Kind, Mutator};
+use diskimage_fuzz::{TARGETS, seeds};
 
 fn main() -> ExitCode {
     let mut numbers = std::env::args().skip(1).map_while(|arg| arg.parse::<u64>().ok());
@@ -15,17 +17,17 @@ fn main() -> ExitCode {
     let start = numbers.next().unwrap_or(today);
     let mut code = ExitCode::SUCCESS;
     for (name, body) in TARGETS {
-        let seeds = mutate::seeds(name);
-        let mut mutator = mutate::Mutator::new(start);
+        let seeds = seeds::seeds(name);
+        let mut mutator = Mutator::new(start);
         let end = Instant::now() + Duration::from_secs(seconds);
         let mut runs = 0_u64;
         while Instant::now() < end {
-            let input = mutator.next(&seeds);
+            let input = Input::new(mutator.next(Kind::of_target(name), &seeds));
             runs += 1;
             if std::panic::catch_unwind(|| body(&input)).is_err() {
                 let file = std::env::temp_dir().join(format!("fuzz-{name}-{start}-{runs}"));
                 // the message is of use even where the input cannot be kept
-                let _ = std::fs::write(&file, &input);
+                let _ = std::fs::write(&file, fold(&input));
                 println!("{name}: broken by input {runs}, kept as {}", file.display());
                 code = ExitCode::FAILURE;
                 break;

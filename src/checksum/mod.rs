@@ -160,7 +160,9 @@ impl Detail for ChecksumDetail {
                 format!("choose among {}", names.join(", ")).into()
             }
             Self::BlockSize(_) => "choose such a size, 1M for example".into(),
-            Self::BlocksOfBlocks | Self::BlocksOfFile => "choose another algorithm, sha256 for example".into(),
+            Self::BlocksOfBlocks | Self::BlocksOfFile => {
+                "choose another algorithm, sha256 for example".into()
+            }
             Self::Manifest(_) => "make it anew".into(),
         })
     }

@@ -19,7 +19,8 @@ pub struct Reader<R> {
 /// and all further writing fails with an error of kind
 /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) that is a [`Refused`].
 ///
-/// With the feature `tokio` it does the same for `tokio::io::AsyncWrite`.
+/// With the feature `tokio` it does the same for `tokio::io::AsyncWrite`, but there a piece is judged
+/// once the other writer has taken it.
 #[derive(Debug)]
 pub struct Writer<W> {
     pub(super) inner: W,

@@ -14,8 +14,8 @@ use crate::num::to_usize;
 use crate::open::{Image, OpenOptions};
 use crate::storage::Storage;
 
-use super::start::{self, Start};
 use super::passing::Passing;
+use super::start::{self, Start};
 use super::walk::{Walk, Walked};
 
 /// What an image is.

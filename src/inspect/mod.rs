@@ -44,14 +44,16 @@ use std::sync::Arc;
 #[cfg(feature = "checksum")]
 use crate::checksum::{Algorithm, Digest, Hashers};
 use crate::error::Result;
-use crate::format::probe::probe;
 use crate::format::Format;
+use crate::format::probe::probe;
 use crate::limits::Limits;
 use crate::open::OpenOptions;
 use crate::progress::Progress;
 use crate::storage::{FileStorage, Storage};
 
 mod adapter;
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod blocks;
 mod facts;
 mod passing;

@@ -224,8 +224,13 @@ impl State {
             self.kept.remove(&range.start);
         }
         let last = bytes.get(bytes.len().saturating_sub(RECENT)..).unwrap_or_default();
+        // twice as many are held at times, so that they are not moved with every byte
         let over = self.recent.len().saturating_add(last.len()).saturating_sub(RECENT);
-        self.recent.drain(..over.min(self.recent.len()));
+        if last.len() < bytes.len() {
+            self.recent.clear();
+        } else if over > RECENT {
+            self.recent.drain(..over.min(self.recent.len()));
+        }
         self.recent.extend_from_slice(last);
         self.position = end;
         passed

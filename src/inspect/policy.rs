@@ -105,7 +105,10 @@ impl Policy {
             code.severity() >= Severity::Warning || matches!(code, Code::InternalSnapshots)
         };
         Self {
-            subformats: vec![(Format::Vmdk, vec!["monolithicSparse".into(), "streamOptimized".into()])],
+            subformats: vec![(
+                Format::Vmdk,
+                vec!["monolithicSparse".into(), "streamOptimized".into()],
+            )],
             forbidden: Code::ALL.iter().copied().filter(worth).collect(),
             allow_unseen: false,
             ..Self::new("strict")
@@ -155,7 +158,8 @@ impl Policy {
         self.judge_sizes(facts, &mut reasons);
         self.judge_findings(facts, declared, &mut reasons);
         if self.sane_partition_table
-            && let Some(problem) = facts.start.as_ref().and_then(|start| start.table_problem.as_deref())
+            && let Some(problem) =
+                facts.start.as_ref().and_then(|start| start.table_problem.as_deref())
             && is_disk(facts)
         {
             reasons.add("partition-table", format!("Its partition table is not sane: {problem}."));
@@ -202,7 +206,8 @@ impl Policy {
             && self.formats.is_some()
             && !found.evidence.ends_with("version 1")
         {
-            let text = format!("It is a LUKS container that is not of version 1 ({}).", found.evidence);
+            let text =
+                format!("It is a LUKS container that is not of version 1 ({}).", found.evidence);
             reasons.add("subformat-not-allowed", text);
         }
         for (_, allowed) in self.subformats.iter().filter(|(of, _)| *of == format) {

@@ -255,9 +255,8 @@ fn end_walk(
         let layer = image.layer();
         (layer.format(), layer.size(), layer.tables_at())
     };
-    let same = |candidate: &Candidate| {
-        candidate.disk.as_ref().is_some_and(|seen| key(seen) == key(image))
-    };
+    let same =
+        |candidate: &Candidate| candidate.disk.as_ref().is_some_and(|seen| key(seen) == key(image));
     let found = candidates.iter().position(same).map(|index| candidates.swap_remove(index));
     let mut walk = found.map(|candidate| candidate.walk).unwrap_or_default();
     walk.advance(layer, passing);

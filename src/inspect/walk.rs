@@ -144,7 +144,6 @@ impl Walk {
     /// Looks at what was waited for and has come.
     pub(super) fn came(&mut self, layer: &dyn Layer, passing: &Passing, file: &Range<u64>) {
         let Some(waiting) = self.waiting.remove(&file.start) else { return };
-        let before = self.waiting.len();
         let guest = waiting.guest.clone();
         // a page that tells of more than one page below it leads to other tables
         let leads = match self.look_passing(layer, passing, guest.clone(), false) {
@@ -155,7 +154,7 @@ impl Walk {
             Look::Done(at) => at > guest.end,
         };
         self.advance(layer, passing);
-        if leads && self.waiting.len() > before {
+        if leads {
             // it is asked for again with each of those
             passing.keep(file, true);
         } else {

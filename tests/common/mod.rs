@@ -146,6 +146,11 @@ pub fn allow_testdata() -> OpenOptions {
 
 pub fn open_fixture(fixture: &Fixture) -> diskimage::Result<diskimage::Chain> {
     let format = fixture.format.parse().unwrap();
+    allow_testdata().resolver(resolver_of(fixture)).format(format).open(&fixture.path)
+}
+
+/// What allows the files that a fixture needs.
+pub fn resolver_of(fixture: &Fixture) -> Listed {
     // a parent that is known by UUID only has to be listed
     let mut listed = Listed::new().or_else(Beneath::new(unpack_folder()).unwrap());
     if fixture.is("parent-by-uuid") {
@@ -158,7 +163,7 @@ pub fn open_fixture(fixture: &Fixture) -> diskimage::Result<diskimage::Chain> {
             }
         }
     }
-    allow_testdata().resolver(listed).format(format).open(&fixture.path)
+    listed
 }
 
 fn uuid_text(uuid: &[u8; 16]) -> String {
@@ -344,4 +349,34 @@ fn unpack_stored(stored: &Path, path: &Path) {
     let temporary = path.with_extension(format!("unpacking-{}", std::process::id()));
     write_sparse(&temporary, &bytes);
     std::fs::rename(temporary, path).unwrap();
+}
+
+/// The hostile and odd images beside the project, unpacked, where they are present.
+pub fn hostile() -> Option<PathBuf> {
+    let archive = root().join("../shared/hostile/dev.tar.xz");
+    if !archive.exists() {
+        eprintln!("skipped: there is no set of hostile images at ../shared/hostile");
+        return None;
+    }
+    // tests run side by side
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile");
+    if !folder.join("manifest.jsonl").exists() {
+        std::fs::create_dir_all(&folder).unwrap();
+        let args = ["--sparse".as_ref(), "-xJf".as_ref(), archive.as_os_str(), "-C".as_ref()];
+        tool_output("tar", &[&args[..], &[folder.as_os_str()]].concat())?;
+    }
+    Some(folder)
+}
+
+/// The files of that set.
+pub fn hostile_files() -> Vec<PathBuf> {
+    let Some(folder) = hostile() else { return Vec::new() };
+    let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
+    let file = |line: &str| {
+        let case: Value = serde_json::from_str(line).unwrap();
+        folder.join(case["file"].as_str().unwrap())
+    };
+    manifest.lines().map(file).collect()
 }

@@ -12,9 +12,7 @@ use crate::codec::{Wrapper, inflate_exact};
 use crate::error::{Error, Result};
 use crate::finding::{Code, Finding};
 use crate::format::{Format, LayerOptions};
-use crate::layer::{
-    Description, Layer, Mapping, MappingKind, Reach, Reference, Role, Source,
-};
+use crate::layer::{Description, Layer, Mapping, MappingKind, Reach, Reference, Role, Source};
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, TableCache};
 
@@ -388,7 +386,9 @@ impl Layer for Qcow2Layer {
                     L2Entry::Compressed { offset, length } => {
                         reach.encoded = true;
                         // how much of the last sector is used only decoding tells
-                        offset.saturating_add(length).saturating_sub(COMPRESSED_SECTOR.saturating_sub(1))
+                        offset
+                            .saturating_add(length)
+                            .saturating_sub(COMPRESSED_SECTOR.saturating_sub(1))
                     }
                     _ if self.header.has_data_file() => 0,
                     L2Entry::Standard(host) => host.saturating_add(needed),

@@ -174,7 +174,8 @@ fn findings(layer: &VmdkLayer) -> Vec<Finding> {
             continue;
         }
         let count = u64::try_from(layer.parts().len()).unwrap_or(u64::MAX).max(1);
-        let budget = layer.look_over().checked_div(count).unwrap_or_default().max(SECTOR.saturating_mul(8));
+        let budget =
+            layer.look_over().checked_div(count).unwrap_or_default().max(SECTOR.saturating_mul(8));
         findings.extend(look_over(sparse, budget));
     }
     findings

@@ -405,9 +405,7 @@ impl Layer for VmdkLayer {
                 let reach = sparse.reach(within)?;
                 Ok(Reach { length: reach.length.min(part.length.saturating_sub(within)), ..reach })
             }
-            None => {
-                Ok(Reach { length: part.end().saturating_sub(offset), end: 0, encoded: false })
-            }
+            None => Ok(Reach { length: part.end().saturating_sub(offset), end: 0, encoded: false }),
         }
     }
 
@@ -433,11 +431,12 @@ impl Layer for VmdkLayer {
             let length = sparse.grain().rest(within).min(part.end().saturating_sub(at));
             let length = to_usize(length).min(rest.len());
             let (piece, behind) = rest.split_at_mut(length);
-            if to_u64(length) == sparse.grain().size() {
-                sparse.read_grain(within, piece)?;
+            let read = if to_u64(length) == sparse.grain().size() {
+                sparse.read_grain(within, piece)
             } else {
-                self.read_within(index, sparse, within, piece)?;
-            }
+                self.read_within(index, sparse, within, piece)
+            };
+            read.map_err(|error| part.blamed(error))?;
             at = at.saturating_add(to_u64(length));
             rest = behind;
         }

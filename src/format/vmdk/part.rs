@@ -114,7 +114,8 @@ impl Part {
                 Ok(Mapping { length: max, kind })
             }
             Content::Sparse(sparse) => {
-                sparse.as_ref().ok_or_else(missing)?.map(source, within, max)
+                let sparse = sparse.as_ref().ok_or_else(missing)?;
+                sparse.map(source, within, max).map_err(|error| self.blamed(error))
             }
             Content::Flat { offset, storage } => {
                 let storage = storage.as_ref().ok_or_else(missing)?;
@@ -127,6 +128,14 @@ impl Part {
                 }
                 Ok(Mapping { length: max.min(left), kind: stored })
             }
+        }
+    }
+
+    /// An error about the part's tables or grains, which lie in a file of their own.
+    pub(super) fn blamed(&self, error: Error) -> Error {
+        match self.sparse().and_then(|sparse| sparse.storage().path()) {
+            Some(path) if self.reference.is_some() => error.in_file(path),
+            _ => error,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::bytes::is_zero;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::LayerOptions;
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, TableCache, read_vec};
@@ -144,8 +144,8 @@ impl Sparse {
             placed?;
         }
         if let Some(other) = sparse.redundant
-            && let Some(error) = sparse.directory_damage(other)
-            && sparse.check_directory(other).is_ok()
+            && let Some(error) = sparse.directory_damage(other)?
+            && unless_io(sparse.check_directory(other))?.is_none()
         {
             sparse.redundant = Some(std::mem::replace(&mut sparse.directory, other));
             sparse.damaged = Some(error);
@@ -282,12 +282,16 @@ impl Sparse {
     }
 
     /// What is wrong with the directory, by itself or by what the one at `other` has and it has not.
-    fn directory_damage(&self, other: u64) -> Option<Error> {
-        self.check_directory(self.directory).err().or_else(|| {
-            let missing = self.check_missing(self.directory, other).err();
-            // where either lacks what the other one has nothing is clear
-            missing.filter(|_| self.check_missing(other, self.directory).is_ok())
-        })
+    fn directory_damage(&self, other: u64) -> Result<Option<Error>> {
+        if let Err(error) = self.check_directory(self.directory) {
+            return Ok(Some(error));
+        }
+        let Some(missing) = unless_io(self.check_missing(self.directory, other))? else {
+            return Ok(None);
+        };
+        // where either lacks what the other one has nothing is clear
+        let lacks = unless_io(self.check_missing(other, self.directory))?.is_some();
+        Ok(Some(missing).filter(|_| !lacks))
     }
 
     /// Whether no entry of the grain directory at `place` is zero where the one at `other` leads to
@@ -461,4 +465,12 @@ impl Sparse {
 
 pub(super) fn overlaps(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
+}
+
+/// What is wrong by the file's own fault. A medium that fails says nothing about the file.
+fn unless_io(checked: Result<()>) -> Result<Option<Error>> {
+    match checked {
+        Err(error) if error.kind() == ErrorKind::Io => Err(error),
+        other => Ok(other.err()),
+    }
 }

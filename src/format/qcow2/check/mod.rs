@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use crate::check::Checking;
 use crate::error::{Error, ErrorKind, Result};
@@ -51,12 +52,22 @@ struct Told<'a> {
     broken: AtomicBool,
     /// How many flags COPIED were found wrong.
     copied: AtomicU64,
+    /// What kept the medium from being looked at, where nothing could be done about it at once.
+    failed: Mutex<Option<Error>>,
 }
 
 impl<'a> Told<'a> {
     fn new(checking: &'a Checking) -> Self {
         let (doubt, broken) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { checking, doubt, broken, copied: AtomicU64::new(0) }
+        Self { checking, doubt, broken, copied: AtomicU64::new(0), failed: Mutex::default() }
+    }
+
+    fn fail(&self, error: Error) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    fn failed(&self) -> Result<()> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
     fn corruption(&self, finding: Finding) {
@@ -189,7 +200,9 @@ impl Exposure<'_> {
                 figures: Figures::default(),
             };
             let frame = Frame { width, refcounts: self.refcounts, first };
-            let Some(picture) = camera.take(start..end, frame)? else {
+            let picture = camera.take(start..end, frame)?;
+            attempt.failed()?;
+            let Some(picture) = picture else {
                 width = Width::Wide;
                 continue;
             };
@@ -266,6 +279,8 @@ fn compare(
                         judge.cluster(cluster, stored.count(&bytes, entry));
                     }
                 }
+                // a medium that fails says nothing about the block
+                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
                 Err(error) => {
                     told.unreadable(&error, "refcount block", offset);
                     told.broken_refcounts();

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use byteorder::{BigEndian, ByteOrder};
 
 use crate::check::Checking;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::num::{to_u64, to_usize};
 
@@ -244,10 +244,12 @@ impl Camera<'_> {
         }
     }
 
-    /// What is to be done about a table that could not be read: it is told, and the rest goes on.
+    /// What is to be done about a table that could not be read: that the file ends before it is told,
+    /// and the rest goes on. A medium that fails may do so at any of the passes over a table, and
+    /// what is missed then would look like leaks.
     fn read(&self, read: Result<()>, what: &'static str, at: u64, frame: Frame) -> Result<()> {
         match read {
-            Err(error) if !error.kind().is_stop() => {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
                 if frame.first {
                     self.told.unreadable(&error, what, at);
                 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use byteorder::{BigEndian, ByteOrder};
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::num::{Pow2, to_usize};
 
@@ -142,9 +142,13 @@ impl<'a> Stored<'a> {
                     return Ok(());
                 }
             };
-            if self.read_block(offset, &mut bytes).is_err() {
-                known = false;
-                return Ok(());
+            match self.read_block(offset, &mut bytes) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+                Err(_) => {
+                    known = false;
+                    return Ok(());
+                }
             }
             let end = clusters.end.min(window.end);
             for cluster in clusters.start.max(window.start)..end {
@@ -204,7 +208,11 @@ impl<'a> Stored<'a> {
         if !self.is_there() {
             return;
         }
-        let once = self.table.get(self.survey.header.cluster.index(offset)).unwrap_or(0) == 1;
+        let once = match self.table.get(self.survey.header.cluster.index(offset)) {
+            Ok(count) => count == 1,
+            Err(error) if error.kind() == ErrorKind::Io => return told.fail(error),
+            Err(_) => false,
+        };
         if first && once != (value & ENTRY_COPIED != 0) {
             told.copied(value, once, at, what);
         }

@@ -1,4 +1,0 @@
-//! Fuzz target: see `diskimage_fuzz::qcow2_open`.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| diskimage_fuzz::qcow2_open(data));

@@ -1,4 +1,0 @@
-//! Fuzz target: see `diskimage_fuzz::vdi_repair`.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| diskimage_fuzz::vdi_repair(data));
