@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use common::*;
 use diskimage::contents::{self, Bounds, Contents, Kind, Partition, Role, Superblock, TableKind};
-use diskimage::{Code, Format, OpenOptions};
+use diskimage::{Code, Extent, Format, OpenOptions, Storage, StorageId, VirtualDisk};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -645,4 +646,76 @@ fn the_corpus_has_what_its_makers_put_in() {
         seen += 1;
     }
     eprintln!("{seen} images of the corpus have what they should");
+}
+
+/// A disk with other bytes in one place, which notes what is read of it.
+struct Patched<'a> {
+    disk: &'a dyn VirtualDisk,
+    at: u64,
+    bytes: Vec<u8>,
+    read: Mutex<Vec<(u64, usize)>>,
+}
+
+impl VirtualDisk for Patched<'_> {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+    fn cluster_size(&self) -> u64 {
+        self.disk.cluster_size()
+    }
+    fn extent_at(&self, offset: u64, max: u64) -> diskimage::Result<Extent> {
+        self.disk.extent_at(offset, max)
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> diskimage::Result<()> {
+        self.read.lock().unwrap().push((offset, buf.len()));
+        self.disk.read_exact_at(buf, offset)?;
+        for (index, &byte) in self.bytes.iter().enumerate() {
+            let place = (self.at + index as u64).checked_sub(offset);
+            if let Some(slot) = place.and_then(|place| buf.get_mut(place as usize)) {
+                *slot = byte;
+            }
+        }
+        Ok(())
+    }
+    fn storage(&self, _: StorageId) -> Option<&dyn Storage> {
+        None
+    }
+}
+
+#[test]
+fn damage_wherever_it_is_read_is_no_trouble() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = MADE.iter().filter_map(|(name, ..)| make(dir.path(), name));
+    let by_hand = by_hand().into_iter().map(|(name, bytes, _)| {
+        let path = dir.path().join(name);
+        write_sparse(&path, &bytes);
+        path
+    });
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for path in made.chain(gpt_disk(dir.path())).chain(by_hand) {
+        let disk = OpenOptions::new().format(Format::Raw).open(&path).unwrap();
+        let look = |at, bytes| {
+            let patched = Patched { disk: &disk, at, bytes, read: Mutex::default() };
+            let found = contents::look(&patched, &Bounds::default()).unwrap();
+            assert!(found.bytes_read <= MIB, "{}: {at:#x}", path.display());
+            let texts = format!("{found:?}");
+            assert!(!texts.contains(|c: char| c.is_control()), "{}: {at:#x}", path.display());
+            patched.read.into_inner().unwrap()
+        };
+        let read = look(0, Vec::new());
+        for _ in 0..300 {
+            let (start, length) = read[random(read.len())];
+            let length = length.min(1024);
+            let edges = [0u64, 1, 2, 0xff, 0x7fff, 0xffff, 1 << 31, u64::MAX >> 1, u64::MAX];
+            let value = edges[random(edges.len())].wrapping_sub(random(2) as u64);
+            let bytes = if random(2) == 0 { value.to_le_bytes() } else { value.to_be_bytes() };
+            let width = [1, 2, 4, 8][random(4)];
+            look(start + random(length) as u64, bytes[..width].to_vec());
+        }
+    }
 }

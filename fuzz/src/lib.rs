@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use diskimage::checksum::Algorithm;
+use diskimage::contents::{self, Bounds};
 use diskimage::format::probe::{HEAD, TAIL, probe, probe_bytes};
 use diskimage::storage::MemoryStorage;
 use diskimage::{
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     ("vdi_repair", vdi_repair),
     ("raw_check", raw_check),
     ("raw_repair", raw_repair),
+    ("raw_contents", raw_contents),
 ];
 
 /// Disks larger than this are not read as a whole.
@@ -68,6 +70,18 @@ pub fn probe_any(data: &[u8]) {
     for finding in found.findings() {
         assert!(!finding.message.contains(char::is_control));
     }
+}
+
+/// What lies on `data` as a disk: little is read, the answer is the same each time, and no text of it
+/// has control characters.
+pub fn raw_contents(data: &[u8]) {
+    let disk = open(Format::Raw, data).expect("a raw disk is always one");
+    let bounds = Bounds::default();
+    let found = contents::look(&disk, &bounds).expect("memory can be read");
+    assert!(found.bytes_read <= bounds.max_read);
+    assert!(found.partitions.len() <= bounds.max_partitions as usize);
+    assert!(!format!("{found:?} {}", found.boot).contains(char::is_control), "{found:?}");
+    assert_eq!(contents::look(&disk, &bounds).ok(), Some(found), "another answer");
 }
 
 macro_rules! bodies {
