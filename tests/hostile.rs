@@ -181,3 +181,33 @@ fn every_case_made_here_gets_its_verdict() {
     assert!(tried > 900, "only {tried} cases");
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// Whatever disk a stranger's image shows: looking at it reads little, and ends.
+#[test]
+fn what_lies_on_a_hostile_disk_is_told_within_bounds() {
+    let Some(folder) = unpacked() else { return };
+    let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
+    let bounds = diskimage::contents::Bounds::default();
+    let mut seen = std::collections::BTreeMap::new();
+    for case in manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let file = case["file"].as_str().unwrap();
+        let Ok(disk) = options(&case).open(folder.join(file)) else { continue };
+        let start = std::time::Instant::now();
+        let Ok(found) = diskimage::contents::look(&disk, &bounds) else { continue };
+        assert!(start.elapsed().as_secs() < 5, "{file}");
+        assert!(found.bytes_read <= bounds.max_read, "{file}: {}", found.bytes_read);
+        for finding in &found.findings {
+            assert!(!finding.message.contains(char::is_control), "{file}: {finding:?}");
+        }
+        seen.insert(file.to_owned(), found);
+    }
+    // either copy of a GPT with wrong numbers is told, and a chain that leads to itself
+    for (file, count) in
+        [("gpt-esz-0.raw", 2), ("gpt-esz-max.raw", 2), ("gpt-my-2.raw", 1), ("gpt-alt-max.raw", 1)]
+    {
+        assert_eq!(seen[file].findings.len(), count, "{file}: {:?}", seen[file]);
+    }
+    let chain = &seen["mbr-ebr-loop.raw"];
+    assert!(chain.table.is_some() && !chain.findings.is_empty(), "{chain:?}");
+    assert!(seen.len() > 100, "only {}", seen.len());
+}

@@ -90,6 +90,12 @@ pub(crate) struct ProbeArgs {
     /// The files; - is standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Takes folders too, and all files in them and below; links are not followed
+    #[arg(short, long)]
+    pub(crate) recursive: bool,
+    /// Answers in the words of OpenStack's Glance: disk_format and container_format
+    #[arg(long)]
+    pub(crate) glance: bool,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,

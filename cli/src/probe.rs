@@ -1,7 +1,7 @@
 //! `diskimage probe`: what files are.
 
-use std::io::{self, Read, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Read, StdoutLock, Write};
+use std::path::{Path, PathBuf};
 
 use diskimage::format::Class;
 use diskimage::format::probe::{HEAD, Probe, TAIL, probe, probe_bytes};
@@ -13,35 +13,104 @@ use crate::args::{Output, ProbeArgs};
 use crate::{output, report};
 
 pub(crate) fn run(args: &ProbeArgs) -> u8 {
-    let mut code = report::OK;
-    let mut answers = Vec::new();
-    for file in &args.files {
-        let found = if file.as_os_str() == "-" { probe_stdin() } else { probe_file(file) };
-        match found {
-            Err(error) => {
-                report::error(&error, file);
-                code = report::USAGE;
+    let mut run = Run { args, out: BufWriter::new(io::stdout().lock()), code: report::OK, told: 0 };
+    let printed = run.all().and_then(|()| run.out.flush());
+    run.code.max(report::printed(printed))
+}
+
+/// A run over many files. What is found is printed at once, so that any number takes no memory.
+struct Run<'a> {
+    args: &'a ProbeArgs,
+    out: BufWriter<StdoutLock<'static>>,
+    code: u8,
+    told: u64,
+}
+
+impl Run<'_> {
+    fn all(&mut self) -> io::Result<()> {
+        let is_json = self.args.output == Output::Json;
+        if is_json {
+            self.out.write_all(b"[")?;
+        }
+        for file in &self.args.files {
+            if file.as_os_str() == "-" {
+                self.tell(file, probe_stdin())?;
+            } else if self.args.recursive && file.is_dir() {
+                self.folder(file)?;
+            } else {
+                self.tell(file, probe_file(file))?;
             }
-            Ok(found) => {
-                if found.matches.is_empty() {
-                    code = code.max(report::ERROR);
+        }
+        match (is_json, self.told) {
+            (true, 0) => writeln!(self.out, "]"),
+            (true, _) => writeln!(self.out, "\n]"),
+            (false, _) => Ok(()),
+        }
+    }
+
+    /// Every file in a folder and those below it, in the order of their names. Links are not
+    /// followed, and what is no regular file is passed over.
+    fn folder(&mut self, folder: &Path) -> io::Result<()> {
+        let mut waiting = vec![folder.to_owned()];
+        while let Some(path) = waiting.pop() {
+            let kind = path.symlink_metadata().map(|metadata| metadata.file_type());
+            let entries = match kind {
+                Ok(kind) if kind.is_dir() => list(&path),
+                Ok(kind) if kind.is_file() => {
+                    self.tell(&path, probe_file(&path))?;
+                    continue;
                 }
-                match args.output {
-                    Output::Json => answers.push(json(file, &found)),
-                    Output::Human => {
-                        let line = format!("{}: {}", report::printable(file), sentence(&found));
-                        if let Err(error) = writeln!(io::stdout(), "{line}") {
-                            return report::printed(Err(error)).max(code);
-                        }
-                    }
-                }
+                Ok(_) => continue,
+                Err(error) => Err(error),
+            };
+            match entries {
+                // the last one is taken first
+                Ok(entries) => waiting.extend(entries.into_iter().rev()),
+                Err(error) => self.failed(&path, &Error::io("list the folder", error))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, file: &Path, error: &Error) -> io::Result<()> {
+        // the answers before it come first where both go to one place
+        self.out.flush()?;
+        report::error(error, file);
+        self.code = report::USAGE;
+        Ok(())
+    }
+
+    fn tell(&mut self, file: &Path, found: Result<Probe>) -> io::Result<()> {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return self.failed(file, &error),
+        };
+        if found.matches.is_empty() {
+            self.code = self.code.max(report::ERROR);
+        }
+        let told = self.told;
+        self.told += 1;
+        match self.args.output {
+            Output::Json => {
+                let text = serde_json::to_string_pretty(&json(file, &found, self.args.glance))?;
+                let comma = if told > 0 { "," } else { "" };
+                let text = output::escape(&text).replace('\n', "\n  ");
+                write!(self.out, "{comma}\n  {text}")
+            }
+            Output::Human => {
+                let words = if self.args.glance { in_glance(&found) } else { sentence(&found) };
+                writeln!(self.out, "{}: {words}", report::printable(file))
             }
         }
     }
-    if args.output == Output::Json {
-        code = code.max(report::printed(output::print_json(&Value::Array(answers))));
-    }
-    code
+}
+
+/// What is in a folder, by name.
+fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
+    entries.sort();
+    Ok(entries)
 }
 
 fn probe_file(path: &Path) -> Result<Probe> {
@@ -59,7 +128,7 @@ fn probe_stdin() -> Result<Probe> {
     Ok(probe_bytes(&head, whole.then_some((tail, head.len() as u64))))
 }
 
-fn json(file: &Path, found: &Probe) -> Value {
+fn json(file: &Path, found: &Probe, glance: bool) -> Value {
     let matches = found.matches.iter().map(|m| {
         json!({
             "format": m.format.name(),
@@ -77,12 +146,26 @@ fn json(file: &Path, found: &Probe) -> Value {
         [] => found.matches.first().map(|m| m.format.name()),
         _ => None,
     };
-    json!({
+    let mut object = json!({
         "filename": output::text_of(file.as_os_str().as_encoded_bytes()),
         "format": format,
         "matches": matches.collect::<Vec<_>>(),
         "findings": output::findings(&found.findings()),
-    })
+    });
+    if glance {
+        let words = found.glance();
+        object["disk_format"] = json!(words.disk_format);
+        object["container_format"] = json!(words.container_format);
+    }
+    object
+}
+
+/// Glance's words, as they are given to it.
+fn in_glance(found: &Probe) -> String {
+    let words = found.glance();
+    let (disk, container) = (words.disk_format, words.container_format);
+    let [disk, container] = [disk, container].map(|word| word.unwrap_or("-"));
+    format!("disk_format {disk}, container_format {container}")
 }
 
 fn class(format: Format) -> &'static str {

@@ -1,7 +1,10 @@
 //! The bodies of the fuzz targets: ordinary functions that panic where a promise is broken.
 
+use std::path::Path;
+
+use diskimage::contents::{self, Bounds};
 use diskimage::format::probe::{HEAD, TAIL, probe, probe_bytes};
-use diskimage::{Error, ErrorKind, Format};
+use diskimage::{Error, ErrorKind, Format, OpenOptions};
 
 pub mod chain;
 pub mod check;
@@ -38,6 +41,7 @@ pub const TARGETS: &[Target] = &[
     ("vdi_stream", |input| stream::body(Format::Vdi, input)),
     ("raw_check", |input| check::body(Format::Raw, input)),
     ("raw_stream", |input| stream::body(Format::Raw, input)),
+    ("raw_contents", contents_body),
     ("chain", chain::body),
     ("convert_qemu", qemu::body),
 ];
@@ -54,6 +58,20 @@ pub fn probe_any(input: &Input) {
     for finding in found.findings() {
         assert!(!finding.message.contains(char::is_control));
     }
+}
+
+/// What lies on the input as a disk: little is read, the answer is the same each time, and no text of
+/// it has control characters.
+pub fn contents_body(input: &Input) {
+    let options = OpenOptions::new().format(Format::Raw);
+    let disk = options.open_storage(input.storage(), Path::new("fuzz"));
+    let disk = disk.expect("a raw disk is always one");
+    let bounds = Bounds::default();
+    let found = contents::look(&disk, &bounds).expect("memory can be read");
+    assert!(found.bytes_read <= bounds.max_read);
+    assert!(found.partitions.len() <= bounds.max_partitions as usize);
+    assert!(!format!("{found:?} {}", found.boot).contains(char::is_control), "{found:?}");
+    assert_eq!(contents::look(&disk, &bounds).ok(), Some(found), "another answer");
 }
 
 /// An error about bytes in memory blames the file, the format or a limit; never the system.

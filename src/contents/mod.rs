@@ -25,7 +25,7 @@
 use crate::disk::VirtualDisk;
 use crate::error::Result;
 use crate::finding::{Code, Finding};
-use crate::num::to_usize;
+use crate::num::{Pow2, to_usize};
 use crate::partition::mbr;
 use crate::storage::Storage;
 
@@ -100,8 +100,10 @@ pub fn look(disk: &dyn VirtualDisk, bounds: &Bounds) -> Result<Contents> {
     // before the partitions, so that these cannot use up the bytes that may be read
     let (mut found, mut failed) = fs::recognise(&whole, |_| true);
     table::read(&peek, &sector, bounds, &mut contents);
-    for index in 0..contents.partitions.len() {
-        look_into(&peek, index, &mut contents);
+    look_into_all(&peek, &mut contents);
+    let is_mbr = contents.table.as_ref().is_some_and(|table| table.kind == TableKind::Mbr);
+    if is_mbr && contents.partitions.iter().all(is_blank) {
+        try_large_sectors(&peek, &sector, bounds, &mut contents);
     }
     // the superblock at the end of the last partition is at the end of the disk too
     let inner = |one: &Superblock| {
@@ -128,6 +130,34 @@ pub fn look(disk: &dyn VirtualDisk, bounds: &Bounds) -> Result<Contents> {
     contents.boot = boot::judge(&sector, &contents, catalog.unwrap_or_default());
     contents.bytes_read = peek.read();
     Ok(contents)
+}
+
+/// Whether nothing is known of what lies in it.
+fn is_blank(partition: &Partition) -> bool {
+    partition.superblocks.is_empty()
+}
+
+/// An MBR does not say how large the sectors are that it counts. Where nothing was found by those of
+/// 512 bytes, and something is by those of 4096, it is the latter.
+fn try_large_sectors(peek: &Peek<'_>, sector: &[u8], bounds: &Bounds, contents: &mut Contents) {
+    let mut other = Contents { size: contents.size, ..Contents::default() };
+    table::read_mbr(peek, sector, Pow2::PAGE, bounds, &mut other);
+    look_into_all(peek, &mut other);
+    if other.findings.is_empty() && !other.partitions.iter().all(is_blank) {
+        let text = "the MBR counts in sectors of 4096 bytes: there are file systems where it says";
+        let finding = Finding::new(Code::Unusual, text).at(mbr::AT_ENTRIES);
+        other.findings.push(finding.in_structure("MBR"));
+        // what was said of the GPT holds as before
+        contents.findings.retain(|finding| finding.code == Code::Unreadable);
+        other.findings.append(&mut contents.findings);
+        *contents = other;
+    }
+}
+
+fn look_into_all(peek: &Peek<'_>, contents: &mut Contents) {
+    for index in 0..contents.partitions.len() {
+        look_into(peek, index, contents);
+    }
 }
 
 /// Recognises what lies in a partition.

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::finding::{Code, Finding};
 use crate::format::Format;
 use crate::format::probe::probe_bytes;
-use crate::num::to_usize;
+use crate::num::{Pow2, to_usize};
 use crate::partition::gpt::{self, Gpt};
 use crate::partition::mbr;
 
@@ -18,7 +18,8 @@ use super::{Bounds, Contents, Superblock, types};
 pub struct Table {
     /// What kind it is.
     pub kind: TableKind,
-    /// The unit that it counts in, bytes. An MBR does not tell: it is taken for 512.
+    /// The unit that it counts in, bytes. An MBR does not tell: it is 512, unless file systems
+    /// lie where it has partitions if that is 4096, and none if it is 512.
     pub sector_size: u64,
     /// The disk's identifier: a GUID, or the number in the MBR as eight digits in hexadecimal.
     pub id: Option<String>,
@@ -109,18 +110,17 @@ pub struct Partition {
 
 /// Reads the table of the disk whose first sector is `sector`.
 pub(super) fn read(peek: &Peek<'_>, sector: &[u8], bounds: &Bounds, contents: &mut Contents) {
-    let result = match Gpt::find(peek) {
-        Ok(Some(found)) => read_gpt(peek, sector, &found, bounds, contents),
-        Ok(None) => read_mbr(peek, sector, bounds, contents),
-        Err(error) => {
-            unreadable(contents, "GPT", &error);
-            read_mbr(peek, sector, bounds, contents)
+    match Gpt::find(peek) {
+        Ok(Some(found)) => {
+            if let Err(error) = read_gpt(peek, sector, &found, bounds, contents) {
+                unreadable(contents, "GPT", &error);
+            }
+            return hold_against_disk(contents);
         }
-    };
-    if let Err(error) = result {
-        unreadable(contents, "partition table", &error);
+        Ok(None) => {}
+        Err(error) => unreadable(contents, "GPT", &error),
     }
-    hold_against_disk(contents);
+    read_mbr(peek, sector, Pow2::SECTOR, bounds, contents);
 }
 
 fn unreadable(contents: &mut Contents, what: &'static str, error: &Error) {
@@ -191,30 +191,36 @@ fn read_gpt(
     Ok(())
 }
 
-fn read_mbr(
+/// Reads the table in the first sector, which counts in this `unit`.
+pub(super) fn read_mbr(
     peek: &Peek<'_>,
     sector: &[u8],
+    unit: Pow2,
     bounds: &Bounds,
     contents: &mut Contents,
-) -> Result<()> {
+) {
     // tells a table from the boot sector of a file system
     let is_table = probe_bytes(sector, None).matches.iter().any(|m| m.format == Format::Mbr);
-    if !is_table {
-        return Ok(());
+    if is_table {
+        list_mbr(peek, sector, unit, bounds, contents);
+        hold_against_disk(contents);
     }
+}
+
+fn list_mbr(peek: &Peek<'_>, sector: &[u8], unit: Pow2, bounds: &Bounds, contents: &mut Contents) {
     let number = sector.get(440..444).and_then(<[u8]>::first_chunk).copied().unwrap_or_default();
     let id = format!("{:08x}", u32::from_le_bytes(number));
     contents.table = Some(Table {
         kind: TableKind::Mbr,
-        sector_size: mbr::SECTOR,
+        sector_size: unit.size(),
         id: Some(id.clone()),
         is_hybrid: false,
     });
     let partition = |entry: &mbr::Entry, number: u32, role| Partition {
         number,
         role,
-        start: entry.start.saturating_mul(mbr::SECTOR),
-        length: entry.end.saturating_sub(entry.start).saturating_mul(mbr::SECTOR),
+        start: entry.start.saturating_mul(unit.size()),
+        length: entry.end.saturating_sub(entry.start).saturating_mul(unit.size()),
         kind: PartitionType {
             id: format!("{:#04x}", entry.kind),
             name: types::of_byte(entry.kind),
@@ -235,13 +241,13 @@ fn read_mbr(
         }
         let role = if entry.is_extended() { Role::Extended } else { Role::Primary };
         if !push(contents, bounds, partition(entry, entry.slot, role)) {
-            return Ok(());
+            return;
         }
     }
     let mut number = 5u32;
     for extended in entries.iter().filter(|entry| entry.is_extended()) {
         let mut chain = mbr::Chain::default();
-        let followed = mbr::follow(peek, extended, &mut chain);
+        let followed = mbr::follow(peek, unit, extended, &mut chain);
         if let Some((why, at)) = chain.broken {
             let text = format!("the chain of the extended partition {why}");
             let finding = Finding::new(Code::InvalidEntry, text).at(at);
@@ -249,7 +255,7 @@ fn read_mbr(
         }
         for entry in &chain.logical {
             if !push(contents, bounds, partition(entry, number, Role::Logical)) {
-                return Ok(());
+                return;
             }
             number = number.saturating_add(1);
         }
@@ -257,7 +263,6 @@ fn read_mbr(
             unreadable(contents, "extended partition", &error);
         }
     }
-    Ok(())
 }
 
 /// Adds a partition, unless there are too many, which is told.

@@ -122,3 +122,15 @@ const BYTES: &[(u8, &str)] = &[
     (0xfc, "VMware swap"),
     (0xfd, "Linux RAID"),
 ];
+
+/// Each type stands once in its list, and each GUID has the form that one is looked up by.
+#[cfg(test)]
+pub(super) fn check() {
+    for (index, (guid, _)) in GUIDS.iter().enumerate() {
+        let dashes: Vec<_> = guid.match_indices('-').map(|(at, _)| at).collect();
+        assert_eq!((guid.len(), &dashes[..]), (36, &[8, 13, 18, 23][..]), "{guid}");
+        assert!(!guid.contains(|c: char| c.is_ascii_uppercase()), "{guid}");
+        assert!(GUIDS.iter().skip(index + 1).all(|(other, _)| other != guid), "{guid}");
+    }
+    assert!(BYTES.is_sorted_by_key(|(byte, _)| *byte));
+}

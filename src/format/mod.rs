@@ -9,6 +9,7 @@ use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::storage::Storage;
 
+mod glance;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
@@ -17,6 +18,8 @@ pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;
 mod whole;
+
+pub use glance::Glance;
 
 /// What a kind of file is to a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,13 +138,15 @@ impl Format {
     }
 
     /// Opens `storage` as one image of this format. Names of other files are taken up, not
-    /// followed; see [`Layer::references`].
+    /// followed; see [`Layer::references`]. The plain content of a disk (a partition table, an ISO
+    /// 9660 file system) opens as the raw disk that it lies on.
     pub fn open(self, storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Box<dyn Layer>> {
         if options.snapshot.is_some() && self != Self::Qcow2 {
             return Err(FormatDetail::NoSnapshots(self.name()).into());
         }
         match self {
             Self::Raw => Ok(Box::new(raw::RawLayer::new(storage))),
+            _ if self.class() == Class::Content => Ok(Box::new(raw::RawLayer::new(storage))),
             Self::Qcow2 => Ok(Box::new(qcow2::Qcow2Layer::open(storage, options)?)),
             Self::Vhd => Ok(Box::new(vhd::VhdLayer::open(storage, options)?)),
             Self::Vdi => Ok(Box::new(vdi::VdiLayer::open(storage, options)?)),
@@ -155,7 +160,8 @@ impl Format {
 impl FromStr for Format {
     type Err = crate::Error;
 
-    /// qemu-img's names and the world's, in any case: `vpc` and `vhd` are the same.
+    /// qemu-img's names, the world's and Glance's, in any case: `vpc` and `vhd` are the same, and so
+    /// are `parallels` and `ploop`, `raw` and `ami`.
     fn from_str(name: &str) -> Result<Self> {
         Self::by_name(&name.to_ascii_lowercase())
             .ok_or_else(|| FormatDetail::UnknownName(crate::text::printable_str(name)).into())

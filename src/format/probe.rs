@@ -356,8 +356,9 @@ fn boot_record(head: &[u8]) -> Found {
     let mut used: usize = 0;
     for entry in head.get(446..510)?.chunks_exact(16) {
         let (status, kind) = (byte(entry, 0), byte(entry, 4));
-        let (start, sectors) = (le32(entry, 8)?, le32(entry, 12)?);
-        if status & 0x7f != 0 || (kind != 0 && (start == 0 || sectors == 0)) {
+        let sectors = le32(entry, 12)?;
+        // one may start with the disk: so do those of hybrid ISOs
+        if status & 0x7f != 0 || (kind != 0 && sectors == 0) {
             used = 0;
             break;
         }

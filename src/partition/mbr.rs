@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use byteorder::{ByteOrder, LittleEndian};
 
 use crate::error::Result;
-use crate::num::to_usize;
+use crate::num::{Pow2, to_usize};
 use crate::storage::{Storage, read_vec};
 
 /// The unit of the table.
@@ -80,12 +80,17 @@ pub(crate) struct Chain {
 }
 
 /// Follows the chain of the `extended` partition (each link has one partition, whose start counts
-/// from the link, and the next link, whose start counts from the first one). What was found before
-/// an error stays in `chain`.
-pub(crate) fn follow(storage: &dyn Storage, extended: &Entry, chain: &mut Chain) -> Result<()> {
+/// from the link, and the next link, whose start counts from the first one), in sectors of this size.
+/// What was found before an error stays in `chain`.
+pub(crate) fn follow(
+    storage: &dyn Storage,
+    sector: Pow2,
+    extended: &Entry,
+    chain: &mut Chain,
+) -> Result<()> {
     let (mut link, mut at, mut seen) = (extended.start, extended.at, BTreeSet::new());
     loop {
-        let place = link.saturating_mul(SECTOR);
+        let place = sector.offset_of(link).unwrap_or(u64::MAX);
         let why = if !seen.insert(link) {
             "leads back to a link before"
         } else if link < extended.start || link >= extended.end {

@@ -137,17 +137,11 @@ pub(super) fn swap(view: &View<'_>) -> Result<Option<Superblock>> {
     for page in [0x1000u64, 0x2000, 0x4000, 0x8000, 0x10000] {
         let at = page.saturating_sub(10);
         let Some(end) = view.block(at, 10)? else { return Ok(None) };
-        let (kind, version) = match &end.bytes[..] {
-            b"SWAPSPACE2" => (Kind::Swap, "1"),
-            b"SWAP-SPACE" => (Kind::Swap, "0"),
-            bytes if SUSPENDED.iter().any(|magic| bytes.starts_with(magic)) => {
-                (Kind::Swsuspend, "1")
-            }
-            _ => continue,
-        };
+        let known = SIGNATURES.iter().find(|(magic, ..)| end.bytes.starts_with(magic));
+        let Some(&(_, kind, version)) = known else { continue };
         let mut found = Superblock::new(kind, at);
         found.version = Some(version.to_owned());
-        if version == "1"
+        if version != "0"
             && let Some(block) = view.block(0x400, 44)?
         {
             swap_header(&block, page, &mut found);
@@ -157,13 +151,16 @@ pub(super) fn swap(view: &View<'_>) -> Result<Option<Superblock>> {
     Ok(None)
 }
 
-/// What stands in the place of the signature while a suspended system lies in the swap space.
-const SUSPENDED: &[&[u8]] = &[
-    b"S1SUSPEND\0",
-    b"S2SUSPEND\0",
-    b"ULSUSPEND\0",
-    b"LINHIB0001",
-    b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c",
+/// The signatures, and what stands in their place while a suspended system lies in the swap space,
+/// with the version that blkid gives it.
+const SIGNATURES: &[(&[u8], Kind, &str)] = &[
+    (b"SWAPSPACE2", Kind::Swap, "1"),
+    (b"SWAP-SPACE", Kind::Swap, "0"),
+    (b"S1SUSPEND\0", Kind::Swsuspend, "s1suspend"),
+    (b"S2SUSPEND\0", Kind::Swsuspend, "s2suspend"),
+    (b"ULSUSPEND\0", Kind::Swsuspend, "ulsuspend"),
+    (b"LINHIB0001", Kind::Swsuspend, "linhib0001"),
+    (b"\xed\xc3\x02\xe9\x98\x56\xe5\x0c", Kind::Swsuspend, "tuxonice"),
 ];
 
 /// The header of version 1: numbers in the byte order of the machine that made it.

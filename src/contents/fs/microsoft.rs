@@ -256,8 +256,22 @@ pub(super) fn exfat(view: &View<'_>) -> Result<Option<Superblock>> {
 pub(super) fn bitlocker(view: &View<'_>) -> Result<Option<Superblock>> {
     const GUID: &[u8; 16] = b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01";
     let Some(block) = view.block(0, 512)? else { return Ok(None) };
-    let is_one = block.has(3, b"-FVE-FS-") || (block.has(3, b"MSWIN4.1") && block.has(424, GUID));
-    Ok(is_one.then(|| Superblock::new(Kind::BitLocker, 0)))
+    // where the first of three copies of the metadata lies; Vista has it elsewhere
+    let copy = if block.has(3, b"-FVE-FS-") {
+        block.le64(176)
+    } else if block.has(3, b"MSWIN4.1") && block.has(424, GUID) {
+        block.le64(440)
+    } else {
+        return Ok(None);
+    };
+    let mut found = Superblock::new(Kind::BitLocker, 0);
+    if !block.has(0, b"\xeb\x52\x90")
+        && copy != 0
+        && let Some(metadata) = view.signed(copy, 12, 0, b"-FVE-FS-")?
+    {
+        found.version = Some(metadata.le16(10).to_string());
+    }
+    Ok(Some(found))
 }
 
 /// ReFS.

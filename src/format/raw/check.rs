@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::finding::{Code, Finding};
 use crate::format::Format;
 use crate::format::probe::{HEAD, probe_bytes};
-use crate::num::to_usize;
+use crate::num::{Pow2, to_usize};
 use crate::storage::{Storage, read_vec};
 
 use crate::partition::gpt::{Copy, Gpt, Header, Partition};
@@ -198,7 +198,7 @@ fn check_mbr(storage: &dyn Storage, iso: bool, checking: &Checking) -> Result<()
     check_entries(storage, &entries, iso, checking);
     for extended in entries.iter().filter(|entry| entry.is_extended()) {
         let mut chain = mbr::Chain::default();
-        mbr::follow(storage, extended, &mut chain)?;
+        mbr::follow(storage, Pow2::SECTOR, extended, &mut chain)?;
         if let Some((why, at)) = chain.broken {
             let text = format!("the chain of the extended partition {why}");
             let found = Finding::new(Code::InvalidEntry, text).at(at);
