@@ -39,7 +39,7 @@ fn drive(image: &OsStr, target: &OsStr) {
     let allow = s("--allow-external");
     run(&[s("probe"), image]);
     run(&[s("probe"), json, image]);
-    for more in [&[][..], &[json], &[allow], &[allow, json]] {
+    for more in [&[][..], &[allow, json]] {
         run(&[&[s("info"), s("--backing-chain"), image], more].concat());
         run(&[&[s("info"), image], more].concat());
         run(&[&[s("map"), image], more].concat());
@@ -67,7 +67,7 @@ fn no_string_of_an_image_comes_out_raw() {
         {
             driven += 1;
             // of images that differ in the kind of extent only, some
-            if case["class"] == "terminal-injection" || driven % 3 == 0 {
+            if case["class"] == "terminal-injection" || driven % 9 == 0 {
                 let image = set.folder.join(case["file"].as_str().unwrap());
                 drive(image.as_os_str(), target.as_os_str());
             }
