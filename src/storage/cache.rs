@@ -43,6 +43,12 @@ pub struct TablePage {
 }
 
 impl TableCache {
+    /// What the tables lie in.
+    #[must_use]
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     /// A cache over `storage` that keeps at most about `bound` bytes.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, bound: u64) -> Self {
