@@ -61,12 +61,12 @@ def make_companions(out: Set) -> None:
 
 def snapshots(entries: list[tuple[bytes, bytes]]) -> bytes:
     """Snapshot table entries of the version 3 format, all of the active L1 table."""
-    table = b""
+    table = []
     for identifier, name in entries:
         entry = struct.pack(">QIHHIIQIIQQ", 3 * CLUSTER, 1, len(identifier), len(name), 0, 0, 0, 0, 16, 0, len(DISK))
         entry += identifier + name
-        table += entry.ljust(-(-len(entry) // 8) * 8, b"\0")
-    return table
+        table.append(entry.ljust(-(-len(entry) // 8) * 8, b"\0"))
+    return b"".join(table)
 
 
 def with_snapshots(entries: list[tuple[bytes, bytes]]) -> bytes:

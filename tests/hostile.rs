@@ -250,7 +250,7 @@ fn force(path: &Path, format: &str) -> std::time::Duration {
             let _ = image.check(Checking::new());
         }
         let Ok(disk) = options.open(path) else { continue };
-        let _ = disk.extents(0..disk.size()).take(2000).count();
+        let _ = disk.extents(0..disk.size()).take(100).count();
         let length = usize::try_from(disk.size().min(128 << 10)).unwrap();
         let mut bytes = vec![0; length];
         for at in [0, disk.size() - length as u64] {
