@@ -515,6 +515,7 @@ mod tests {
 
     /// Somebody exchanges the file and its folder for links all the time.
     #[test]
+    #[cfg(target_os = "linux")]
     fn a_race_never_wins_what_lies_outside() {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         use std::io::Read;
@@ -527,9 +528,6 @@ mod tests {
         std::fs::write(at("outside/file"), "secret").unwrap();
         symlink(at("outside"), at("inside/other")).unwrap();
         symlink(at("outside/file"), at("inside/sub/link")).unwrap();
-        if cfg!(not(target_os = "linux")) {
-            return;
-        }
         let swap = |a: &str, b: &str| renameat_with(CWD, at(a), CWD, at(b), RenameFlags::EXCHANGE);
         if swap("inside/sub", "inside/other").is_err() {
             eprintln!("skipped: this file system cannot exchange two names");
