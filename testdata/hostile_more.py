@@ -61,12 +61,12 @@ def make_companions(out: Set) -> None:
 
 def snapshots(entries: list[tuple[bytes, bytes]]) -> bytes:
     """Snapshot table entries of the version 3 format, all of the active L1 table."""
-    table = b""
+    table = []
     for identifier, name in entries:
         entry = struct.pack(">QIHHIIQIIQQ", 3 * CLUSTER, 1, len(identifier), len(name), 0, 0, 0, 0, 16, 0, len(DISK))
         entry += identifier + name
-        table += entry.ljust(-(-len(entry) // 8) * 8, b"\0")
-    return table
+        table.append(entry.ljust(-(-len(entry) // 8) * 8, b"\0"))
+    return b"".join(table)
 
 
 def with_snapshots(entries: list[tuple[bytes, bytes]]) -> bytes:
@@ -165,11 +165,11 @@ def make_bombs(out: Set) -> None:
     struct.pack_into("<I", data, 344, 900 * MIB)
     add("vdi-map", "vdi", data, "a block map of 800 MiB, all zeros", length=1024 * MIB)
     data = bytearray(vmdkkit.sparse(DISK))
-    struct.pack_into("<Q", data, 12, 1 << 40)
+    struct.pack_into("<Q", data, 12, 1 << 41)
     struct.pack_into("<Q", data, 56, 64 * MIB // 512)
     struct.pack_into("<Q", data, 48, 64 * MIB // 512)
     struct.pack_into("<Q", data, 64, 1024 * MIB // 512)
-    add("vmdk-gd", "vmdk", data, "a grain directory of 64 MiB, all holes", length=1024 * MIB)
+    add("vmdk-gd", "vmdk", data, "a grain directory of 128 MiB, all holes", length=1024 * MIB)
     stream = bytearray(vmdkkit.stream(DISK, vmdkkit.descriptor("streamOptimized", [f'RDONLY {MIB // 512} SPARSE "x"'], 1)))
     bomb = zlib.compress(bytes(16 * MIB), 9)
     struct.pack_into("<I", stream, 128 * 512 + 8, len(bomb))

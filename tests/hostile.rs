@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use common::*;
-use diskimage::{Checking, Format, Image, OpenOptions, Result, VirtualDisk};
+use diskimage::{Checking, Format, Image, OpenOptions, Result, VirtualDisk, VirtualDiskExt};
 use serde_json::Value;
 
 /// Content that takes longer than a test should: it is one small cluster mapped a million times.
@@ -170,16 +170,78 @@ fn a_check_finds_what_it_must_in_no_time() {
     assert!(checked > 400 && flagged > 20, "{checked} checked, {flagged} flagged");
 }
 
-#[test]
-fn every_case_made_here_gets_its_verdict() {
+/// The set that the project makes itself.
+fn made() -> Option<tempfile::TempDir> {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let script = root().join("testdata/make_hostile.py");
-    if tool_output("python3", &[script.as_os_str(), folder.path().as_os_str()]).is_none() {
-        return;
-    }
+    tool_output("python3", &[script.as_os_str(), folder.path().as_os_str()])?;
+    Some(folder)
+}
+
+#[test]
+fn every_case_made_here_gets_its_verdict() {
+    let Some(folder) = made() else { return };
     let (tried, wrong) = judge(folder.path());
-    assert!(tried > 900, "only {tried} cases");
+    assert!(tried > 1100, "only {tried} cases");
     assert!(wrong.is_empty(), "{} of {tried}:\n{}", wrong.len(), wrong.join("\n"));
+    force_all(folder.path());
+}
+
+#[test]
+fn every_case_as_every_format_is_a_clean_result() {
+    let Some(folder) = unpacked() else { return };
+    force_all(&folder);
+}
+
+/// Reads and checks each image of a set as each format, whatever it is: nothing panics, takes long
+/// or gives the bytes of a file outside, and an image read as a raw disk is just its bytes.
+fn force_all(folder: &Path) {
+    let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
+    let files: Vec<_> = manifest
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["file"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(file) =
+                    files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+                {
+                    for format in ["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi"] {
+                        let path = folder.join(file);
+                        let done = std::panic::catch_unwind(|| force(&path, format));
+                        let took = done.unwrap_or_else(|_| panic!("{file} as {format} panics"));
+                        assert!(took < QUICK, "{file} as {format}: {took:?}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn force(path: &Path, format: &str) -> std::time::Duration {
+    let start = std::time::Instant::now();
+    for options in [OpenOptions::new(), OpenOptions::new().trust_broken(true)] {
+        let options = options.format(format.parse().unwrap());
+        if let Ok(image) = options.open_image(path) {
+            let _ = image.findings();
+            let _ = image.layer().describe();
+            let _ = image.check(Checking::new());
+        }
+        let Ok(disk) = options.open(path) else { continue };
+        let _ = disk.extents(0..disk.size()).take(100).count();
+        let length = usize::try_from(disk.size().min(128 << 10)).unwrap();
+        let mut bytes = vec![0; length];
+        for at in [0, disk.size() - length as u64] {
+            let read = disk.read_exact_at(&mut bytes, at).is_ok();
+            let seen = bytes.windows(16).any(|window| window == b"diskimage canary");
+            assert!(!(read && seen), "{path:?} as {format} gives a file outside");
+        }
+    }
+    start.elapsed()
 }
 
 /// Whatever disk a stranger's image shows: looking at it reads little, and ends.

@@ -9,6 +9,7 @@ use diskimage::layer::{Description, Role, Snapshot, Value as Described};
 use diskimage::storage::FileStorage;
 use diskimage::text::printable;
 use diskimage::{Contents, Finding, Format, Layer, Result, Storage, contents};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
 use crate::args::{InfoArgs, Output};
@@ -65,7 +66,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
     let top = Facts { path, layer, storage, description, contents, findings, disk };
     if !args.backing_chain {
         return Ok(match args.output {
-            Output::Json => output::print_json(&top.json()),
+            Output::Json => output::print_json(&top),
             Output::Human => top.print(&mut io::stdout().lock()),
         });
     }
@@ -82,7 +83,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
         all.push(Facts { path, layer, storage, description, contents, findings, disk });
     }
     Ok(match args.output {
-        Output::Json => output::print_json(&Value::Array(all.iter().map(Facts::json).collect())),
+        Output::Json => output::print_json(&all),
         Output::Human => {
             let mut out = io::stdout().lock();
             all.iter().enumerate().try_for_each(|(index, facts)| {
@@ -93,6 +94,30 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
             })
         }
     })
+}
+
+impl Serialize for Facts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let object = self.json();
+        let members = object.as_object().into_iter().flatten();
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in members {
+            match &**name {
+                "snapshots" => map.serialize_entry(name, &Snapshots(&self.description.snapshots)),
+                _ => map.serialize_entry(name, value),
+            }?;
+        }
+        map.end()
+    }
+}
+
+/// Snapshots as an array.
+struct Snapshots<'a>(&'a [Snapshot]);
+
+impl Serialize for Snapshots<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(snapshot_json))
+    }
 }
 
 /// What can be said, for programs, of a file whose disk cannot be read: what it is.
@@ -119,7 +144,7 @@ impl Facts<'_> {
         self.storage.allocated_size().unwrap_or_else(|| self.storage.size())
     }
 
-    /// qemu-img's fields in qemu-img's meaning, then ours.
+    /// qemu-img's fields in qemu-img's meaning, then ours; the snapshots are left open.
     fn json(&self) -> Value {
         let name = output::text_of(self.path.as_os_str().as_encoded_bytes());
         let file = json!({
@@ -153,8 +178,8 @@ impl Facts<'_> {
             }
         }
         if !self.description.snapshots.is_empty() {
-            let snapshots = self.description.snapshots.iter().map(snapshot_json);
-            object["snapshots"] = Value::Array(snapshots.collect());
+            // their place; there may be very many, which are put in words one by one
+            object["snapshots"] = Value::Null;
         }
         if !self.description.details.is_empty() {
             object["format-specific"] = json!({

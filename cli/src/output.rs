@@ -1,16 +1,49 @@
 //! JSON, safe for terminals and valid whatever a file says.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use diskimage::checksum::Digest;
 use diskimage::layer::Value as Described;
 use diskimage::{Finding, text};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// Prints a document and a line end.
-pub(crate) fn print_json(value: &Value) -> io::Result<()> {
-    let text = serde_json::to_string_pretty(value)?;
-    writeln!(io::stdout().lock(), "{}", escape(&text))
+/// Prints a document and a line end. It is written as it is made, so that one of any length takes no
+/// memory.
+pub(crate) fn print_json(value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+    let mut out = Escaping { out: BufWriter::new(io::stdout().lock()), rest: Vec::new() };
+    serde_json::to_writer_pretty(&mut out, value)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Escapes what passes through it, which is UTF-8 in pieces of any length.
+struct Escaping<W> {
+    out: W,
+    /// The start of a character whose end has not come yet.
+    rest: Vec<u8>,
+}
+
+impl<W: Write> Write for Escaping<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.rest.is_empty() && bytes.iter().all(|&byte| byte.is_ascii() && byte != 0x7f) {
+            self.out.write_all(bytes)?;
+            return Ok(bytes.len());
+        }
+        self.rest.extend(bytes);
+        let valid = match str::from_utf8(&self.rest) {
+            Ok(text) => text.len(),
+            Err(error) => error.valid_up_to(),
+        };
+        let rest = self.rest.split_off(valid);
+        let whole = std::mem::replace(&mut self.rest, rest);
+        self.out.write_all(escape(&String::from_utf8_lossy(&whole)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Escapes what JSON leaves as it is but a terminal may obey.
@@ -97,6 +130,19 @@ pub(crate) fn print_finding(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_of_characters_are_put_together() {
+        let text = "a\u{9b}é\u{202e}\u{e0041}z";
+        for length in 1..=text.len() {
+            let mut out = Escaping { out: Vec::new(), rest: Vec::new() };
+            for piece in text.as_bytes().chunks(length) {
+                out.write_all(piece).unwrap();
+            }
+            assert_eq!(String::from_utf8(out.out).unwrap(), escape(text), "{length}");
+            assert!(out.rest.is_empty());
+        }
+    }
 
     #[test]
     fn json_holds_no_character_that_a_terminal_obeys() {

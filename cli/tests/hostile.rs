@@ -16,7 +16,6 @@ use serde_json::Value;
 
 /// The commands; `TARGET` is where a conversion goes.
 const COMMANDS: &[&[&str]] = &[
-    &["info", "FILE"],
     &["info", "--output=json", "FILE"],
     &["map", "--output=json", "-l", "1T", "FILE"],
     &["check", "--threads=1", "FILE"],
@@ -25,7 +24,8 @@ const COMMANDS: &[&[&str]] = &[
 
 const FORMATS: [&str; 6] = ["raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi"];
 
-/// Content that is written by the GiB: small clusters that are mapped again and again.
+/// Content that is written by the GiB, and a map of a million lines: one small cluster that is mapped
+/// again and again. That takes as long as the answer is.
 const LARGE: &[&str] = &["q2-amplify-2g.qcow2"];
 
 /// What a run may take, here in a debug build.
@@ -110,7 +110,7 @@ fn check_set(set: &Set) {
         let file = case["file"].as_str().unwrap();
         let path = set.folder.join(file);
         let mut add = |command: &[&str], format: Option<&str>, more: &[&str]| {
-            if command[0] == "convert" && is_large(file) {
+            if matches!(command[0], "convert" | "map") && is_large(file) {
                 return None;
             }
             let target = targets.path().join(format!("{}.raw", runs.len()));
@@ -120,7 +120,9 @@ fn check_set(set: &Set) {
             Some(args)
         };
         let format = case["open_as"].as_str();
-        for command in COMMANDS {
+        // header fields at their extremes are alike to a process: the library's tests have them all
+        let some = case["class"].as_str().unwrap().ends_with("-fields") && number % 3 != 0;
+        for command in COMMANDS.iter().filter(|_| !some) {
             let args = add(command, format, &[]);
             let must = verdicts(case).iter().all(|verdict| verdict.starts_with("must_reject"));
             // at the latest a conversion has to refuse
@@ -132,7 +134,7 @@ fn check_set(set: &Set) {
         }
         // a sample with the format detected, and each one forced
         let other = number % (FORMATS.len() + 1);
-        if number % 3 == 0 {
+        if number % 10 == 0 {
             for command in COMMANDS {
                 add(command, FORMATS.get(other).copied(), &[]);
             }

@@ -35,14 +35,9 @@ fn same(args: &[&str]) -> Option<()> {
 fn every_command_answers_as_without_it() {
     let dir = tempfile::tempdir().unwrap();
     let list = dir.path().join("list");
-    for image in fixtures().iter().filter(|f| f.virtual_size <= 16 << 20) {
-        // a process for each: the images of one kind are alike here
-        if !image.file.ends_with("4k.qcow2")
-            && !image.file.contains("zstd-64k")
-            && image.format == "qcow2"
-        {
-            continue;
-        }
+    // some of each format: to the sandbox they are alike
+    let small = fixtures().iter().filter(|f| f.virtual_size <= 4 << 20);
+    for image in small.step_by(7) {
         let (file, allow, format) = (image.text(), allow(), format!("-f{}", image.format));
         for args in [
             &["probe", file][..],

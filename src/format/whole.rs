@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::finding::{Code, Finding, Severity};
 use crate::layer::Layer;
 use crate::num::{Pow2, to_u64, to_usize};
-use crate::storage::{Storage, check_inside};
+use crate::storage::{Storage, check_inside, read_or_hole};
 
 /// How much of a table is read at once: a whole number of entries of any format.
 const PIECE: u64 = 256 << 10;
@@ -29,12 +29,21 @@ pub(super) fn pieces(
         checking.watcher().check()?;
         let length = PIECE.min(table.end.saturating_sub(at));
         let piece = buffer.get_mut(..to_usize(length)).unwrap_or_default();
-        storage.read_exact_at(piece, at)?;
+        read_or_hole(storage, piece, at)?;
         visit(piece, at)?;
         checking.watcher().advance(length);
         at = at.saturating_add(length);
     }
     Ok(())
+}
+
+/// How many contradictions of one sort are counted before a table is given up.
+const MOST_COUNTED: u64 = 4 << 20;
+
+/// Says that a table was given up.
+pub(super) fn note_enough(checking: &Checking, what: &'static str, at: u64) {
+    let text = format!("so much of the {what} contradicts itself that the rest was not looked at");
+    checking.note(Finding::new(Code::Unreadable, text).at(at).in_structure(what));
 }
 
 /// Corruptions of one sort that are met in the order of the file. There may be as many as a table
@@ -59,6 +68,11 @@ impl<'a> Sort<'a> {
 
     fn most_told(&self) -> u64 {
         to_u64(self.checking.most_findings())
+    }
+
+    /// Whether there are so many that more of them say nothing new.
+    pub(super) fn is_enough(&self) -> bool {
+        self.count >= MOST_COUNTED
     }
 
     /// How many there were.

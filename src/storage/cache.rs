@@ -43,6 +43,12 @@ impl TableCache {
     /// The largest piece of a table that is read at once, bytes.
     pub const PAGE: u64 = 64 << 10;
 
+    /// What the tables lie in.
+    #[must_use]
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     /// A cache over `storage` that keeps at most about `bound` bytes.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, bound: u64) -> Self {

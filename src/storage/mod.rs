@@ -171,6 +171,18 @@ pub(crate) fn check_inside(
     }
 }
 
+/// Fills `buf` from a table that may be a hole for the most part: what is one is not read.
+pub(crate) fn read_or_hole(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> Result<()> {
+    let length = to_u64(buf.len());
+    let inside = length > 0 && offset.checked_add(length).is_some_and(|end| end <= storage.size());
+    let run = if inside { storage.run_at(offset, length)? } else { Run { hole: false, length } };
+    if run.hole && run.length >= length {
+        buf.fill(0);
+        return Ok(());
+    }
+    storage.read_exact_at(buf, offset)
+}
+
 /// Reads `length` bytes at `offset`, having checked that the file holds them.
 pub(crate) fn read_vec(
     storage: &dyn Storage,

@@ -32,12 +32,11 @@ const FREE: &[c_long] = &[
     libc::SYS_sched_yield,
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
-    // signals to itself: what Landlock does not know is a process of one's own
+    // signals
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
     libc::SYS_sigaltstack,
-    libc::SYS_tgkill,
     // time and chance
     libc::SYS_clock_getres,
     libc::SYS_clock_gettime,
@@ -146,6 +145,8 @@ fn allowed(needs: &Needs) -> Result<BpfProgram, BackendError> {
     let thread = bits(libc::CLONE_THREAD | libc::CLONE_VM);
     rules.insert(libc::SYS_clone, vec![argument(0, Op::MaskedEq(thread), thread)?]);
     rules.insert(libc::SYS_prctl, vec![equals(0, bits(libc::PR_SET_NAME))?]);
+    // signals go to this process only
+    rules.insert(libc::SYS_tgkill, vec![equals(0, std::process::id().into())?]);
     // limits are asked for, not set
     rules.insert(libc::SYS_prlimit64, vec![argument_wide(2, 0)?]);
     let writes = !needs.written.is_empty() || !needs.created_in.is_empty();

@@ -6,7 +6,7 @@ use byteorder::{ByteOrder, LittleEndian};
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::Result;
 use crate::finding::{Code, Finding};
-use crate::format::whole::{Places, Sort, note_unused, pieces, refuse_rest};
+use crate::format::whole::{Places, Sort, note_enough, note_unused, pieces, refuse_rest};
 use crate::num::Pow2;
 
 use super::header::ImageType;
@@ -61,9 +61,14 @@ fn read_map(layer: &VdiLayer, checking: &Checking, wanted: bool) -> Result<Map> 
     let one = Pow2::from_bits(0).unwrap_or(Pow2::PAGE);
     let mut places = Places::new(one, 0, checking.memory());
     let (mut first_round, mut previous) = (true, None);
+    let mut given_up = None;
     loop {
         let mut index: u64 = 0;
         pieces(layer.file(), "the block map", table.clone(), checking, |bytes, at| {
+            if [&invalid, &beyond, &shared].iter().any(|sort| sort.is_enough()) {
+                given_up.get_or_insert(at);
+                return Ok(());
+            }
             let entries =
                 bytes.as_chunks::<4>().0.iter().map(|entry| LittleEndian::read_u32(entry));
             for (entry, at) in entries.zip((at..).step_by(4)) {
@@ -119,6 +124,9 @@ fn read_map(layer: &VdiLayer, checking: &Checking, wanted: bool) -> Result<Map> 
         }
     }
     places.tell_rest(told);
+    if let Some(at) = given_up {
+        note_enough(told, "block map", at);
+    }
     map.distinct = places.taken();
     map.damaged = [&invalid, &beyond, &shared].iter().any(|sort| sort.count() > 0);
     Ok(map)

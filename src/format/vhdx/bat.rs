@@ -135,15 +135,22 @@ impl Bat {
         &self.regions
     }
 
-    /// The payload block number `first`, or the first one behind the page with its entry if all
-    /// entries from it on are zero: such blocks were never written, and there may be very many.
+    /// The payload block number `first`, or the first one behind the page with its entry (or the
+    /// hole of the file) if all entries from it on are zero: such blocks were never written, and there may be very many.
     pub(super) fn skip_unwritten(&self, first: u64) -> Result<u64> {
-        let (bytes, start) = self.page(self.position(first))?;
-        let within = self.position(first).saturating_sub(start);
-        if !is_zero(bytes.get(to_usize(within)..).unwrap_or_default()) {
-            return Ok(first);
-        }
-        let end = start.saturating_add(to_u64(bytes.len()));
+        let position = self.position(first);
+        let rest = self.size.saturating_sub(position);
+        let run = self.cache.storage().run_at(self.at(position), rest.max(1))?;
+        let end = if run.hole && run.length >= BAT_ENTRY_LENGTH {
+            position.saturating_add(run.length.min(rest))
+        } else {
+            let (bytes, start) = self.page(position)?;
+            let within = position.saturating_sub(start);
+            if !is_zero(bytes.get(to_usize(within)..).unwrap_or_default()) {
+                return Ok(first);
+            }
+            start.saturating_add(to_u64(bytes.len()))
+        };
         let entries = end.wrapping_shr(BAT_ENTRY_LENGTH.trailing_zeros());
         // one entry of each chunk is that of its sector bitmap
         let chunk = self.chunk_ratio.size().saturating_add(1);

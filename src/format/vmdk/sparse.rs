@@ -307,6 +307,10 @@ impl Sparse {
                 read_vec(&self.storage, "the grain directory", at, length)
             };
             let (own, others) = (read(place)?, read(other)?);
+            if is_zero(&others) {
+                index = index.saturating_add(count);
+                continue;
+            }
             for (number, (own, other)) in (index..).zip(self.values(&own).zip(self.values(&others)))
             {
                 let missing = own == 0

@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
+use crate::bytes::is_zero;
 use crate::check::Checking;
 use crate::error::{ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::format::whole::{Grid, Places, Sort, pieces};
 use crate::num::{Pow2, to_u64, to_usize};
-use crate::storage::read_vec;
+use crate::storage::{read_or_hole, read_vec};
 
 use super::error::VmdkDetail;
 use super::layout::*;
@@ -74,6 +75,12 @@ pub(super) fn walk(
     let size = sparse.entry_size();
     let (mut index, mut last) = (0u64, None);
     pieces(sparse.storage(), "the grain directory", table, checking, |bytes, at| {
+        if is_zero(bytes) && has_no_copy(sparse, index, bytes.len())? {
+            // no tables: what there may be very much of
+            let entries = to_u64(bytes.len()).checked_div(size).unwrap_or_default();
+            index = index.saturating_add(entries);
+            return Ok(());
+        }
         for (value, at) in sparse.values(bytes).zip((at..).step_by(to_usize(size))) {
             let number = index;
             index = index.saturating_add(1);
@@ -94,6 +101,20 @@ pub(super) fn walk(
         Some((index, place, at)) => walk_table(sparse, index, place, at, &mut visit),
         None => Ok(()),
     }
+}
+
+/// Whether the redundant directory, if there is one, has no tables in so many bytes from the entry
+/// number `index` on either.
+fn has_no_copy(sparse: &Sparse, index: u64, length: usize) -> Result<bool> {
+    let Some(copy) = sparse.redundant() else { return Ok(true) };
+    let at = index.checked_mul(sparse.entry_size()).and_then(|start| copy.checked_add(start));
+    let (Some(at), storage) = (at, sparse.storage()) else { return Ok(false) };
+    if at.saturating_add(to_u64(length)) > storage.size() {
+        return Ok(false);
+    }
+    let mut bytes = vec![0; length];
+    read_or_hole(storage, &mut bytes, at)?;
+    Ok(is_zero(&bytes))
 }
 
 fn walk_table(
