@@ -16,7 +16,7 @@ mod memory;
 mod mmap;
 mod window;
 
-pub use cache::TableCache;
+pub use cache::{TableCache, TablePage};
 pub use fault::{Fault, FaultStorage};
 pub use file::FileStorage;
 pub use memory::MemoryStorage;
