@@ -48,6 +48,14 @@ pub const TARGETS: &[Target] = &[
     ("vdi_repair", vdi_repair),
     ("raw_check", raw_check),
     ("raw_repair", raw_repair),
+    ("qcow_read", qcow_read),
+    ("qed_read", qed_read),
+    ("parallels_read", parallels_read),
+    ("bochs_read", bochs_read),
+    ("cloop_read", cloop_read),
+    ("qed_check", qed_check),
+    ("parallels_check", parallels_check),
+    ("parallels_bundle", parallels_bundle),
 ];
 
 /// Disks larger than this are not read as a whole.
@@ -118,6 +126,40 @@ check_bodies! {
     Vhdx vhdx_check vhdx_repair
     Vdi vdi_check vdi_repair
     Raw raw_check raw_repair
+}
+
+macro_rules! small_bodies {
+    ($($format:ident $read:ident)+) => {$(
+        /// All of [`open_body`], [`read_body`] and [`content_body`].
+        pub fn $read(data: &[u8]) {
+            open_body(Format::$format, data);
+            read_body(Format::$format, data);
+            content_body(Format::$format, data);
+        }
+    )+};
+}
+
+small_bodies! {
+    Qcow qcow_read
+    Qed qed_read
+    Parallels parallels_read
+    Bochs bochs_read
+    Cloop cloop_read
+}
+
+/// Checking: see [`check_body`](check::check_body).
+pub fn qed_check(data: &[u8]) {
+    check::check_body(Format::Qed, data);
+}
+
+/// Checking: see [`check_body`](check::check_body).
+pub fn parallels_check(data: &[u8]) {
+    check::check_body(Format::Parallels, data);
+}
+
+/// The descriptor of a bundle: see [`open_body`].
+pub fn parallels_bundle(data: &[u8]) {
+    open_body(Format::Parallels, data);
 }
 
 /// Opens and describes `data` as an image of this format: an error or an image, and no name with

@@ -25,7 +25,12 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for entry in manifest.as_array().into_iter().flatten() {
         let Some(stored) = entry["stored"].as_str() else { continue };
-        if wanted != "probe" && !stored.trim_end_matches(".zst").ends_with(&format!(".{wanted}")) {
+        let file = stored.trim_end_matches(".zst");
+        let fits = match target {
+            "parallels_bundle" => file.ends_with("DiskDescriptor.xml"),
+            _ => wanted == "probe" || file.ends_with(&format!(".{wanted}")),
+        };
+        if !fits {
             continue;
         }
         let mut bytes = std::fs::read(folder.join(stored)).expect("the image is there");

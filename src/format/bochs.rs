@@ -64,7 +64,8 @@ impl Header {
             return Err(Error::new(Fault::NotThis("Bochs")).at(0));
         }
         let unsupported = |text: String, at| Err(Error::new(Fault::Unsupported(text)).at(at));
-        let (kind, subtype) = (text(cursor.bytes(16, "the type")?), cursor.bytes(16, "it")?);
+        let (kind, subtype) =
+            (text(cursor.bytes(16, "the type")?), cursor.bytes(16, "the subtype")?);
         if kind != REDOLOG {
             let text = format!("is a Bochs image of the type '{}'", printable(kind));
             return unsupported(text + "; 'Redolog' is read", AT_TYPE);

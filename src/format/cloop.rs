@@ -24,8 +24,8 @@ pub const MAGIC: &[u8] = b"#!/bin/sh\n#V2.0 Format\n";
 pub const HEADROOM: u64 = 128;
 /// Where the table of offsets starts.
 pub const TABLE: u64 = 136;
-/// The largest block that is read. cloop's own program warns from 256 KiB on.
-pub const MAX_BLOCK_SIZE: u32 = 64 << 20;
+/// The largest block that is read: each thread holds one. cloop's own program warns from 256 KiB on.
+pub const MAX_BLOCK_SIZE: u32 = 4 << 20;
 
 /// The header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,9 +47,14 @@ impl Header {
         let mut cursor = BeCursor::new(numbers, HEADROOM);
         let block_size = cursor.u32("the header field block_size")?;
         let num_blocks = cursor.u32("the header field num_blocks")?;
-        if block_size == 0 || !block_size.is_multiple_of(512) || block_size > MAX_BLOCK_SIZE {
-            let rule = "a multiple of 512 up to 64 MiB";
+        if block_size == 0 || !block_size.is_multiple_of(512) {
+            let rule = "a multiple of 512 above 0";
             return field("block_size", block_size, rule, HEADROOM);
+        }
+        if block_size > MAX_BLOCK_SIZE {
+            let text =
+                format!("has blocks of {block_size} bytes (block_size); up to 4 MiB are read");
+            return Err(Error::new(Fault::Unsupported(text)).at(HEADROOM));
         }
         let header = Self { block_size, num_blocks };
         let table = header.table();
@@ -71,7 +76,8 @@ impl Header {
 
     /// The longest stream that a block is read from: what does not shrink grows by a little.
     fn longest(&self) -> u64 {
-        u64::from(self.block_size).saturating_mul(2).max(4096)
+        let size = u64::from(self.block_size);
+        size.saturating_add(size >> 3).saturating_add(4096)
     }
 }
 
@@ -132,7 +138,7 @@ impl CloopLayer {
             }
             let length = end.saturating_sub(start);
             if length > self.header.longest() {
-                return bad(end, "within two blocks' length of the one before it");
+                return bad(end, "not much more than a block above the one before it");
             }
             check_inside(&self.storage, "a block", start, length)?;
             Ok(start..end)

@@ -144,9 +144,9 @@ impl Layer for BundleLayer {
 
     fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
         let sector = Pow2::SECTOR.index(offset);
-        let parts = self.descriptor.storages.iter();
-        let index = { parts.clone() }.take_while(|part| part.end <= sector).count();
-        let Some(part) = { parts }.nth(index) else {
+        let parts = &self.descriptor.storages;
+        let index = parts.partition_point(|part| part.end <= sector);
+        let Some(part) = parts.get(index) else {
             return Err(Error::other(ErrorKind::InvalidInput, "lies behind the end of the disk"));
         };
         let first = index.saturating_mul(self.descriptor.chain.len());

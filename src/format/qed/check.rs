@@ -19,6 +19,9 @@ struct Walk<'a> {
     places: Places,
     /// Where the last whole cluster of the file ends.
     end: u64,
+    /// How many L2 tables can still be read in this round: no more than the file has room for,
+    /// since one that is named a second time may lie outside of the window.
+    tables_left: u64,
     first_round: bool,
     allocated: u64,
     fragmented: u64,
@@ -36,6 +39,7 @@ pub(super) fn check(layer: &QedLayer, checking: &Checking) -> Result<()> {
         shared: Sort::new(checking),
         places: Places::new(cluster, 0, checking.memory()),
         end: cluster.floor(layer.storage.size()),
+        tables_left: 0,
         first_round: true,
         allocated: 0,
         fragmented: 0,
@@ -72,6 +76,7 @@ impl Walk<'_> {
     fn round(&mut self) -> Result<()> {
         let header = &self.layer.header;
         self.places.take(0, header.header_end());
+        self.tables_left = self.end.checked_div(header.table_bytes()).unwrap_or_default();
         let start = header.l1_table_offset;
         self.take_table(start);
         // what lies behind the entries that the disk needs is not in use, but is in the tables
@@ -98,11 +103,12 @@ impl Walk<'_> {
         if entry == 0 || !self.is_whole(entry, length, "L1 entry", at) {
             return Ok(());
         }
-        if self.take_table(entry) {
+        if self.take_table(entry) || self.tables_left == 0 {
             self.shared.corruption(|| found(Code::Overlap, "L1 entry", entry, "is in use", at));
             // its entries were told, or are not entries
             return Ok(());
         }
+        self.tables_left = self.tables_left.saturating_sub(1);
         let (layer, cluster) = (self.layer, self.layer.header.cluster.size());
         let table = entry..entry.saturating_add(length);
         let mut guest = guest;

@@ -1,0 +1,4 @@
+//! Fuzz target: see `diskimage_fuzz::parallels_bundle`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| diskimage_fuzz::parallels_bundle(data));

@@ -1,0 +1,4 @@
+//! Fuzz target: see `diskimage_fuzz::qed_read`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| diskimage_fuzz::qed_read(data));
