@@ -7,9 +7,9 @@ mod common;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use common::sweep::{Random, our_map, qemu_map};
+use common::sweep::{Random, assert_same_as_qemu_img};
 use common::*;
-use diskimage::{Beneath, Checking, Code, ErrorKind, Format, Image, OpenOptions, VirtualDisk};
+use diskimage::{Beneath, Checking, Code, ErrorKind, Format, Image, OpenOptions};
 use serde_json::Value;
 
 fn run(program: &str, args: &[&str]) -> Option<Vec<u8>> {
@@ -90,19 +90,6 @@ fn make(
     Some((path, description))
 }
 
-fn compare(path: &Path, description: &str) -> Option<()> {
-    let folder = Beneath::new(path.parent().unwrap()).unwrap();
-    let disk = OpenOptions::new().resolver(folder).assume_raw(true).open(path);
-    let disk = disk.unwrap_or_else(|e| panic!("{description}: {e}"));
-    let raw = path.with_extension("out");
-    run("qemu-img", &["convert", "-O", "raw", path.to_str().unwrap(), raw.to_str().unwrap()])?;
-    let wanted = std::fs::read(&raw).unwrap();
-    assert_eq!(disk.size(), wanted.len() as u64, "{description}");
-    assert!(content(&disk).unwrap() == wanted, "{description}: the content differs");
-    assert_eq!(our_map(&disk, true), qemu_map(path, None)?, "{description}");
-    Some(())
-}
-
 #[test]
 fn random_images_read_and_map_as_qemu_img_says() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,7 +99,7 @@ fn random_images_read_and_map_as_qemu_img_says() {
         let name = format!("{round}.{format}");
         let made = make(dir.path(), &mut random, format, &name, None);
         let Some((path, description)) = made else { return };
-        compare(&path, &description);
+        assert_same_as_qemu_img(&path, true, &description);
     }
 }
 
@@ -130,7 +117,7 @@ fn random_chains_read_and_map_as_qemu_img_says() {
             let made = make(dir.path(), &mut random, format, &name, parent);
             let Some((path, more)) = made else { return };
             description += &format!(" [{more}]");
-            compare(&path, &description);
+            assert_same_as_qemu_img(&path, true, &description);
             below = Some((name, format));
         }
     }
@@ -220,8 +207,8 @@ const DAMAGES: &[Damage] = &[
     ),
     (
         "parallels/odd-clusters.parallels",
-        "a wrong start of the data",
-        |b| b[48..52].copy_from_slice(&[7, 0, 0, 0]),
+        "no start of the data",
+        |b| b[48..52].fill(0),
         Some(Code::InvalidEntry),
     ),
 ];
@@ -248,7 +235,11 @@ fn a_check_finds_what_qemu_img_finds() {
         let args = ["check", "-f", &fixture.format, "--output=json"].map(OsStr::new);
         let args = [&args[..], &[path.as_os_str()]].concat();
         let Some(output) = tool("qemu-img", &args) else { return };
-        let theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let Ok(theirs) = serde_json::from_slice::<Value>(&output.stdout) else {
+            // it falls over an assertion of its own
+            assert_eq!((&*fixture.format, *what), ("parallels", "an entry beyond the end"));
+            continue;
+        };
         let number = |key: &str| theirs[key].as_u64().unwrap_or(0);
         // it mends a QED image that is marked as dirty before it looks
         if *what != "dirty" {

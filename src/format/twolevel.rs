@@ -58,23 +58,8 @@ impl TwoLevel {
         let at = page.file_offset.saturating_add(from);
         let first = entries.cluster(numbers.next().unwrap_or_default());
         let first = first.map_err(|error| error.at(at).affecting(guest))?;
-        let within = cluster.within(offset);
-        // join what follows while it is of the same kind and place
-        let mut length = cluster.size();
-        while length.saturating_sub(within) < max {
-            let Some(Ok(next)) = numbers.next().map(|entry| entries.cluster(entry)) else { break };
-            if !first.continues_with(length, &next) {
-                break;
-            }
-            length = length.saturating_add(cluster.size());
-        }
-        let kind = match first {
-            MappingKind::Stored { source, offset } => {
-                MappingKind::Stored { source, offset: offset.saturating_add(within) }
-            }
-            other => other,
-        };
-        Ok(Mapping { length: length.saturating_sub(within).min(max), kind })
+        let rest = numbers.map(|entry| entries.cluster(entry));
+        Ok(Mapping::joined(first, cluster.size(), cluster.within(offset), max, rest))
     }
 
     /// The L2 entry for `offset`, and where it lies; `None` where there is no L2 table.

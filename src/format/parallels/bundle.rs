@@ -67,25 +67,26 @@ impl BundleLayer {
 
     /// The bytes of a part from `offset` of it on.
     fn map_part(&self, first: usize, offset: u64, max: u64) -> Result<Mapping> {
-        let mut length = max;
+        let mut found =
+            Mapping { length: max, kind: MappingKind::Zero { allocated: false, stored: None } };
         for depth in 0..self.descriptor.chain.len() {
             let index = first.saturating_add(depth);
-            let denied = || match self.references.get(index) {
-                Some(reference) => reference.denied(),
-                None => Error::other(ErrorKind::Denied, "needs a file that was not opened"),
-            };
-            let (run, place) = match self.images.get(index).and_then(Option::as_ref) {
-                None => return Err(denied()),
-                Some(Opened::Plain) => (length, Some(offset)),
-                Some(Opened::Expandable(image)) => image.map(offset, length)?,
-            };
-            length = run;
-            if let Some(offset) = place {
-                let kind = MappingKind::Stored { source: Source::Reference(index), offset };
-                return Ok(Mapping { length, kind });
+            let source = Source::Reference(index);
+            match self.images.get(index).and_then(Option::as_ref) {
+                Some(Opened::Plain) => found.kind = MappingKind::Stored { source, offset },
+                Some(Opened::Expandable(image)) => found = image.map(offset, found.length)?,
+                None => {
+                    let reference = self.references.get(index).map(Reference::denied);
+                    let unknown = || Error::other(ErrorKind::Denied, "needs another file");
+                    return Err(reference.unwrap_or_else(unknown));
+                }
+            }
+            if let MappingKind::Stored { offset, .. } = found.kind {
+                found.kind = MappingKind::Stored { source, offset };
+                break;
             }
         }
-        Ok(Mapping { length, kind: MappingKind::Zero { allocated: false, stored: None } })
+        Ok(found)
     }
 }
 

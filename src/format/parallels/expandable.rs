@@ -9,6 +9,7 @@ use crate::bytes::LeCursor;
 use crate::error::{Error, Result};
 use crate::format::LayerOptions;
 use crate::format::fault::{Fault, check_limit, field};
+use crate::layer::{Mapping, MappingKind, Source};
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, TableCache, check_inside, read_vec};
 
@@ -35,6 +36,8 @@ const AT_BAT_ENTRIES: u64 = 32;
 const AT_SECTORS: u64 = 36;
 const SECTOR: Pow2 = Pow2::SECTOR;
 
+/// A cluster that no BAT entry names.
+const NOT_STORED: MappingKind = MappingKind::Zero { allocated: false, stored: None };
 /// The largest cluster that is read: 1 GiB. Known images have 1 MiB or less.
 const MAX_TRACKS: u32 = 1 << 21;
 
@@ -174,9 +177,8 @@ impl Expandable {
         Ok(Self { storage, header, cache })
     }
 
-    /// Where the bytes from `offset` on lie in the file, if they do, and for how many that holds;
-    /// no more than `max`.
-    pub(super) fn map(&self, offset: u64, max: u64) -> Result<(u64, Option<u64>)> {
+    /// See [`Layer::map`](crate::Layer::map): what is not stored is zeros, or a parent's.
+    pub(super) fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
         let (header, cluster) = (&self.header, self.header.cluster());
         let max = max.min(header.size().saturating_sub(offset));
         let index = offset.checked_div(cluster).unwrap_or_default();
@@ -190,20 +192,13 @@ impl Expandable {
         let from = to_usize(position.saturating_sub(page.start));
         let at = page.file_offset.saturating_add(to_u64(from));
         let (entries, _) = page.bytes.get(from..).unwrap_or_default().as_chunks::<4>();
-        let mut places = entries.iter().map(|entry| header.place(LittleEndian::read_u32(entry)));
-        let first = places.next().unwrap_or(Ok(None));
-        let first = first.map_err(|error| error.at(at).affecting(guest))?;
-        let within = offset.saturating_sub(start);
-        // join what follows while it is of the same kind and place
-        let mut length = cluster;
-        while length.saturating_sub(within) < max {
-            let Some(Ok(next)) = places.next() else { break };
-            if next != first.map(|place| place.saturating_add(length)) {
-                break;
-            }
-            length = length.saturating_add(cluster);
-        }
-        let place = first.map(|place| place.saturating_add(within));
-        Ok((length.saturating_sub(within).min(max), place))
+        let mut kinds = entries.iter().map(|entry| {
+            let place = header.place(LittleEndian::read_u32(entry))?;
+            Ok(place
+                .map_or(NOT_STORED, |offset| MappingKind::Stored { source: Source::Own, offset }))
+        });
+        let first = kinds.next().unwrap_or(Ok(NOT_STORED));
+        let first = first.map_err(|error: Error| error.at(at).affecting(guest))?;
+        Ok(Mapping::joined(first, cluster, offset.saturating_sub(start), max, kinds))
     }
 }

@@ -6,7 +6,7 @@ use crate::check::Checking;
 use crate::error::Result;
 use crate::finding::{Code, Finding};
 use crate::format::{Format, LayerOptions};
-use crate::layer::{Description, Layer, Mapping, MappingKind, Source, Value};
+use crate::layer::{Description, Layer, Mapping, Value};
 use crate::limits::Limits;
 use crate::num::Pow2;
 use crate::storage::Storage;
@@ -68,12 +68,7 @@ impl Layer for ParallelsLayer {
     }
 
     fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
-        let (length, place) = self.image.map(offset, max)?;
-        let kind = match place {
-            Some(offset) => MappingKind::Stored { source: Source::Own, offset },
-            None => MappingKind::Zero { allocated: false, stored: None },
-        };
-        Ok(Mapping { length, kind })
+        self.image.map(offset, max)
     }
 
     fn describe(&self) -> Result<Description> {
