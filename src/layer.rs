@@ -157,6 +157,35 @@ pub struct Mapping {
     pub kind: MappingKind,
 }
 
+impl Mapping {
+    /// The answer for a unit of `unit` bytes that is `first`, from its byte `within` on. What
+    /// follows is joined while it is of the same kind and place, as far as `max` needs: what is
+    /// wrong with a later unit is found out when it is its turn.
+    pub(crate) fn joined(
+        first: MappingKind,
+        unit: u64,
+        within: u64,
+        max: u64,
+        mut rest: impl Iterator<Item = Result<MappingKind>>,
+    ) -> Self {
+        let mut length = unit;
+        while length.saturating_sub(within) < max {
+            let Some(Ok(next)) = rest.next() else { break };
+            if !first.continues_with(length, &next) {
+                break;
+            }
+            length = length.saturating_add(unit);
+        }
+        let kind = match first {
+            MappingKind::Stored { source, offset } => {
+                MappingKind::Stored { source, offset: offset.saturating_add(within) }
+            }
+            other => other,
+        };
+        Self { length: length.saturating_sub(within).min(max), kind }
+    }
+}
+
 /// What a layer knows of a run of guest bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MappingKind {

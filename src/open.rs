@@ -146,7 +146,7 @@ impl OpenOptions {
 
     /// Opens the file at `path` and everything it needs, as one disk.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Chain> {
-        let path = path.as_ref();
+        let path = &*in_bundle(path.as_ref());
         self.open_storage(Arc::new(FileStorage::open(path)?), path)
     }
 
@@ -160,7 +160,7 @@ impl OpenOptions {
     /// Opens the file at `path` and its parents, the nearest first, to describe them: no other
     /// file is opened, and what can be described but not read passes.
     pub fn open_chain_images(&self, path: impl AsRef<Path>) -> Result<Vec<ChainImage>> {
-        let path = path.as_ref();
+        let path = &*in_bundle(path.as_ref());
         self.open_images(Arc::new(FileStorage::open(path)?), path, &Purpose::Describe)
     }
 
@@ -232,7 +232,7 @@ impl OpenOptions {
 
     /// Opens the one file at `path` and nothing else, whatever it names: to describe or check it.
     pub fn open_image(&self, path: impl AsRef<Path>) -> Result<Image> {
-        let path = path.as_ref();
+        let path = &*in_bundle(path.as_ref());
         self.open_image_storage(Arc::new(FileStorage::open(path)?), path)
     }
 
@@ -398,6 +398,12 @@ fn findings(layer: &dyn Layer, probe: Option<&Probe>) -> Result<Vec<Finding>> {
         findings.push(Finding::new(Code::VirtualSizeHuge, text));
     }
     Ok(findings)
+}
+
+/// The descriptor of a Parallels bundle, where `path` is the folder of one.
+fn in_bundle(path: &Path) -> Cow<'_, Path> {
+    let descriptor = path.join("DiskDescriptor.xml");
+    if path.is_dir() && descriptor.is_file() { descriptor.into() } else { path.into() }
 }
 
 /// What a chain is opened for.

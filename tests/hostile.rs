@@ -189,7 +189,7 @@ fn every_case_made_here_gets_its_verdict() {
 
 #[test]
 fn every_case_as_every_format_is_a_clean_result() {
-    let Some(folder) = unpacked() else { return };
+    let Some(folder) = hostile() else { return };
     force_all(&folder);
 }
 
@@ -247,7 +247,7 @@ fn force(path: &Path, format: &str) -> std::time::Duration {
 /// Whatever disk a stranger's image shows: looking at it reads little, and ends.
 #[test]
 fn what_lies_on_a_hostile_disk_is_told_within_bounds() {
-    let Some(folder) = unpacked() else { return };
+    let Some(folder) = hostile() else { return };
     let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
     let bounds = diskimage::contents::Bounds::default();
     let mut seen = std::collections::BTreeMap::new();

@@ -7,9 +7,8 @@ mod common;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use common::sweep::{Random, our_map, qemu_map};
+use common::sweep::{Random, assert_same_as_qemu_img};
 use common::*;
-use diskimage::{Beneath, OpenOptions, VirtualDisk};
 
 fn run(program: &str, args: &[&str]) -> Option<Vec<u8>> {
     let args: Vec<&OsStr> = args.iter().map(OsStr::new).collect();
@@ -79,21 +78,6 @@ fn qemu_io(path: &Path, commands: &[String]) -> Option<()> {
     run("qemu-io", &args).map(|_| ())
 }
 
-fn compare(path: &Path, description: &str) -> Option<()> {
-    let folder = Beneath::new(path.parent().unwrap()).unwrap();
-    let disk = OpenOptions::new()
-        .resolver(folder)
-        .open(path)
-        .unwrap_or_else(|e| panic!("{description}: {e}"));
-    let raw = path.with_extension("raw");
-    run("qemu-img", &["convert", "-O", "raw", path.to_str().unwrap(), raw.to_str().unwrap()])?;
-    let wanted = std::fs::read(&raw).unwrap();
-    assert_eq!(disk.size(), wanted.len() as u64, "{description}");
-    assert!(content(&disk).unwrap() == wanted, "{description}: the content differs");
-    assert_eq!(our_map(&disk, false), qemu_map(path, None)?, "{description}");
-    Some(())
-}
-
 #[test]
 fn images_of_all_options_read_and_map_as_qemu_img_says() {
     let dir = tempfile::tempdir().unwrap();
@@ -125,7 +109,7 @@ fn images_of_all_options_read_and_map_as_qemu_img_says() {
             description += &format!(" compressed, then {more:?}");
             path = packed;
         }
-        compare(&path, &description);
+        assert_same_as_qemu_img(&path, false, &description);
     }
 }
 
@@ -168,6 +152,6 @@ fn chains_of_all_options_read_and_map_as_qemu_img_says() {
             }
             below = Some((name, format));
         }
-        compare(&path, &description);
+        assert_same_as_qemu_img(&path, false, &description);
     }
 }

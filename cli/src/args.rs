@@ -142,7 +142,9 @@ impl OpenArgs {
         }
         let listed = match &self.allow_external {
             Some(folder) => {
-                let own = path.parent().unwrap_or(Path::new(""));
+                // a bundle is a folder, and what it needs is inside
+                let parent = path.parent().unwrap_or(Path::new(""));
+                let own = if path.is_dir() { path } else { parent };
                 listed.or_else(Beneath::new(folder.as_deref().unwrap_or(own))?)
             }
             None => listed.or_else(DenyAll),

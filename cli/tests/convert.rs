@@ -210,3 +210,21 @@ fn only_raw_is_written_and_names_of_formats_are_known() {
         assert!(ran.stderr.contains("no format is called 'floppy'"), "{ran:?}");
     }
 }
+
+#[test]
+fn a_bundle_goes_by_the_name_of_its_folder_and_opens_what_is_inside_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out.raw");
+    let image = fixture("parallels/snapshots.hdd/DiskDescriptor.xml");
+    let folder = image.path.parent().unwrap();
+    let args = ["convert", "--allow-external", folder.to_str().unwrap(), target.to_str().unwrap()];
+    diskimage(args).ok();
+    assert_eq!(Some(sha256(&std::fs::read(&target).unwrap())), image.guest_sha256);
+    // without leave nothing is opened, and what lies beside the folder is not inside
+    let refused = diskimage(["convert", folder.to_str().unwrap(), target.to_str().unwrap()]);
+    refused.refused(1, &image.path, &["needs the extent file 'snapshots.2.hds'"]);
+    let earlier = fixture("parallels/earlier.hdd/DiskDescriptor.xml");
+    let folder = earlier.path.parent().unwrap();
+    let args = ["convert", "--allow-external", folder.to_str().unwrap(), target.to_str().unwrap()];
+    diskimage(args).refused(1, &earlier.path, &["outside of the allowed folder"]);
+}

@@ -26,6 +26,9 @@ fn compare(ours: &Value, qemu: &Value, at: &str, fixture: &Fixture) {
                 // what is inside of the LUKS header is not read
                 if at.ends_with(".format-specific.data.encrypt") {
                     assert_eq!(ours[key]["format"], value["format"], "{}", fixture.file);
+                // of these formats it does not tell
+                } else if at == ".dirty-flag" && fixture.is("dirty") && !fixture.is_raw_or_qcow2() {
+                    assert_eq!((&ours[key], value), (&true.into(), &false.into()));
                 // qemu-img counts whole sectors only
                 } else if at == ".virtual-size" && fixture.qemu == "rounds-size" {
                     assert_eq!(ours[key], fixture.virtual_size, "{}", fixture.file);
@@ -51,8 +54,10 @@ fn every_field_of_qemu_img_says_the_same() {
         return;
     }
     let mut seen = 0;
-    for fixture in fixtures().iter().filter(|f| matches!(&*f.format, "raw" | "qcow2")) {
-        if fixture.qemu == "refuses" {
+    let formats = ["raw", "qcow2", "qcow", "qed", "parallels", "bochs", "cloop"];
+    for fixture in fixtures().iter().filter(|f| formats.contains(&&*f.format)) {
+        // the BAT of one is too short, which it does not mind
+        if fixture.qemu == "refuses" || fixture.file == "parallels/short-bat.parallels" {
             continue;
         }
         let args = ["info", "--output=json", "-f", &fixture.format, fixture.text()];

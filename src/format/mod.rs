@@ -9,10 +9,18 @@ use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::storage::Storage;
 
+pub mod bochs;
+pub mod cloop;
+mod fault;
 mod glance;
+pub mod parallels;
 pub mod probe;
+pub mod qcow;
 pub mod qcow2;
+pub mod qed;
 pub mod raw;
+mod twolevel;
+mod units;
 pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
@@ -134,7 +142,20 @@ impl Format {
     /// Whether this crate reads the disk inside.
     #[must_use]
     pub fn is_read(self) -> bool {
-        matches!(self, Self::Raw | Self::Qcow2 | Self::Vmdk | Self::Vhd | Self::Vhdx | Self::Vdi)
+        matches!(
+            self,
+            Self::Raw
+                | Self::Qcow2
+                | Self::Vmdk
+                | Self::Vhd
+                | Self::Vhdx
+                | Self::Vdi
+                | Self::Qcow
+                | Self::Qed
+                | Self::Parallels
+                | Self::Cloop
+                | Self::Bochs
+        )
     }
 
     /// Opens `storage` as one image of this format. Names of other files are taken up, not
@@ -148,6 +169,11 @@ impl Format {
             Self::Raw => Ok(Box::new(raw::RawLayer::new(storage))),
             _ if self.class() == Class::Content => Ok(Box::new(raw::RawLayer::new(storage))),
             Self::Qcow2 => Ok(Box::new(qcow2::Qcow2Layer::open(storage, options)?)),
+            Self::Qcow => Ok(Box::new(qcow::QcowLayer::open(storage, options)?)),
+            Self::Qed => Ok(Box::new(qed::QedLayer::open(storage, options)?)),
+            Self::Parallels => parallels::open(storage, options),
+            Self::Cloop => Ok(Box::new(cloop::CloopLayer::open(storage, options)?)),
+            Self::Bochs => Ok(Box::new(bochs::BochsLayer::open(storage, options)?)),
             Self::Vhd => Ok(Box::new(vhd::VhdLayer::open(storage, options)?)),
             Self::Vdi => Ok(Box::new(vdi::VdiLayer::open(storage, options)?)),
             Self::Vhdx => Ok(Box::new(vhdx::VhdxLayer::open(storage, options)?)),

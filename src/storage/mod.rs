@@ -17,7 +17,7 @@ mod mmap;
 mod watched;
 mod window;
 
-pub use cache::TableCache;
+pub use cache::{TableCache, TablePage};
 pub use fault::{Fault, FaultStorage};
 pub use file::FileStorage;
 pub use memory::MemoryStorage;

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use diskimage::{Chain, Extent, ExtentKind, VirtualDisk, VirtualDiskExt};
+use diskimage::{Beneath, Chain, Extent, ExtentKind, OpenOptions, VirtualDisk, VirtualDiskExt};
 use serde_json::Value;
 
 /// A small generator with known output: SplitMix64.
@@ -87,4 +87,20 @@ pub fn our_map(disk: &Chain, no_holes: bool) -> Vec<Value> {
         entry
     };
     join(disk.extents(0..disk.size()).map(|extent| entry(extent.unwrap())).collect())
+}
+
+/// The disk has the content that qemu-img converts it to, and its map. See [`our_map`].
+pub fn assert_same_as_qemu_img(path: &Path, no_holes: bool, description: &str) -> Option<()> {
+    let folder = Beneath::new(path.parent().unwrap()).unwrap();
+    let disk = OpenOptions::new().resolver(folder).open(path);
+    let disk = disk.unwrap_or_else(|e| panic!("{description}: {e}"));
+    let raw = path.with_extension("converted");
+    let args =
+        ["convert".as_ref(), "-O".as_ref(), "raw".as_ref(), path.as_os_str(), raw.as_os_str()];
+    super::tool_output("qemu-img", &args)?;
+    let wanted = std::fs::read(&raw).unwrap();
+    assert_eq!(disk.size(), wanted.len() as u64, "{description}");
+    assert!(super::content(&disk).unwrap() == wanted, "{description}: the content differs");
+    assert_eq!(our_map(&disk, no_holes), qemu_map(path, None)?, "{description}");
+    Some(())
 }

@@ -148,22 +148,8 @@ impl Layer for VdiLayer {
         let at = page.file_offset.saturating_add(from);
         let first = self.kind(entries.next().unwrap_or(BLOCK_FREE));
         let first = first.map_err(|error| error.at(at).affecting(guest))?;
-        // join what follows while it is of the same kind and place
-        let mut length = block.size();
-        while length.saturating_sub(within) < max {
-            let Some(Ok(next)) = entries.next().map(|entry| self.kind(entry)) else { break };
-            if !first.continues_with(length, &next) {
-                break;
-            }
-            length = length.saturating_add(block.size());
-        }
-        let kind = match first {
-            MappingKind::Stored { source, offset } => {
-                MappingKind::Stored { source, offset: offset.saturating_add(within) }
-            }
-            other => other,
-        };
-        Ok(Mapping { length: length.saturating_sub(within).min(max), kind })
+        let rest = entries.map(|entry| self.kind(entry));
+        Ok(Mapping::joined(first, block.size(), within, max, rest))
     }
 
     fn check(&self, checking: &Checking) -> Result<()> {

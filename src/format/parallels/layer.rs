@@ -1,0 +1,105 @@
+//! An expandable image by itself as a layer.
+
+use std::sync::Arc;
+
+use crate::check::Checking;
+use crate::error::Result;
+use crate::finding::{Code, Finding};
+use crate::format::{Format, LayerOptions};
+use crate::layer::{Description, Layer, Mapping, Value};
+use crate::limits::Limits;
+use crate::num::Pow2;
+use crate::storage::Storage;
+
+use super::check;
+use super::expandable::*;
+use super::extension::sections;
+
+/// An expandable Parallels image as a layer.
+#[derive(Debug)]
+pub struct ParallelsLayer {
+    image: Expandable,
+    limits: Limits,
+}
+
+impl ParallelsLayer {
+    /// Opens `storage` as an expandable image.
+    pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
+        let image = Expandable::open(storage, options)?;
+        Ok(Self { image, limits: options.limits.clone() })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.image.header
+    }
+
+    /// What is odd about the header alone.
+    fn findings(&self) -> Vec<Finding> {
+        let header = &self.image.header;
+        let mut findings = vec![Finding::new(Code::Ploop, "is in Parallels' format").at(0)];
+        match header.in_use {
+            IN_USE => {
+                let text = "was not closed properly: its BAT may not be what was written last";
+                findings.push(Finding::new(Code::Dirty, text).at(AT_IN_USE));
+            }
+            0 | CLOSED => {}
+            other => {
+                let text = format!("the header field in_use is {other:#x}, which means nothing");
+                findings.push(Finding::new(Code::Unusual, text).at(AT_IN_USE));
+            }
+        }
+        findings
+    }
+}
+
+impl Layer for ParallelsLayer {
+    fn format(&self) -> Format {
+        Format::Parallels
+    }
+
+    fn size(&self) -> u64 {
+        self.image.header.size()
+    }
+
+    fn cluster_size(&self) -> Option<u64> {
+        Pow2::from_size(self.image.header.cluster()).map(Pow2::size)
+    }
+
+    fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
+        self.image.map(offset, max)
+    }
+
+    fn describe(&self) -> Result<Description> {
+        let header = &self.image.header;
+        let [heads, cylinders] = header.geometry;
+        let geometry = vec![("cylinders", cylinders.into()), ("heads", heads.into())];
+        let magic = if header.is_ext { MAGIC_EXT } else { MAGIC };
+        let mut details = vec![
+            ("magic", String::from_utf8_lossy(magic).into_owned().into()),
+            ("cluster-size", header.cluster().into()),
+            ("data-offset", header.data_start().into()),
+            ("geometry", Value::Map(geometry)),
+            ("empty", (header.flags & EMPTY_IMAGE != 0).into()),
+        ];
+        let mut findings = self.findings();
+        if header.ext_off != 0 {
+            match sections(&self.image.storage, header, &self.limits) {
+                Ok(sections) => details.push(("extension", Value::List(sections))),
+                // the disk can be read without it
+                Err(error) if error.kind() != crate::ErrorKind::Io => {
+                    let text = format!("the format extension cannot be read: {error}");
+                    findings.push(Finding::new(Code::Unreadable, text).at(AT_EXT_OFF));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let dirty = header.in_use == IN_USE;
+        Ok(Description { dirty, details, findings, ..Description::default() })
+    }
+
+    fn check(&self, checking: &Checking) -> Result<()> {
+        check::check(&self.image, checking)
+    }
+}
