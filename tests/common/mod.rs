@@ -9,6 +9,7 @@
 
 pub mod qemu;
 pub mod repair;
+pub mod superblocks;
 pub mod sweep;
 
 use std::io::Read;
