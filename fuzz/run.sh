@@ -11,7 +11,9 @@
 #
 # A run goes on after a finding until its time is up. More memory than the targets' allocator gives,
 # or an input that takes longer than 5 seconds (25 where another program runs too) are findings as
-# well. There is no sanitizer: the library has no unsafe code, and without one it is ten times as fast.
+# well; $DISKIMAGE_FUZZ_PATIENCE is another number of seconds, for a machine that has much else to
+# do, since these are seconds of the wall clock. There is no sanitizer: it would look for what safe
+# code cannot do, and take most of the time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,9 +42,9 @@ fi
 
 # one target, until its time is up
 one() {
-    local target=$1 patience=5
+    local target=$1 patience=${DISKIMAGE_FUZZ_PATIENCE:-5}
     local folder=$work/$target log=$work/$target.log
-    [ "$target" = convert_qemu ] && patience=25
+    [ "$target" = convert_qemu ] && patience=$((patience + 20))
     mkdir -p "$folder/corpus" "$folder/findings"
     "$inputs" seeds "$target" "$folder/seeds"
     local distilled=()

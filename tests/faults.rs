@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use common::*;
+use diskimage::check::DryRun;
 use diskimage::layer::Reference;
 use diskimage::resolve::{Listed, Resolved};
 use diskimage::storage::{Fault, FaultStorage, FileStorage, MemoryStorage};
 use diskimage::{
-    Chain, Checking, Compare, Convert, ErrorKind, Format, OpenOptions, Resolver, Result, Storage,
-    VirtualDisk, VirtualDiskExt,
+    Chain, Checking, Compare, Convert, ErrorKind, Format, OpenOptions, RepairScope, Resolver,
+    Result, Storage, VirtualDisk, VirtualDiskExt,
 };
 
 fn open(fixture: &Fixture, bytes: &[u8], fault: Fault) -> Result<(Chain, Arc<dyn Storage>)> {
@@ -89,6 +90,12 @@ const JOBS: &[Job] = &[
         // what an ordinary opening refuses is not what this is about
         let image = options.open_image_storage(storage, path)?;
         image.check(Checking::new().threads(2)).map(|report| format!("{report:?}"))
+    }),
+    ("repair", |options, storage, path| {
+        let image = options.open_image_storage(storage, path)?;
+        let mut plan = DryRun::new();
+        image.repair(RepairScope::All, &Checking::new().threads(2), &mut plan)?;
+        Ok(format!("{:?}", plan.writes))
     }),
     ("map", |options, storage, path| {
         let disk = options.open_storage(storage, path)?;

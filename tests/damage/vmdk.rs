@@ -40,6 +40,20 @@ fn a_grain_directory_is_restored_from_the_other_one() {
     }
 }
 
+/// One repair mended the redundant directory only, and the next one the primary.
+#[test]
+fn two_directories_that_are_damaged_somewhere_mend_each_other() {
+    let [redundant, primary] = directories(&read(FILE));
+    let found = [
+        (Code::RedundantCopyDamaged, redundant, "redundant grain directory"),
+        (Code::BeyondEnd, primary + 4, "grain directory"),
+    ];
+    damaged(FILE, "both directories", Then::Mended, &found, |bytes| {
+        put(bytes, redundant, &[0xff; 4]);
+        put(bytes, primary + 4, &[0xff; 4]);
+    });
+}
+
 #[test]
 fn a_directory_whose_tables_are_lost_shares_those_of_the_other_one() {
     let [_, at] = directories(&read(FILE));

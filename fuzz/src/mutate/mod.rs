@@ -217,8 +217,8 @@ impl Mutator {
             if let Some(file) = files.get_mut(number) {
                 self.change(kind, file);
             }
-            if self.below(32) == 0 {
-                let other = self.below(files.len());
+            let other = self.below(files.len());
+            if self.below(32) == 0 && number.max(other) < files.len() {
                 files.swap(number, other);
             }
             *image = join(&files);

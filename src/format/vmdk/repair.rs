@@ -24,8 +24,9 @@ enum Entry {
     Differs,
 }
 
-/// Restores the directory that is damaged entry by entry. Each one is right as soon as it is
-/// written, and until all are, the other directory is in use as before.
+/// Restores the directory that is damaged entry by entry, and where both are, each by the other.
+/// An entry is right as soon as it is written, and until all are, the other directory is in use as
+/// before.
 pub(super) fn repair(
     layer: &VmdkLayer,
     scope: RepairScope,
@@ -68,11 +69,12 @@ fn repair_directory(
     }
     let tables = tables_behind(sparse, place.end, checking)?;
     let (entry, count) = (sparse.entry_size(), sparse.directory_entries());
-    let (mut put, mut differing): (Vec<(u64, u64)>, u64) = (Vec::new(), 0);
+    let used = sparse.directory_place();
+    let (mut put, mut back, mut differing) = (Vec::new(), Vec::new(), 0u64);
     for index in 0..count {
-        let Some(value) = directory_value(sparse, sparse.directory_place(), index)? else { break };
+        let Some(value) = directory_value(sparse, used, index)? else { break };
         match restored(sparse, damaged, &tables, index, value)? {
-            Entry::Keep => {}
+            Entry::Keep => back.extend(restored_there(sparse, damaged, index, value)?),
             Entry::Put(value) => put.push((index, value)),
             Entry::Differs => differing = differing.saturating_add(1),
         }
@@ -86,18 +88,41 @@ fn repair_directory(
         // then what the one that is in use says of other entries proves nothing either
         return Ok(());
     }
-    let what = format!("restore the {name} from the other one");
-    for (index, value) in &put {
-        let at = damaged.saturating_add(index.saturating_mul(entry));
-        let bytes = value.to_le_bytes();
-        patch.write(at, bytes.get(..to_usize(entry)).unwrap_or_default(), &what)?;
+    if !back.is_empty() && !may_be_written(sparse, &(used..used.saturating_add(length))) {
+        let text = "the grain directory has no place in the file that it could be written to";
+        repaired.refused.push(Finding::new(Code::RedundantCopyDamaged, text).at(used));
+        return Ok(());
     }
-    if !put.is_empty() {
-        patch.barrier()?;
-        let fixed = if primary { 1 } else { to_u64(put.len()) };
-        repaired.corruptions_fixed = repaired.corruptions_fixed.saturating_add(fixed);
+    for (directory, name, entries) in [(damaged, name, put), (used, "grain directory", back)] {
+        let what = format!("restore the {name} from the other one");
+        for (index, value) in &entries {
+            let at = directory.saturating_add(index.saturating_mul(entry));
+            let bytes = value.to_le_bytes();
+            patch.write(at, bytes.get(..to_usize(entry)).unwrap_or_default(), &what)?;
+        }
+        if !entries.is_empty() {
+            patch.barrier()?;
+            let fixed = if primary { 1 } else { to_u64(entries.len()) };
+            repaired.corruptions_fixed = repaired.corruptions_fixed.saturating_add(fixed);
+        }
     }
     Ok(())
+}
+
+/// What entry number `index` of the directory that is in use should be, where it says `value`: what
+/// the other one says, if that makes sense and this does not. Each may be damaged somewhere else.
+fn restored_there(
+    sparse: &Sparse,
+    other: u64,
+    index: u64,
+    value: u64,
+) -> Result<Option<(u64, u64)>> {
+    if sparse.decode_directory(value, index).is_ok() {
+        return Ok(None);
+    }
+    let wanted = directory_value(sparse, other, index)?;
+    let wanted = wanted.filter(|&wanted| sparse.decode_directory(wanted, index).is_ok());
+    Ok(wanted.map(|wanted| (index, wanted)))
 }
 
 /// Whether a directory may lie there: in the file, and on nothing else.

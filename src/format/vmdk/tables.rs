@@ -257,9 +257,16 @@ impl Look<'_> {
         }
         let entry = self.sparse.decode_directory(value, index);
         if let Err(detail) = &entry {
+            let known = matches!(redundant(self.sparse, index)?, Some(Ok(_)));
             self.entries.corruption(|| {
                 let text = format!("grain directory entry {index}: {detail}");
-                Finding::new(code(detail), text).at(at).in_structure("grain directory")
+                let found = Finding::new(code(detail), text).at(at);
+                let found = found.in_structure("grain directory");
+                if known {
+                    found.fix("--repair all restores it from the redundant one")
+                } else {
+                    found
+                }
             });
             return Ok(());
         }
