@@ -48,8 +48,8 @@ pub fn check(disk: &dyn VirtualDisk, content: Option<&[u8]>) -> Result<(), Strin
 
 /// Holds the verdict of a file against that of the same as a [`Stream`](crate::inspect::Stream) that
 /// is pushed in pieces of `piece` bytes: they are equal in all but what the stream says it did not
-/// see, which is the answer; and what is refused before the end is refused by the file too, for
-/// these reasons. The error is a sentence that says what differs.
+/// see, which is the answer; and what is refused before the end is refused by the file too, and for
+/// these reasons if that can be read. The error is a sentence that says what differs.
 pub fn check_verdicts(
     inspect: &Inspect,
     storage: &Arc<dyn Storage>,
@@ -72,9 +72,13 @@ pub fn check_verdicts(
         let same = |reason: &crate::inspect::Reason| {
             file.reasons.iter().any(|other| other.rule == reason.rule)
         };
+        // how a file that is cut off goes on is not told by what is there
+        let readable = file.facts.error.is_none();
         return match stream.reasons.iter().find(|reason| !same(reason)) {
-            Some(reason) => Err(format!("refused early for {reason:?}, which the file is not")),
-            None => Ok(Vec::new()),
+            Some(reason) if readable || file.is_allowed() => {
+                Err(format!("refused early for {reason:?}, which the file is not"))
+            }
+            _ => Ok(Vec::new()),
         };
     }
     let unseen: Vec<_> = stream.facts.unseen.iter().map(|unseen| unseen.part).collect();

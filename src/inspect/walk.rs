@@ -11,8 +11,8 @@ use crate::storage::StorageDetail;
 
 use super::passing::Passing;
 
-/// How many pages of tables are looked at: 4 GiB of them where all are whole.
-const MAX_PAGES: u64 = 1 << 16;
+/// How many pages of tables are looked at: those of 2 TiB of a QCOW2 with the usual clusters.
+const MAX_PAGES: u64 = 1 << 12;
 /// How many pages of tables are waited for at once, at most.
 const MAX_WAITING: usize = 2048;
 
