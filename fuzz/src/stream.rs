@@ -9,7 +9,7 @@ use crate::input::Input;
 /// Judges `input` as a file and as a stream in pieces of several sizes, taken for what it looks like
 /// and for an image of this format.
 pub fn body(format: Format, input: &Input) {
-    let odd = 1 + input.iter().rev().take(2).fold(0, |sum, &byte| sum * 256 + usize::from(byte));
+    let odd = 509 + input.iter().rev().take(2).fold(0, |sum, &byte| sum * 256 + usize::from(byte));
     let storage = input.storage();
     for inspect in [
         Inspect::new(Policy::permissive()),
