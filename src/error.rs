@@ -43,6 +43,10 @@ impl ErrorKind {
 pub trait Detail: StdError + Send + Sync + 'static {
     /// Who is to blame.
     fn kind(&self) -> ErrorKind;
+    /// Whether it says that the file ends before something that it needs.
+    fn is_cut_off(&self) -> bool {
+        false
+    }
     /// What the user could do about it, as a clause: `"name the format with -f"`.
     fn advice(&self) -> Option<Cow<'static, str>> {
         None
@@ -58,6 +62,7 @@ struct Inner {
     kind: ErrorKind,
     detail: Box<dyn StdError + Send + Sync>,
     advice: Option<Cow<'static, str>>,
+    cut_off: bool,
     file: Option<PathBuf>,
     offset: Option<u64>,
     guest_range: Option<Range<u64>>,
@@ -68,8 +73,10 @@ impl Error {
     #[cold]
     #[must_use]
     pub fn new<D: Detail>(detail: D) -> Self {
-        let (kind, advice) = (detail.kind(), detail.advice());
-        Self::from_parts(kind, Box::new(detail), advice)
+        let (kind, advice, cut_off) = (detail.kind(), detail.advice(), detail.is_cut_off());
+        let mut error = Self::from_parts(kind, Box::new(detail), advice);
+        error.0.cut_off = cut_off;
+        error
     }
 
     /// An operating-system error with the operation that failed.
@@ -92,7 +99,15 @@ impl Error {
         detail: Box<dyn StdError + Send + Sync>,
         advice: Option<Cow<'static, str>>,
     ) -> Self {
-        Self(Box::new(Inner { kind, detail, advice, file: None, offset: None, guest_range: None }))
+        Self(Box::new(Inner {
+            kind,
+            detail,
+            advice,
+            cut_off: false,
+            file: None,
+            offset: None,
+            guest_range: None,
+        }))
     }
 
     /// Adds the byte offset in the file, unless one is already known.
@@ -134,6 +149,12 @@ impl Error {
     /// Whether it says nothing about the file: the system failed a read, or the caller stopped it.
     pub(crate) fn is_no_damage(&self) -> bool {
         self.kind() == ErrorKind::Io || self.kind().is_stop()
+    }
+
+    /// Whether it says that the file ends before something that it needs.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.0.cut_off
     }
 
     /// What is wrong, without place and advice.

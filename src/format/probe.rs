@@ -261,13 +261,23 @@ fn luks(head: &[u8]) -> Found {
     })
 }
 
-/// A VMDK descriptor: its first line that is not blank is the comment that names it.
+/// A VMDK descriptor: the comment that names it, or the version as the first line that is neither
+/// blank nor a comment, which QEMU goes by.
 fn vmdk_descriptor(head: &[u8]) -> Found {
-    let mut lines = head.get(..0x1000).unwrap_or(head).split(|b| matches!(b, b'\n' | b'\r'));
-    let line = lines.find(|line| !line.trim_ascii().is_empty())?.trim_ascii();
-    let name = line.strip_prefix(b"#")?.trim_ascii();
-    let matches = name.get(..19)?.eq_ignore_ascii_case(b"Disk DescriptorFile");
-    matches.then_some((Format::Vmdk, 0, "text \"# Disk DescriptorFile\"".into()))
+    let lines = head.get(..0x1000).unwrap_or(head).split(|b| matches!(b, b'\n' | b'\r'));
+    for line in lines.map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        let Some(comment) = line.strip_prefix(b"#") else {
+            let version = line.get(..7).is_some_and(|key| key.eq_ignore_ascii_case(b"version"));
+            let value = line.get(7..).unwrap_or_default().trim_ascii_start();
+            let is_one = version && value.starts_with(b"=") && !line.contains(&0);
+            return is_one.then_some((Format::Vmdk, 0, "text \"version=\"".into()));
+        };
+        let name = comment.trim_ascii().get(..19).unwrap_or_default();
+        if name.eq_ignore_ascii_case(b"Disk DescriptorFile") {
+            return Some((Format::Vmdk, 0, "text \"# Disk DescriptorFile\"".into()));
+        }
+    }
+    None
 }
 
 /// The XML beside the files of a Parallels disk.
@@ -427,7 +437,10 @@ mod tests {
         ] {
             assert_eq!(names(text.as_bytes()), ["vmdk"], "{text:?}");
         }
-        assert!(names(b"version=1\n# Disk DescriptorFile\n").is_empty());
+        // readers that skip all comments, or go by the version, take these for one too
+        assert_eq!(names(b"version=1\n# Disk DescriptorFile\n"), ["vmdk"]);
+        assert_eq!(names(b"#\n\n# made by hand\nversion = 3\n"), ["vmdk"]);
+        assert!(names(b"# made by hand\ncomment\n# Disk DescriptorFile\n").is_empty());
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::ops::Range;
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::layer::Layer;
-use crate::storage::StorageDetail;
 
 use super::passing::Passing;
 
@@ -21,6 +20,8 @@ const MAX_WAITING: usize = 2048;
 pub(super) struct Walked {
     /// Where the file must reach for all that its tables speak of.
     pub(super) end: u64,
+    /// Whether a table lies beyond the end of the file.
+    pub(super) cut_off: bool,
     /// Whether anything is stored compressed.
     pub(super) encoded: bool,
     /// The first entry that makes no sense, and the guest offset it is for.
@@ -106,8 +107,8 @@ impl Walk {
 
     fn note(&mut self, guest: u64, error: &Error) {
         let at = error.offset().unwrap_or_default();
-        if let Some(StorageDetail::BeyondEnd { wanted, .. }) = error.detail().downcast_ref() {
-            self.walked.end = self.walked.end.max(at.saturating_add(*wanted));
+        if error.is_cut_off() {
+            self.walked.cut_off = true;
             return;
         }
         if self.walked.fault.as_ref().is_none_or(|(first, _)| guest < *first) {
@@ -200,12 +201,12 @@ impl Walk {
     pub(super) fn end(mut self, layer: &dyn Layer, size: u64) -> Walked {
         for waiting in std::mem::take(&mut self.waiting).into_values() {
             if waiting.file.end > size {
-                self.walked.end = self.walked.end.max(waiting.file.end);
+                self.walked.cut_off = true;
             } else {
                 self.lose(&waiting.file);
             }
         }
-        if self.next < layer.size() && self.walked.end <= size && self.walked.unseen == 0 {
+        if self.next < layer.size() && !self.walked.cut_off && self.walked.unseen == 0 {
             self.walked.unseen = 1;
         }
         self.walked
@@ -219,9 +220,8 @@ impl Walked {
         if let Some((_, fault)) = &self.fault {
             findings.push(fault.clone());
         }
-        if self.end > size {
-            let end = self.end;
-            let text = format!("the file ends at {size:#x}, its tables speak of {end:#x}");
+        if self.end > size || self.cut_off {
+            let text = format!("the file ends at {size:#x}, its tables speak of more");
             findings.push(Finding::new(Code::Truncated, text).at(size));
         }
         if let Some(guest) = self.stopped_at {

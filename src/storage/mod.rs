@@ -144,6 +144,9 @@ impl Detail for StorageDetail {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Corrupt
     }
+    fn is_cut_off(&self) -> bool {
+        true
+    }
     fn advice(&self) -> Option<std::borrow::Cow<'static, str>> {
         Some("the file is truncated or damaged; fetch it again".into())
     }

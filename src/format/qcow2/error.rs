@@ -60,6 +60,10 @@ pub(super) enum Qcow2Detail {
 }
 
 impl Detail for Qcow2Detail {
+    fn is_cut_off(&self) -> bool {
+        matches!(self, Self::BeyondEnd { .. })
+    }
+
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Version(_)

@@ -37,6 +37,10 @@ pub(super) enum VdiDetail {
 }
 
 impl Detail for VdiDetail {
+    fn is_cut_off(&self) -> bool {
+        matches!(self, Self::MapBeyondEnd { .. })
+    }
+
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Version { .. } | Self::ImageType(_) | Self::LargeBlocks(_) => {

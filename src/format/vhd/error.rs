@@ -41,6 +41,10 @@ pub(super) enum VhdDetail {
 }
 
 impl Detail for VhdDetail {
+    fn is_cut_off(&self) -> bool {
+        matches!(self, Self::BeyondEnd { .. })
+    }
+
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Version { .. } | Self::DiskType(_) | Self::LargeBlocks(_) => {

@@ -354,6 +354,10 @@ impl Layer for VhdLayer {
         }
     }
 
+    fn check_readable(&self) -> Result<()> {
+        Self::check_readable(self)
+    }
+
     fn tables_at(&self) -> Option<u64> {
         self.header.as_ref().map(|header| header.table().start)
     }

@@ -73,6 +73,10 @@ pub(super) enum VhdxDetail {
 }
 
 impl Detail for VhdxDetail {
+    fn is_cut_off(&self) -> bool {
+        matches!(self, Self::BeyondEnd { .. })
+    }
+
     fn kind(&self) -> ErrorKind {
         match self {
             Self::NotVhdx => ErrorKind::InvalidInput,

@@ -87,6 +87,10 @@ pub(super) enum VmdkDetail {
 const DAMAGED: &str = "the file is damaged or truncated; fetch it again";
 
 impl Detail for VmdkDetail {
+    fn is_cut_off(&self) -> bool {
+        matches!(self, Self::BeyondEnd { .. })
+    }
+
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Version { .. }

@@ -409,6 +409,10 @@ impl Layer for VmdkLayer {
         }
     }
 
+    fn check_readable(&self) -> Result<()> {
+        Self::check_readable(self)
+    }
+
     fn tables_at(&self) -> Option<u64> {
         self.parts.first().and_then(Part::sparse).map(Sparse::directory_place)
     }

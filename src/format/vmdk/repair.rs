@@ -75,7 +75,10 @@ fn repair_directory(
         let Some(value) = directory_value(sparse, used, index)? else { break };
         match restored(sparse, damaged, &tables, index, value)? {
             Entry::Keep => back.extend(restored_there(sparse, damaged, index, value)?),
-            Entry::Put(value) => put.push((index, value)),
+            Entry::Put(value) => {
+                let old = directory_value(sparse, damaged, index)?.unwrap_or_default();
+                put.push((index, value, sparse.decode_directory(old, index).is_err()));
+            }
             Entry::Differs => differing = differing.saturating_add(1),
         }
     }
@@ -93,6 +96,9 @@ fn repair_directory(
         repaired.refused.push(Finding::new(Code::RedundantCopyDamaged, text).at(used));
         return Ok(());
     }
+    // an entry that cannot be keeps the directory out of use until what is missing in it is there
+    put.sort_by_key(|&(_, _, broken)| broken);
+    let put: Vec<_> = put.into_iter().map(|(index, value, _)| (index, value)).collect();
     for (directory, name, entries) in [(damaged, name, put), (used, "grain directory", back)] {
         let what = format!("restore the {name} from the other one");
         for (index, value) in &entries {

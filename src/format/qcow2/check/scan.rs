@@ -321,6 +321,9 @@ impl Scan<'_> {
             let first = Entry { value: value & (mask | ENTRY_COPIED | self.zero_flag()), ..*entry };
             if first.value & ENTRY_OFFSET != 0 {
                 self.data(&first, uses, 1, figures);
+            } else {
+                // it begins in the header's cluster
+                figures.allocated = figures.allocated.saturating_add(1);
             }
             figures.next = offset.saturating_add(header.cluster.size());
             let number = header.cluster.index(offset).saturating_add(1);
