@@ -52,10 +52,15 @@ fn small(paths: impl Iterator<Item = PathBuf>) -> Vec<PathBuf> {
 fn the_verdict_of_a_stream_is_that_of_the_file() {
     let images = small(fixtures().iter().map(|fixture| fixture.path.clone()));
     assert!(images.len() > 200);
-    // a log of pending writes is longer than what is kept, so these are judged as files only
     for (name, unseen) in hold(&images, &[65_537]) {
-        let late = name.starts_with("log") && name.ends_with(".vhdx");
-        assert!(late && unseen == [Part::Description], "{name}: {unseen:?}");
+        let late = match &*name {
+            // QEMU puts the data in front of the table that places them
+            "qemu-large-clusters.qed" => Part::Contents,
+            // a log of pending writes is longer than what is kept
+            log if log.starts_with("log") && log.ends_with(".vhdx") => Part::Description,
+            other => panic!("{other}: {unseen:?}"),
+        };
+        assert_eq!(unseen, [late], "{name}");
     }
 }
 

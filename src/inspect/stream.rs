@@ -19,6 +19,25 @@ use super::{Inspect, Reason, Verdict};
 /// The name of a stream, for messages.
 const NAME: &str = "-";
 
+/// Rules that an image breaks for good: what is found by headers, which the length of the file does
+/// not change.
+const LASTING: &[&str] = &[
+    "declared-mismatch",
+    "format-not-allowed",
+    "subformat-not-allowed",
+    "virtual-size",
+    "unreadable",
+    "polyglot",
+    "backing-file",
+    "data-file",
+    "external-extents",
+    "external-reference",
+    "encrypted",
+    "unknown-feature",
+    "corrupt",
+    "internal-snapshots",
+];
+
 /// Judges an image while its bytes are pushed, in pieces of any sizes. What the formats ask for is
 /// kept when it passes, less than 512 KiB of it; the verdict is that of the whole file wherever
 /// the image's layout tells its readers in time what matters, and says else what it did not see.
@@ -196,22 +215,27 @@ impl Stream {
             return;
         }
         let mut facts = Facts::of_start(&head, self.passing.position());
+        if several {
+            // which of them it is taken for shows only when they are opened
+            facts.format = None;
+        }
         if let [candidate] = &mut *self.candidates {
             candidate.tell(&mut facts);
         }
-        let reasons = self.inspect.policy.judge(&facts, self.inspect.declared);
-        if !reasons.is_empty() {
-            self.refuse(facts);
+        let mut verdict = self.inspect.verdict(facts);
+        verdict.reasons.retain(|reason| LASTING.contains(&reason.rule));
+        if !verdict.is_allowed() {
+            self.refuse(verdict);
         }
     }
 
     fn refuse_early(&mut self) {
         let head = self.passing.with_head(|head| probe_bytes(head, None));
-        self.refuse(Facts::of_start(&head, self.passing.position()));
+        let facts = Facts::of_start(&head, self.passing.position());
+        self.refuse(self.inspect.verdict(facts));
     }
 
-    fn refuse(&mut self, facts: Facts) {
-        let mut verdict = self.inspect.verdict(facts);
+    fn refuse(&mut self, mut verdict: Verdict) {
         verdict.early = true;
         self.refused = Some(Box::new(verdict));
         self.candidates.clear();

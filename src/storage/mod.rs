@@ -169,7 +169,7 @@ pub(crate) fn check_inside(
     length: u64,
 ) -> Result<()> {
     match offset.checked_add(length) {
-        Some(end) if end <= storage.size() => storage.check_available(offset, length),
+        Some(end) if end <= storage.size() => Ok(()),
         _ => Err(beyond_end(what, storage.size(), length, offset)),
     }
 }
@@ -194,6 +194,7 @@ pub(crate) fn read_vec(
     length: usize,
 ) -> Result<Vec<u8>> {
     check_inside(storage, what, offset, to_u64(length))?;
+    storage.check_available(offset, to_u64(length))?;
     let mut bytes = vec![0; length];
     storage.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
@@ -207,6 +208,7 @@ pub(crate) fn read_shared(
     length: usize,
 ) -> Result<Arc<[u8]>> {
     check_inside(storage, what, offset, to_u64(length))?;
+    storage.check_available(offset, to_u64(length))?;
     let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
     if let Some(bytes) = Arc::get_mut(&mut bytes) {
         storage.read_exact_at(bytes, offset)?;

@@ -74,7 +74,15 @@ impl BundleLayer {
             let source = Source::Reference(index);
             match self.images.get(index).and_then(Option::as_ref) {
                 Some(Opened::Plain) => found.kind = MappingKind::Stored { source, offset },
-                Some(Opened::Expandable(image)) => found = image.map(offset, found.length)?,
+                Some(Opened::Expandable(image)) => {
+                    // its tables lie in a file of their own
+                    let path = image.storage.path();
+                    let blame = |error: Error| match path {
+                        Some(path) => error.in_file(path),
+                        None => error,
+                    };
+                    found = image.map(offset, found.length).map_err(blame)?;
+                }
                 None => {
                     let reference = self.references.get(index).map(Reference::denied);
                     let unknown = || Error::other(ErrorKind::Denied, "needs another file");
