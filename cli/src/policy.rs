@@ -95,10 +95,10 @@ fn parse(text: &str, name: &str) -> std::result::Result<Policy, String> {
         policy.max_file_size = Some(size(limit)?);
     }
     if let Some(codes) = written.forbidden {
-        policy.forbidden = codes.iter().map(code).collect::<Result<_, _>>()?;
+        policy.forbidden = codes.iter().map(|name| code(name)).collect::<Result<_, _>>()?;
     }
     if let Some(codes) = written.allowed {
-        let codes: Vec<_> = codes.iter().map(code).collect::<Result<_, _>>()?;
+        let codes: Vec<_> = codes.iter().map(|name| code(name)).collect::<Result<_, _>>()?;
         policy.forbidden.retain(|code| !codes.contains(code));
     }
     policy.sane_partition_table =
@@ -107,8 +107,8 @@ fn parse(text: &str, name: &str) -> std::result::Result<Policy, String> {
     Ok(policy)
 }
 
-fn code(name: &String) -> std::result::Result<Code, String> {
-    let found = Code::ALL.iter().find(|code| code.as_str() == name.as_str());
+fn code(name: &str) -> std::result::Result<Code, String> {
+    let found = Code::ALL.iter().find(|code| code.as_str() == name);
     found.copied().ok_or_else(|| {
         format!(
             "there is no finding '{}'; docs/findings.md lists them",

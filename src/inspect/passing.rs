@@ -411,14 +411,14 @@ mod tests {
         let (soon, late) = (2_001_000, 2_200_000);
         assert!(passing.read_exact_at(&mut buf, soon).is_err());
         let missed = passing.missed();
-        assert_eq!(missed.ranges, [soon..soon + 100]);
+        assert_eq!((missed.ranges.len(), &missed.ranges[0]), (1, &(soon..soon + 100)));
         assert!(passing.keep(&missed.ranges[0], true));
         assert_eq!(passing.until_next(), Some(1100));
         let there: Vec<_> = numbers(2_000_000..2_300_000)
             .chunks(7)
             .flat_map(|piece| passing.pass(piece).there)
             .collect();
-        assert_eq!(there, [soon..soon + 100]);
+        assert_eq!((there.len(), &there[0]), (1, &(soon..soon + 100)));
         passing.read_exact_at(&mut buf, soon).unwrap();
         assert_eq!(buf[..], numbers(2_001_000..2_001_100));
         // the end is held anyway

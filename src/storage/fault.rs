@@ -62,6 +62,14 @@ impl<S: Storage> Storage for FaultStorage<S> {
         self.inner.read_exact_at(buf, offset)
     }
 
+    fn check_available(&self, offset: u64, length: u64) -> Result<()> {
+        self.inner.check_available(offset, length)
+    }
+
+    fn expect(&self, offset: u64, length: u64) {
+        self.inner.expect(offset, length);
+    }
+
     fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
         self.inner.run_at(offset, max)
     }
