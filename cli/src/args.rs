@@ -34,9 +34,9 @@ const INSPECT_EXIT_CODES: &str = "\
 Exit codes: 0 allowed, 3 refused (with the reasons), 1 an error: nothing can be said.
 No other file is opened, whatever the image names.
 
-Policies: `strict` takes whole images that stand alone and of which nothing is odd; `openstack` decides
-as OpenStack's format inspector, and refuses parents that it does not see; `permissive` takes all that
-can be read without going wrong. A TOML file starts from one of them and changes it:
+Policies: `strict` takes whole images that stand alone and of which nothing is odd; `openstack`
+decides as OpenStack's format inspector, and refuses parents that it does not see; `permissive`
+takes all that can be read without going wrong. A TOML file starts from one and changes it:
     base = \"openstack\"
     formats = [\"qcow2\", \"raw\"]
     max-virtual-size = \"2T\"

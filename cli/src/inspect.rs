@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use diskimage::inspect::{Facts, Inspect, Verdict};
-use diskimage::{Error, Result};
+use diskimage::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use crate::args::{InspectArgs, Output};
@@ -39,6 +39,11 @@ fn answer(args: &InspectArgs, bounds: &Bounds) -> Result<(Verdict, Option<u64>)>
     }
     if let Some(format) = args.format {
         inspect = inspect.format(format);
+    }
+    if args.file.as_os_str() != "-" && !args.checksum.is_empty() {
+        let what = "checksums of bytes are those of standard input";
+        let error = Error::other(ErrorKind::InvalidInput, what);
+        return Err(error.advise("give the file as standard input: diskimage inspect - <FILE"));
     }
     if args.file.as_os_str() != "-" {
         return Ok((inspect.file(&args.file)?, None));

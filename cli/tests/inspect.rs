@@ -56,6 +56,7 @@ fn the_exit_code_is_the_verdict_and_reasons_are_sentences() {
         (&["/nonexistent/image"][..], "/nonexistent/image"),
         (&["--policy", "/nonexistent/policy", &cloud()], "strict, openstack, permissive"),
         (&["--checksum", "blkhash", "-"], "block hash"),
+        (&["--checksum", "sha256", &cloud()], "inspect - <FILE"),
     ] {
         let failed = inspect(args, Some(b""));
         assert_eq!(failed.status.code(), Some(1), "{failed:?}");
