@@ -89,15 +89,7 @@ pub trait Layer: Send + Sync + Debug {
     /// How far into its own file the image reaches for the guest's bytes from `offset` on, for as
     /// many of them as one page of its tables tells. Unlike [`map`](Layer::map) it asks no key.
     fn reach(&self, offset: u64) -> Result<Reach> {
-        let Mapping { length, kind } = self.map(offset, u64::MAX)?;
-        let (end, encoded) = match kind {
-            MappingKind::Stored { source: Source::Own, offset } => {
-                (offset.saturating_add(length), false)
-            }
-            MappingKind::Encoded => (0, true),
-            _ => (0, false),
-        };
-        Ok(Reach { length, end, encoded })
+        Ok(self.map(offset, u64::MAX)?.reach())
     }
 
     /// Where in its file the table lies that leads to all others, if it has tables.
@@ -229,6 +221,21 @@ impl MappingKind {
             (Self::Parent { stored }, Self::Parent { stored: s }) => further(stored) == s,
             _ => false,
         }
+    }
+}
+
+impl Mapping {
+    /// How far into the image's own file it reaches.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        let (end, encoded) = match self.kind {
+            MappingKind::Stored { source: Source::Own, offset } => {
+                (offset.saturating_add(self.length), false)
+            }
+            MappingKind::Encoded => (0, true),
+            _ => (0, false),
+        };
+        Reach { length: self.length, end, encoded }
     }
 }
 

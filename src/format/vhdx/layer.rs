@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::check::{Checking, Patch, RepairScope, Repaired};
 use crate::error::{Error, Result};
 use crate::format::{Format, LayerOptions};
-use crate::layer::{Description, Identity, Layer, Mapping, MappingKind, Reference, Source};
+use crate::layer::{Description, Identity, Layer, Mapping, MappingKind, Reach, Reference, Source};
 use crate::num::Pow2;
 use crate::storage::Storage;
 
@@ -250,6 +250,17 @@ impl Layer for VhdxLayer {
             // no block at all: an offset beyond the size, which nobody asks for
             None => Ok(Mapping { length: max, kind: MappingKind::Parent { stored: None } }),
         }
+    }
+
+    fn reach(&self, offset: u64) -> Result<Reach> {
+        let first = self.block().index(offset);
+        let written = self.bat.skip_unwritten(first)?;
+        if written > first {
+            let behind = self.block().offset_of(written).unwrap_or(u64::MAX).min(self.size());
+            let length = behind.saturating_sub(offset).max(1);
+            return Ok(Reach { length, end: 0, encoded: false });
+        }
+        Ok(self.map(offset, u64::MAX)?.reach())
     }
 
     fn check(&self, checking: &Checking) -> Result<()> {
