@@ -209,6 +209,10 @@ impl Walk {
         if self.next < layer.size() && !self.walked.cut_off && self.walked.unseen == 0 {
             self.walked.unseen = 1;
         }
+        if self.walked.encoded && layer.page_span().is_none() {
+            // where compressed data end, such a format tells only of a file that has an end
+            self.walked.unseen = self.walked.unseen.max(1);
+        }
         self.walked
     }
 }
