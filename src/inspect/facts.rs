@@ -172,7 +172,8 @@ impl Facts {
         facts
     }
 
-    fn new(probe: &Probe, file_size: u64) -> Self {
+    /// What signatures tell of a file.
+    pub(super) fn new(probe: &Probe, file_size: u64) -> Self {
         Self {
             matches: probe.matches.clone(),
             format: match probe.matches.first() {
@@ -281,11 +282,6 @@ impl Facts {
             Err(_) => {}
         }
         Ok(())
-    }
-
-    /// What the first bytes of a file tell of it.
-    pub(super) fn of_start(probe: &Probe, file_size: u64) -> Self {
-        Self::new(probe, file_size)
     }
 
     /// Adds what an image says of itself of which only the start is there.

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use crate::finding::{Code, Severity};
 use crate::format::{Class, Format};
-use crate::layer::Role;
 
 use super::facts::{Facts, Part};
 
@@ -252,7 +251,7 @@ impl Policy {
             let outside = OUTSIDE.contains(&finding.code);
             let sentence = match facts.references.first().filter(|_| outside) {
                 Some(reference) => {
-                    let (noun, name) = (noun(reference.role), reference.printable_name());
+                    let (noun, name) = (reference.role.noun(), reference.printable_name());
                     format!("It needs another file, the {noun} '{name}'.")
                 }
                 None => sentence(&finding.message),
@@ -272,10 +271,6 @@ impl Reasons {
             self.0.push(Reason { rule, sentence });
         }
     }
-}
-
-fn noun(role: Role) -> &'static str {
-    role.noun()
 }
 
 /// A finding's message, which says something of an image, as a sentence about it.

@@ -46,7 +46,8 @@ pub struct Stream {
     inspect: Inspect,
     passing: Arc<Passing>,
     candidates: Vec<Candidate>,
-    probed: bool,
+    /// What the head tells, once all of it is there.
+    head: Option<Probe>,
     refused: Option<Box<Verdict>>,
     #[cfg(feature = "checksum")]
     hashers: Hashers,
@@ -103,7 +104,7 @@ impl Stream {
             inspect,
             passing: Arc::new(Passing::new()),
             candidates: Vec::new(),
-            probed: false,
+            head: None,
             refused: None,
         }
     }
@@ -154,8 +155,7 @@ impl Stream {
 
     fn pass(&mut self, piece: &[u8]) {
         let passed = self.passing.pass(piece);
-        if !self.probed && self.passing.position() >= to_u64(HEAD) {
-            self.probed = true;
+        if self.head.is_none() && self.passing.position() >= to_u64(HEAD) {
             self.take_candidates();
         }
         if passed.there.is_empty() && passed.lost.is_empty() {
@@ -182,7 +182,7 @@ impl Stream {
 
     /// Finds out what the image may be, once all is there that tells.
     fn take_candidates(&mut self) {
-        let probe = self.passing.with_head(|head| probe_bytes(head, None));
+        let probe = self.probe_head();
         let options = self.options();
         let mut formats = match self.inspect.format {
             Some(format) => vec![format],
@@ -196,7 +196,12 @@ impl Stream {
             candidate.go_on(&options, &self.passing);
             self.candidates.push(candidate);
         }
+        self.head = Some(probe);
         self.judge_early();
+    }
+
+    fn probe_head(&self) -> Probe {
+        self.passing.with_head(|head| probe_bytes(head, None))
     }
 
     fn options(&self) -> OpenOptions {
@@ -207,14 +212,14 @@ impl Stream {
 
     /// Whether what is known by now refuses the image for good.
     fn judge_early(&mut self) {
-        let head = self.passing.with_head(|head| probe_bytes(head, None));
+        let Some(head) = &self.head else { return };
         let several = head.images().count() > 1;
         let forbids_several =
             self.inspect.policy.forbidden.contains(&crate::finding::Code::Polyglot);
         if head.images().next().is_none() || (several && !forbids_several) {
             return;
         }
-        let mut facts = Facts::of_start(&head, self.passing.position());
+        let mut facts = Facts::new(head, self.passing.position());
         if several {
             // which of them it is taken for shows only when they are opened
             facts.format = None;
@@ -230,8 +235,7 @@ impl Stream {
     }
 
     fn refuse_early(&mut self) {
-        let head = self.passing.with_head(|head| probe_bytes(head, None));
-        let facts = Facts::of_start(&head, self.passing.position());
+        let facts = Facts::new(&self.probe_head(), self.passing.position());
         self.refuse(self.inspect.verdict(facts));
     }
 
