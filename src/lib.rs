@@ -62,6 +62,7 @@ pub mod storage;
 mod sys;
 pub mod target;
 pub mod text;
+pub mod writer;
 
 pub use chain::Chain;
 pub use check::{CheckReport, Checking, RepairScope};
@@ -83,3 +84,4 @@ pub use progress::Progress;
 pub use resolve::{Beneath, DenyAll, Resolver};
 pub use storage::Storage;
 pub use target::Target;
+pub use writer::Writer;

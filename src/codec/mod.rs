@@ -1,14 +1,18 @@
-//! Decoders of compressed clusters: a whole buffer in, a whole buffer out.
+//! Decoders and encoders of compressed clusters: a whole buffer in, a whole buffer out.
 
 use std::borrow::Cow;
 
 use crate::error::{Detail, ErrorKind};
 
 mod deflate;
+mod encode;
 #[cfg(feature = "zstd")]
 mod zstandard;
 
 pub use deflate::{Wrapper, inflate_exact};
+pub use encode::Deflate;
+#[cfg(feature = "zstd")]
+pub use encode::Zstd;
 #[cfg(feature = "zstd")]
 pub use zstandard::zstd_exact;
 

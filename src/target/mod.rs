@@ -7,10 +7,12 @@ use crate::error::{Error, ErrorKind, Result};
 mod file;
 mod patch;
 mod place;
+mod spill;
 pub(crate) mod stream;
 
 pub use file::{Existing, FileTarget, Preallocation};
 pub use patch::FilePatch;
+pub use spill::SpillTarget;
 pub use stream::StreamTarget;
 
 /// What a conversion writes to: the whole disk, byte for byte, in any order unless
