@@ -58,6 +58,7 @@ mod parallel;
 mod partition;
 pub mod progress;
 pub mod resolve;
+pub mod seed;
 pub mod storage;
 mod sys;
 pub mod target;

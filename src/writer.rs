@@ -42,6 +42,17 @@ pub trait Writer: Send + Debug {
     /// Gives the next runs their places.
     fn place(&mut self, runs: &[Run], map: Option<&dyn Map>, plan: &mut Plan) -> Result<()>;
 
+    /// Whether identifiers are to be derived from the content.
+    fn wants_content(&self) -> bool {
+        false
+    }
+
+    /// Tells what stands for the content of the disk, before [`finish`](Self::finish): the same for the
+    /// same disk, by any number of threads.
+    fn content(&mut self, digest: [u8; 16]) {
+        let _ = digest;
+    }
+
     /// What is left to write when all runs have their places. The file ends with it.
     fn finish(&mut self, plan: &mut Plan) -> Result<()>;
 }

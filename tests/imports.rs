@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &[
         "error", "limits", "bytes", "num", "extent", "finding", "progress", "text", "check",
-        "parallel",
+        "parallel", "seed",
     ],
     &["sys", "storage", "codec"],
     &["layer", "disk", "target", "partition", "writer"],
@@ -26,7 +26,7 @@ const FLOORS: &[&[&str]] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[("layer", "format")];
 
 /// What lies beside the formats and is no format.
-const SHARED: &[&str] = &["mod", "probe", "whole", "fault", "twolevel", "units"];
+const SHARED: &[&str] = &["mod", "probe", "whole", "fault", "twolevel", "units", "blocks"];
 
 fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))

@@ -1,9 +1,14 @@
 //! The formats that are written, and their options in qemu-img's words.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use diskimage::format::qcow2::{CompressionType, Qcow2Options};
+use diskimage::format::vdi::VdiOptions;
+use diskimage::format::vhd::VhdOptions;
+use diskimage::format::vhdx::VhdxOptions;
+use diskimage::seed::Seed;
 use diskimage::target::Preallocation;
 use diskimage::{Chain, Error, ErrorKind, Format, OpenOptions, Result, VirtualDisk, Writer};
 
@@ -33,12 +38,34 @@ const QCOW2_KEYS: &[Key] = &[
     ("backing_fmt", "FORMAT", "the backing file's format, as -F"),
 ];
 
+const VHD_KEYS: &[Key] = &[
+    ("subformat", "dynamic|fixed", "blocks as they are needed, or the whole disk [dynamic]"),
+    ("force_size", "on|off", "the exact size, or rounded up to a geometry of the disk [on]"),
+    ("block_size", "SIZE", "64 KiB to 256 MiB, a power of two [2M]"),
+];
+
+const VHDX_KEYS: &[Key] = &[
+    ("subformat", "dynamic|fixed", "blocks as they are needed, or all from the start [dynamic]"),
+    ("block_size", "SIZE", "1 to 256 MiB, a power of two [32M]"),
+    ("logical_sector_size", "512|4096", "the sectors that the guest sees [512]"),
+    ("physical_sector_size", "512|4096", "the sectors that the medium is said to have [4096]"),
+];
+
+const VDI_KEYS: &[Key] = &[
+    ("static", "on|off", "all blocks from the start [off]"),
+    ("block_size", "SIZE", "64 KiB to 256 MiB, a power of two; VirtualBox reads 1M only [1M]"),
+];
+
 /// The formats that are written.
-pub(crate) const WRITTEN: &[Format] = &[Format::Raw, Format::Qcow2];
+pub(crate) const WRITTEN: &[Format] =
+    &[Format::Raw, Format::Qcow2, Format::Vhd, Format::Vhdx, Format::Vdi];
 
 fn keys(format: Format) -> &'static [Key] {
     match format {
         Format::Qcow2 => QCOW2_KEYS,
+        Format::Vhd => VHD_KEYS,
+        Format::Vhdx => VHDX_KEYS,
+        Format::Vdi => VDI_KEYS,
         _ => RAW_KEYS,
     }
 }
@@ -52,6 +79,9 @@ pub(crate) struct TargetArgs {
     /// Takes this for the backing file's format instead of detecting it
     #[arg(short = 'F', long, value_name = "FORMAT", value_parser = crate::args::parse_format)]
     pub(crate) backing_format: Option<Format>,
+    /// Derives the identifiers of the image from this instead of the content
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) seed: Option<OsString>,
 }
 
 impl TargetArgs {
@@ -91,12 +121,21 @@ impl TargetArgs {
         let mut spec = Spec {
             format,
             qcow2: Qcow2Options::new(),
+            vhd: VhdOptions::new().time(source_date()?),
+            vhdx: VhdxOptions::new(),
+            vdi: VdiOptions::new(),
             room: Room::Off,
             backing: backing.map(Path::to_owned),
             backing_format: self.backing_format,
         };
         for (key, value) in &pairs {
             spec.set(key, value)?;
+        }
+        if let Some(seed) = &self.seed {
+            let seed = Seed::new(argument_bytes(seed));
+            spec.vhd = spec.vhd.seed(seed);
+            spec.vhdx = spec.vhdx.seed(seed);
+            spec.vdi = spec.vdi.seed(seed);
         }
         if spec.backing.is_none() && spec.backing_format.is_some() {
             return Err(invalid("a backing format without a backing file")
@@ -132,6 +171,9 @@ fn invalid(message: impl Into<String>) -> Error {
 pub(crate) struct Spec {
     pub(crate) format: Format,
     qcow2: Qcow2Options,
+    vhd: VhdOptions,
+    vhdx: VhdxOptions,
+    vdi: VdiOptions,
     pub(crate) room: Room,
     /// The backing file, as it was named.
     pub(crate) backing: Option<PathBuf>,
@@ -150,6 +192,31 @@ impl Spec {
             _ => Err(wrong("on or off")),
         };
         let size = || parse_size(value).map_err(|error| wrong("a size").advise(error));
+        if matches!(self.format, Format::Vhd | Format::Vhdx | Format::Vdi) {
+            let number = || value.parse().map_err(|_| wrong(takes(self.format, key)));
+            let fixed = match (key, value) {
+                ("static", _) => flag()?,
+                ("subformat", "dynamic") => false,
+                ("subformat", "fixed") => true,
+                ("subformat", _) => return Err(wrong(takes(self.format, key))),
+                _ => false,
+            };
+            let (vhd, vhdx, vdi) = (self.vhd.clone(), self.vhdx.clone(), self.vdi.clone());
+            match (self.format, key) {
+                (Format::Vhd, "subformat") => self.vhd = vhd.fixed(fixed),
+                (Format::Vhd, "force_size") => self.vhd = vhd.by_geometry(!flag()?),
+                (Format::Vhd, "block_size") => self.vhd = vhd.block_size(size()?),
+                (Format::Vhdx, "subformat") => self.vhdx = vhdx.fixed(fixed),
+                (Format::Vhdx, "block_size") => self.vhdx = vhdx.block_size(size()?),
+                (Format::Vhdx, "logical_sector_size") => {
+                    self.vhdx = vhdx.logical_sector_size(number()?);
+                }
+                (Format::Vhdx, _) => self.vhdx = vhdx.physical_sector_size(number()?),
+                (_, "static") => self.vdi = vdi.fixed(fixed),
+                (_, _) => self.vdi = vdi.block_size(size()?),
+            }
+            return Ok(());
+        }
         let qcow2 = self.qcow2.clone();
         self.qcow2 = match key {
             "compat" => match value {
@@ -250,6 +317,9 @@ impl Spec {
     pub(crate) fn writer(&self, size: u64) -> Result<Option<Box<dyn Writer>>> {
         match self.format {
             Format::Qcow2 => Ok(Some(Box::new(self.qcow2.writer(size)?))),
+            Format::Vhd => Ok(Some(Box::new(self.vhd.writer(size)?))),
+            Format::Vhdx => Ok(Some(Box::new(self.vhdx.writer(size)?))),
+            Format::Vdi => Ok(Some(Box::new(self.vdi.writer(size)?))),
             _ => Ok(None),
         }
     }
@@ -262,6 +332,13 @@ impl Spec {
         }
         Ok((writer.file_size(&diskimage::writer::Full)?, how))
     }
+}
+
+/// The time that files are to say, by the habit of reproducible builds; else the earliest that they can.
+fn source_date() -> Result<u64> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    seconds.ok_or_else(|| invalid("SOURCE_DATE_EPOCH is no number of seconds since 1970"))
 }
 
 /// What the option takes.

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::content::{self, Content};
 use super::worker::Worker;
 use super::{Job, as_length, length};
 use crate::bytes::{AlignedBuffer, is_zero};
@@ -24,12 +25,15 @@ pub(super) struct Composition<'a> {
     pub(super) backing: Option<Backing<'a>>,
     /// No run is longer.
     pub(super) longest: u64,
+    /// Identifiers are derived from the content.
+    wants_content: bool,
     pub(super) turn: Turn<Placing>,
 }
 
 /// What is done in turn.
 pub(super) struct Placing {
     pub(super) writer: Box<dyn Writer>,
+    content: Content,
     /// Where a target stands that is written forward only.
     position: u64,
 }
@@ -46,7 +50,8 @@ impl<'a> Composition<'a> {
             by_map,
             backing: backing.map(|disk| Backing { disk, size: disk.size() }),
             longest: writer.longest_run().max(writer.unit().size()),
-            turn: Turn::new(Placing { writer, position: 0 }),
+            wants_content: writer.wants_content(),
+            turn: Turn::new(Placing { writer, content: Content::default(), position: 0 }),
         }
     }
 }
@@ -213,8 +218,14 @@ impl Worker<'_> {
         }
         let map = composition.map(job);
         let map = map.as_ref().map(|map| -> &dyn Map { map });
+        let sums = if composition.wants_content {
+            content::sums(units.get(..to_usize(length(segment))).unwrap_or_default(), segment.start)
+        } else {
+            Vec::new()
+        };
         let mut plan = Plan::default();
         composition.turn.take(segment, |placing| {
+            placing.content.take(&sums);
             placing.writer.place(&buffers.runs, map, &mut plan)?;
             if job.ascending {
                 let position = &mut placing.position;
@@ -403,6 +414,8 @@ impl Composition<'_> {
     pub(super) fn finish(&self, job: &Job<'_>) -> Result<()> {
         let mut plan = Plan::default();
         self.turn.now(|placing| {
+            let digest = placing.content.digest(job.size);
+            placing.writer.content(digest);
             placing.writer.finish(&mut plan)?;
             write_all(job, placing, &mut plan)
         })

@@ -16,6 +16,7 @@ use crate::storage::Access;
 use crate::target::{Reflink, Target};
 use crate::writer::{Forward, Writer};
 
+mod content;
 mod image;
 mod measure;
 mod salvage;

@@ -76,3 +76,10 @@ pub const PLATFORM_WI2K: &[u8; 4] = b"Wi2k";
 pub const PLATFORM_MACX: &[u8; 4] = b"MacX";
 /// Platform code of a Mac OS alias: not a name that means anything elsewhere.
 pub const PLATFORM_MAC: &[u8; 4] = b"Mac ";
+
+/// The bit of Features that is always set.
+pub const FEATURES_RESERVED: u32 = 2;
+/// File Format Version, Header Version: 1.0.
+pub const VERSION_1_0: u32 = 0x0001_0000;
+/// Creator Host OS: Windows.
+pub const HOST_WINDOWS: &[u8; 4] = b"Wi2k";

@@ -126,3 +126,7 @@ pub const SECTOR_BITMAP_LENGTH: u64 = MIB;
 pub const SECTOR_BITMAP_BITS: u32 = 23;
 /// State of a sector bitmap block that is in the file (2.5.1.2); any other means that it is not.
 pub const BITMAP_PRESENT: u64 = 6;
+/// State of a payload block all of which is in the file (2.5.1.1).
+pub const PAYLOAD_FULLY_PRESENT: u64 = 6;
+/// Metadata entry, bit 1 of the flags: the item speaks of the disk, not of the file.
+pub const METADATA_IS_VIRTUAL_DISK: u32 = 1 << 1;

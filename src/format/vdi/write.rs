@@ -1,0 +1,221 @@
+//! How a VDI image is written: the header, the block map, and from a whole MiB on the blocks, in the
+//! order of the disk.
+
+use std::borrow::Cow;
+
+use crate::error::{Detail, ErrorKind, Result};
+use crate::format::blocks::{Blocks, Layout, Placer};
+use crate::num::{Pow2, to_usize};
+use crate::seed::Seed;
+use crate::writer::{Forward, Map, Plan, Run, Writer};
+
+use super::layout::*;
+
+/// What a VDI image is to be like: a builder. The default is one that grows, with blocks of 1 MiB.
+#[derive(Debug, Clone, Default)]
+pub struct VdiOptions {
+    fixed: bool,
+    block_size: Option<u64>,
+    seed: Option<Seed>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteDetail {
+    #[error("blocks of {0} bytes: their size must be a power of two from 64 KiB to 256 MiB")]
+    BlockSize(u64),
+    #[error("a disk of {size} bytes is more than {most}, which blocks of this size hold")]
+    TooLarge { size: u64, most: u64 },
+}
+
+impl Detail for WriteDetail {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidInput
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::BlockSize(_) => "choose such a size with block_size; 1M is usual".into(),
+            Self::TooLarge { .. } => "choose larger blocks with block_size".into(),
+        })
+    }
+}
+
+/// Numbers of blocks that VirtualBox and QEMU take: what a map below 4 GiB holds.
+const MAX_BLOCKS: u64 = 0x3fff_ffff;
+/// The size of VirtualBox's blocks, and of the unit that data are in step with.
+const MIB: u64 = 1 << 20;
+const SMALLEST_BLOCK: u64 = 64 << 10;
+const LARGEST_BLOCK: u64 = 256 << 20;
+/// What the text at the start says, as all that can be told of it.
+const FILE_INFO: &[u8] = b"<<< diskimage VDI >>>\n";
+/// Where the block map lies: behind the header, in a sector of its own.
+const MAP: u64 = 512;
+/// Where `uuidCreate` lies.
+const AT_UUIDS: usize = 0x188;
+
+impl VdiOptions {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All blocks are in the file from the start. Default: no.
+    #[must_use]
+    pub fn fixed(mut self, yes: bool) -> Self {
+        self.fixed = yes;
+        self
+    }
+
+    /// Bytes of a block. VirtualBox reads 1 MiB only. Default: that.
+    #[must_use]
+    pub fn block_size(mut self, bytes: u64) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// What the identifiers are derived from. Default: the content.
+    #[must_use]
+    pub fn seed(mut self, seed: Seed) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole sectors.
+    pub fn writer(&self, size: u64) -> Result<VdiWriter> {
+        let size = Pow2::SECTOR.ceil(size);
+        let block = self.block_size.unwrap_or(MIB);
+        let block = Pow2::from_size(block)
+            .filter(|b| (SMALLEST_BLOCK..=LARGEST_BLOCK).contains(&b.size()))
+            .ok_or(WriteDetail::BlockSize(block))?;
+        let most = MAX_BLOCKS.saturating_mul(block.size());
+        if size > most {
+            return Err(WriteDetail::TooLarge { size, most }.into());
+        }
+        let map = MAP.saturating_add(block.count(size).saturating_mul(4));
+        let first = map.max(1).div_ceil(MIB).saturating_mul(MIB);
+        let layout = Layout { block, size, table: MAP, first, step: block.size(), all: self.fixed };
+        Ok(VdiWriter {
+            blocks: Placer::new(layout),
+            seed: self.seed,
+            wants_content: self.seed.is_none(),
+        })
+    }
+}
+
+/// Lays out a VDI image; see [`VdiOptions::writer`].
+#[derive(Debug)]
+pub struct VdiWriter {
+    blocks: Placer,
+    seed: Option<Seed>,
+    wants_content: bool,
+}
+
+/// The entries of the block map: numbers of blocks in the file.
+struct BlockMap {
+    first: u64,
+    block: Pow2,
+}
+
+impl Blocks for BlockMap {
+    fn entry(&self, _: u64, offset: Option<u64>, out: &mut Vec<u8>) {
+        let number = offset.map(|data| self.block.index(data.saturating_sub(self.first)));
+        let entry = number.and_then(|n| u32::try_from(n).ok()).unwrap_or(BLOCK_FREE);
+        out.extend(entry.to_le_bytes());
+    }
+}
+
+impl VdiWriter {
+    fn map(&self) -> BlockMap {
+        let layout = self.blocks.layout();
+        BlockMap { first: layout.first, block: layout.block }
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let layout = self.blocks.layout();
+        let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
+        let seed = self.seed.unwrap_or(Seed::new([]));
+        let mut header = FILE_INFO.to_vec();
+        header.resize(FILE_INFO_SIZE, 0);
+        header.extend(SIGNATURE.to_le_bytes());
+        header.extend((VERSION_MAJOR.wrapping_shl(16) | VERSION_MINOR).to_le_bytes());
+        header.extend(HEADER1PLUS_SIZE.to_le_bytes()); // cbHeader
+        header.extend(if layout.all { TYPE_FIXED } else { TYPE_NORMAL }.to_le_bytes());
+        header.extend([0; 4]); // fFlags
+        header.extend([0; COMMENT_SIZE]);
+        header.extend(number(MAP)); // offBlocks
+        header.extend(number(layout.first)); // offData
+        header.extend([0; 12]); // LegacyGeometry: the reader's choice
+        header.extend(SECTOR_SIZE.to_le_bytes());
+        header.extend([0; 4]); // u32Dummy
+        header.extend(layout.size.to_le_bytes()); // cbDisk
+        header.extend(number(layout.block.size())); // cbBlock
+        header.extend([0; 4]); // cbBlockExtra
+        header.extend(number(layout.count())); // cBlocks
+        header.extend(number(self.blocks.stored())); // cBlocksAllocated
+        debug_assert_eq!(header.len(), AT_UUIDS, "the fields before uuidCreate");
+        for name in ["VDI uuidCreate", "VDI uuidModify"] {
+            header.extend(stored(seed.identifier(name)));
+        }
+        header.resize(to_usize(MAP), 0);
+        header
+    }
+}
+
+/// A UUID as VirtualBox stores it: its first three numbers little-endian.
+fn stored(uuid: [u8; 16]) -> [u8; 16] {
+    let [d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p] = uuid;
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+}
+
+impl Writer for VdiWriter {
+    fn size(&self) -> u64 {
+        self.blocks.layout().size
+    }
+
+    fn unit(&self) -> Pow2 {
+        Pow2::PAGE
+    }
+
+    fn forward(&self) -> Forward {
+        Forward::Never
+    }
+
+    fn longest_run(&self) -> u64 {
+        self.blocks.longest_run(4)
+    }
+
+    fn file_size(&self, map: &dyn Map) -> Result<u64> {
+        let layout = self.blocks.layout();
+        Ok(layout.end(layout.stored(map)?))
+    }
+
+    fn begin(&mut self, _: Option<&dyn Map>, _: &mut Plan) -> Result<()> {
+        Ok(())
+    }
+
+    fn place(&mut self, runs: &[Run], _: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
+        let map = self.map();
+        self.blocks.place(&map, runs, plan);
+        Ok(())
+    }
+
+    fn wants_content(&self) -> bool {
+        self.wants_content
+    }
+
+    fn content(&mut self, digest: [u8; 16]) {
+        self.seed.get_or_insert(Seed::new(digest));
+    }
+
+    fn finish(&mut self, plan: &mut Plan) -> Result<()> {
+        let map = self.map();
+        self.blocks.finish(&map, plan);
+        if self.blocks.stored() == 0 {
+            // the file reaches to where the first block would lie, as VirtualBox leaves it
+            plan.bytes(self.blocks.end().saturating_sub(1), vec![0]);
+        }
+        plan.bytes(0, self.header());
+        Ok(())
+    }
+}

@@ -1,0 +1,404 @@
+//! How a VHD image is written.
+//!
+//! A fixed image is the disk and its footer. A dynamic one has the copy of the footer, the dynamic
+//! header, the block allocation table, the blocks in the order of the disk, each with its sector
+//! bitmap before it, and the footer.
+
+use std::borrow::Cow;
+
+use crate::error::{Detail, ErrorKind, Result};
+use crate::format::blocks::{Blocks, Layout, Placer};
+use crate::num::{Pow2, to_usize};
+use crate::seed::Seed;
+use crate::writer::{Forward, Map, Plan, Run, RunKind, Writer};
+
+use super::footer::{DiskType, Geometry, checksum};
+use super::layout::*;
+
+/// What a VHD image is to be like: a builder. The default is dynamic, with blocks of 2 MiB and the
+/// exact size.
+#[derive(Debug, Clone, Default)]
+pub struct VhdOptions {
+    fixed: bool,
+    block_size: Option<u64>,
+    by_geometry: bool,
+    seed: Option<Seed>,
+    time: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteDetail {
+    #[error("blocks of {0} bytes: their size must be a power of two from 64 KiB to 256 MiB")]
+    BlockSize(u64),
+    #[error("a fixed VHD has no blocks")]
+    FixedBlocks,
+    #[error("a disk of {size} bytes is more than the {most} that a VHD holds")]
+    TooLarge { size: u64, most: u64 },
+    #[error("a disk of {0} bytes is more than cylinders, heads and sectors can say")]
+    BeyondGeometry(u64),
+    #[error("a VHD of 0 bytes cannot say its size by a geometry")]
+    NoGeometry,
+}
+
+impl Detail for WriteDetail {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidInput
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some(match self {
+            Self::BlockSize(_) => "choose such a size with block_size; 2M is usual".into(),
+            Self::FixedBlocks => "leave block_size out".into(),
+            Self::TooLarge { .. } => "write a vhdx instead".into(),
+            Self::BeyondGeometry(_) | Self::NoGeometry => "leave force_size at on".into(),
+        })
+    }
+}
+
+/// The largest disk: 2040 GiB, as Hyper-V and QEMU hold to.
+const MAX_SIZE: u64 = 2040 << 30;
+/// Blocks may be so small: smaller ones have a bitmap of less than a few bytes.
+const SMALLEST_BLOCK: u64 = 64 << 10;
+const LARGEST_BLOCK: u64 = 256 << 20;
+/// The creator of images whose size is what they say: all readers take it so, QEMU's of any version
+/// included, which once went by the geometry of creators that they did not know.
+const CREATOR: &[u8; 4] = b"qem2";
+/// The creator of images whose size is what their geometry says.
+const CREATOR_BY_GEOMETRY: &[u8; 4] = b"vpc ";
+
+impl VhdOptions {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A fixed image: the whole disk and a footer. Default: a dynamic one.
+    #[must_use]
+    pub fn fixed(mut self, yes: bool) -> Self {
+        self.fixed = yes;
+        self
+    }
+
+    /// Bytes of a block of a dynamic image. The specification says that 512 KiB and 2 MiB are what was
+    /// tested. Default: 2 MiB.
+    #[must_use]
+    pub fn block_size(mut self, bytes: u64) -> Self {
+        self.block_size = Some(bytes);
+        self
+    }
+
+    /// Rounds the size up to what cylinders, heads and sectors can say, for Virtual PC and old versions
+    /// of QEMU. Default: the size is exact, but for whole sectors.
+    #[must_use]
+    pub fn by_geometry(mut self, yes: bool) -> Self {
+        self.by_geometry = yes;
+        self
+    }
+
+    /// What the Unique ID is derived from. Default: the content.
+    #[must_use]
+    pub fn seed(mut self, seed: Seed) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The Time Stamp, seconds since 1970 began. Default: the beginning of 2000, the earliest.
+    #[must_use]
+    pub fn time(mut self, seconds: u64) -> Self {
+        self.time = seconds;
+        self
+    }
+
+    /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole sectors.
+    pub fn writer(&self, size: u64) -> Result<VhdWriter> {
+        let rounded = Pow2::SECTOR.ceil(size);
+        let (size, geometry) = if self.by_geometry {
+            let geometry = holding(rounded)?;
+            (geometry.total_sectors().saturating_mul(SECTOR_SIZE), geometry)
+        } else {
+            (rounded, within(rounded))
+        };
+        if size > MAX_SIZE {
+            return Err(WriteDetail::TooLarge { size, most: MAX_SIZE }.into());
+        }
+        let block = self.block_size.unwrap_or(2 << 20);
+        if self.fixed && self.block_size.is_some() {
+            return Err(WriteDetail::FixedBlocks.into());
+        }
+        let block = Pow2::from_size(block)
+            .filter(|b| (SMALLEST_BLOCK..=LARGEST_BLOCK).contains(&b.size()))
+            .ok_or(WriteDetail::BlockSize(block))?;
+        let table = FOOTER_SIZE.saturating_add(HEADER_SIZE);
+        let entries = block.count(size);
+        let behind = table.saturating_add(Pow2::SECTOR.ceil(entries.saturating_mul(4)));
+        let bitmap = bitmap_size(block);
+        // data in step with the pages of the file, bitmaps before them
+        let step = Pow2::PAGE.ceil(block.size().saturating_add(bitmap));
+        let first = Pow2::PAGE.ceil(behind.saturating_add(bitmap));
+        let layout = Layout { block, size, table, first, step, all: false };
+        let blocks = (!self.fixed).then(|| Placer::new(layout));
+        let time = self.time.saturating_sub(EPOCH);
+        Ok(VhdWriter {
+            size,
+            geometry,
+            creator: if self.by_geometry { CREATOR_BY_GEOMETRY } else { CREATOR },
+            blocks,
+            block,
+            entries,
+            time: u32::try_from(time).unwrap_or(u32::MAX),
+            seed: self.seed,
+            wants_content: self.seed.is_none(),
+        })
+    }
+}
+
+/// The sector bitmap of a block: a bit for each sector, in whole sectors.
+fn bitmap_size(block: Pow2) -> u64 {
+    Pow2::SECTOR.ceil(Pow2::SECTOR.count(block.size()).div_ceil(8))
+}
+
+/// Lays out a VHD image; see [`VhdOptions::writer`].
+#[derive(Debug)]
+pub struct VhdWriter {
+    size: u64,
+    geometry: Geometry,
+    creator: &'static [u8; 4],
+    /// Of dynamic images.
+    blocks: Option<Placer>,
+    block: Pow2,
+    entries: u64,
+    time: u32,
+    seed: Option<Seed>,
+    wants_content: bool,
+}
+
+/// Entries and bitmaps of a dynamic image.
+struct Dynamic {
+    bitmap: u64,
+}
+
+impl Blocks for Dynamic {
+    fn entry(&self, _: u64, offset: Option<u64>, out: &mut Vec<u8>) {
+        let sector = offset.map(|data| Pow2::SECTOR.index(data.saturating_sub(self.bitmap)));
+        let entry = sector.and_then(|sector| u32::try_from(sector).ok()).unwrap_or(BAT_UNUSED);
+        out.extend(entry.to_be_bytes());
+    }
+
+    fn lead(&self, offset: u64, plan: &mut Plan) {
+        // all sectors of a block are there
+        let bitmap = vec![0xff; to_usize(self.bitmap)];
+        plan.bytes(offset.saturating_sub(self.bitmap), bitmap);
+    }
+}
+
+impl VhdWriter {
+    fn dynamic(&self) -> Dynamic {
+        Dynamic { bitmap: bitmap_size(self.block) }
+    }
+
+    fn footer(&self) -> Vec<u8> {
+        let disk_type = if self.blocks.is_some() { DiskType::Dynamic } else { DiskType::Fixed };
+        let (number, data_offset) = match disk_type {
+            DiskType::Fixed => (TYPE_FIXED, u64::MAX),
+            _ => (TYPE_DYNAMIC, FOOTER_SIZE),
+        };
+        let seed = self.seed.unwrap_or(Seed::new([]));
+        let mut footer = Vec::with_capacity(to_usize(FOOTER_SIZE));
+        footer.extend(FOOTER_COOKIE);
+        footer.extend(FEATURES_RESERVED.to_be_bytes());
+        footer.extend(VERSION_1_0.to_be_bytes());
+        footer.extend(data_offset.to_be_bytes());
+        footer.extend(self.time.to_be_bytes());
+        footer.extend(self.creator);
+        footer.extend(VERSION_1_0.to_be_bytes()); // Creator Version
+        footer.extend(HOST_WINDOWS);
+        footer.extend(self.size.to_be_bytes()); // Original Size
+        footer.extend(self.size.to_be_bytes()); // Current Size
+        footer.extend(self.geometry.cylinders.to_be_bytes());
+        footer.extend([self.geometry.heads, self.geometry.sectors]);
+        footer.extend(number.to_be_bytes());
+        footer.extend([0; 4]); // Checksum
+        footer.extend(seed.identifier("VHD Unique ID"));
+        footer.resize(to_usize(FOOTER_SIZE), 0);
+        sealed(footer, FOOTER_CHECKSUM)
+    }
+
+    fn header(&self) -> Vec<u8> {
+        let mut header = Vec::with_capacity(to_usize(HEADER_SIZE));
+        header.extend(HEADER_COOKIE);
+        header.extend(u64::MAX.to_be_bytes()); // Data Offset
+        header.extend(FOOTER_SIZE.saturating_add(HEADER_SIZE).to_be_bytes()); // Table Offset
+        header.extend(VERSION_1_0.to_be_bytes());
+        header.extend(u32::try_from(self.entries).unwrap_or(u32::MAX).to_be_bytes());
+        header.extend(u32::try_from(self.block.size()).unwrap_or(u32::MAX).to_be_bytes());
+        header.resize(to_usize(HEADER_SIZE), 0);
+        sealed(header, HEADER_CHECKSUM)
+    }
+}
+
+/// With its checksum, which lies at `field`.
+fn sealed(mut bytes: Vec<u8>, field: usize) -> Vec<u8> {
+    let (_, sum) = checksum(&bytes, field);
+    if let Some(place) = bytes.get_mut(field..field.saturating_add(4)) {
+        place.copy_from_slice(&sum.to_be_bytes());
+    }
+    bytes
+}
+
+impl Writer for VhdWriter {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn unit(&self) -> Pow2 {
+        if self.blocks.is_some() { Pow2::PAGE } else { Pow2::SECTOR }
+    }
+
+    fn forward(&self) -> Forward {
+        if self.blocks.is_some() { Forward::Never } else { Forward::Always }
+    }
+
+    fn longest_run(&self) -> u64 {
+        self.blocks.as_ref().map_or(u64::MAX, |blocks| blocks.longest_run(4))
+    }
+
+    fn file_size(&self, map: &dyn Map) -> Result<u64> {
+        let data = match &self.blocks {
+            None => self.size,
+            Some(blocks) => {
+                let layout = blocks.layout();
+                layout.footer(layout.stored(map)?, bitmap_size(self.block))
+            }
+        };
+        Ok(data.saturating_add(FOOTER_SIZE))
+    }
+
+    fn begin(&mut self, _: Option<&dyn Map>, _: &mut Plan) -> Result<()> {
+        Ok(())
+    }
+
+    fn place(&mut self, runs: &[Run], _: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
+        let format = self.dynamic();
+        if let Some(blocks) = &mut self.blocks {
+            blocks.place(&format, runs, plan);
+            return Ok(());
+        }
+        for run in runs {
+            let length = run.guest.end.min(self.size).saturating_sub(run.guest.start);
+            match run.kind {
+                RunKind::Plain(from) => plan.plain(run.guest.start, from, length),
+                _ => plan.zeros(run.guest.start, length),
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_content(&self) -> bool {
+        self.wants_content
+    }
+
+    fn content(&mut self, digest: [u8; 16]) {
+        self.seed.get_or_insert(Seed::new(digest));
+    }
+
+    fn finish(&mut self, plan: &mut Plan) -> Result<()> {
+        let (footer, header, format) = (self.footer(), self.header(), self.dynamic());
+        let Some(blocks) = &mut self.blocks else {
+            plan.bytes(self.size, footer);
+            return Ok(());
+        };
+        blocks.finish(&format, plan);
+        let layout = blocks.layout();
+        let entries = self.entries.saturating_mul(4);
+        let rest = Pow2::SECTOR.ceil(entries).saturating_sub(entries);
+        plan.bytes(layout.table.saturating_add(entries), vec![0xff; to_usize(rest)]);
+        plan.bytes(layout.footer(blocks.stored(), format.bitmap), footer.clone());
+        plan.bytes(0, footer);
+        plan.bytes(FOOTER_SIZE, header);
+        Ok(())
+    }
+}
+
+impl Layout {
+    /// Where the footer goes if so many blocks are stored.
+    fn footer(&self, stored: u64, bitmap: u64) -> u64 {
+        match stored {
+            // right behind the table
+            0 => Pow2::SECTOR.ceil(self.table.saturating_add(self.count().saturating_mul(4))),
+            _ => self.end(stored).max(bitmap),
+        }
+    }
+}
+
+/// The largest geometry within so many bytes ("CHS Calculation"): what is lost by rounding down is
+/// lost to programs that go by the geometry.
+fn within(size: u64) -> Geometry {
+    let sectors = Pow2::SECTOR.index(size).min(MAX_GEOMETRY);
+    let shape = |heads: u64, per_track: u64| {
+        let cylinder = heads.saturating_mul(per_track);
+        Geometry {
+            cylinders: u16::try_from(sectors.checked_div(cylinder).unwrap_or(0))
+                .unwrap_or(u16::MAX),
+            heads: u8::try_from(heads).unwrap_or(u8::MAX),
+            sectors: u8::try_from(per_track).unwrap_or(u8::MAX),
+        }
+    };
+    if sectors >= LARGE_TRACKS {
+        return shape(16, 255);
+    }
+    let tracks = sectors.checked_div(17).unwrap_or(0);
+    let heads = tracks.div_ceil(1024).max(4);
+    if tracks < heads.saturating_mul(1024) && heads <= 16 {
+        return shape(heads, 17);
+    }
+    let tracks = sectors.checked_div(31).unwrap_or(0);
+    if tracks < 16 * 1024 { shape(16, 31) } else { shape(16, 63) }
+}
+
+/// The smallest geometry that the calculation comes to and that holds so many bytes.
+fn holding(size: u64) -> Result<Geometry> {
+    let wanted = Pow2::SECTOR.count(size);
+    if wanted == 0 {
+        return Err(WriteDetail::NoGeometry.into());
+    }
+    let mut sectors = wanted;
+    while sectors < MAX_GEOMETRY {
+        let geometry = within(sectors.saturating_mul(SECTOR_SIZE));
+        if geometry.total_sectors() >= wanted {
+            return Ok(geometry);
+        }
+        sectors = sectors.saturating_add(wanted.saturating_sub(geometry.total_sectors()));
+    }
+    Err(WriteDetail::BeyondGeometry(size).into())
+}
+
+/// From so many sectors on a track has 255 ("CHS Calculation").
+const LARGE_TRACKS: u64 = 65_535 * 16 * 63;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn geometries_are_those_of_the_specification() {
+        let of = |size: u64| {
+            let geometry = within(size);
+            (geometry.cylinders, geometry.heads, geometry.sectors)
+        };
+        // what qemu-img gives for the same sizes
+        assert_eq!(of(16 << 20), (481, 4, 17));
+        assert_eq!(of(1 << 30), (2080, 16, 63));
+        assert_eq!(of(127 << 30), (65535, 16, 255));
+        assert_eq!(of(0), (0, 4, 17));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_geometry_holds_the_disk_and_no_cylinder_more_than_needed(sectors in 1u64..1 << 28) {
+            let geometry = holding(sectors * 512).unwrap();
+            assert!(geometry.total_sectors() >= sectors);
+            assert_eq!(within(geometry.total_sectors() * 512), geometry);
+        }
+    }
+}
