@@ -175,6 +175,8 @@ const MAGICS: &[(Format, usize, &[u8])] = &[
     (Format::Vdi, 0x40, b"\x7f\x10\xda\xbe"),
     (Format::Parallels, 0, b"WithoutFreeSpace"),
     (Format::Parallels, 0, b"WithouFreSpacExt"),
+    // as a rule it is at the end
+    (Format::Dmg, 0, b"koly\0\0\0\x04\0\0\x02\0"),
     (Format::EncryptedDmg, 0, b"encrcdsa"),
     (Format::SparseImage, 0, b"sprs"),
     (Format::Asif, 0, b"shdw"),
