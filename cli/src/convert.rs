@@ -4,14 +4,17 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use diskimage::checksum::Digest;
+use diskimage::checksum::{Algorithm, Digest};
+use diskimage::container::Compressed;
 use diskimage::convert::Report;
-use diskimage::storage::Access;
+use diskimage::storage::{Access, FileIdentity};
 use diskimage::target::{Existing, FileTarget, StreamTarget};
-use diskimage::{Chain, Convert, Error, ErrorKind, Format, Result, Target, VirtualDisk};
+use diskimage::{
+    Chain, Convert, Error, ErrorKind, Format, OpenOptions, Result, Storage, Target, VirtualDisk,
+};
 use serde_json::json;
 
-use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes};
+use crate::args::{Cache, ConvertArgs, Output, Room, When, argument_bytes};
 use crate::bounds::Bounds;
 use crate::checksum::{digest_line, job_of};
 use crate::watch::{Show, Signals, watched};
@@ -21,7 +24,7 @@ pub(crate) fn run(args: &ConvertArgs, bounds: &Bounds) -> u8 {
     // a pipe that nobody reads blocks for ever, and leaves no file to clean up
     let signals = Signals::catch(to_stdout(args));
     match convert(args, bounds, &signals) {
-        Ok((report, digests)) => conclude(args, &report, &digests),
+        Ok((report, digests)) => conclude(args, bounds, &report, &digests),
         Err(error) => {
             let stream = to_stdout(args) && error.kind() == ErrorKind::Io;
             let file = if stream { Path::new("standard output") } else { &*args.source };
@@ -51,7 +54,19 @@ fn convert(
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
     }
+    let options = bounds.spilling(options);
+    // where qemu-img prints it, unless the disk or the report goes there
+    let to_stderr = to_stdout(args) || args.output == Output::Json;
+    let show = args.work.progress.then_some(Show::at_once(to_stderr));
+    if let Some(compressed) = decodable(args, &options)? {
+        let job = Convert::new().progress(Arc::clone(&progress));
+        let decoded = watched(show, signals, &progress, || decode(args, &compressed, job, signals));
+        if let Some(done) = decoded? {
+            return Ok(done);
+        }
+    }
     let disk = options.open(&args.source)?;
+    bounds.tell_spilled();
     let target = open_target(args, &disk)?;
     if args.direct {
         for storage in disk.storages() {
@@ -71,9 +86,6 @@ fn convert(
     if let Some(threads) = args.work.threads {
         job = job.threads(threads);
     }
-    // where qemu-img prints it, unless the disk or the report goes there
-    let to_stderr = to_stdout(args) || args.output == Output::Json;
-    let show = args.work.progress.then_some(Show::at_once(to_stderr));
     watched(show, signals, &progress, || {
         let done = match &*args.checksum {
             [] => (job.run(&disk, &*target)?, Vec::new()),
@@ -85,6 +97,62 @@ fn convert(
         target.finish()?;
         Ok(done)
     })
+}
+
+/// The compressed file with a raw disk in it that is read, where it can be written as it is decoded:
+/// into a new file, whose size need not be known. What goes to standard output cannot be taken back
+/// once its end shows that it is no raw disk.
+fn decodable(args: &ConvertArgs, options: &OpenOptions) -> Result<Option<Compressed>> {
+    let takes = !args.no_create
+        && !args.salvage
+        && !args.direct
+        && args.snapshot.is_none()
+        && args.preallocation == Room::Off
+        && args.reflink != When::Always
+        && !args.checksum.contains(&Algorithm::Blkhash)
+        && !to_stdout(args)
+        && std::fs::metadata(&args.target).map_or(true, |target| target.is_file());
+    if takes { options.open_compressed_disk(&args.source) } else { Ok(None) }
+}
+
+/// Writes the disk as it is decoded. `None` if it turns out to be no raw disk.
+fn decode(
+    args: &ConvertArgs,
+    compressed: &Compressed,
+    mut job: Convert,
+    signals: &Signals,
+) -> Result<Option<(Report, Vec<Digest>)>> {
+    if let Some(granularity) = args.sparse {
+        job = job.sparse(granularity);
+    }
+    if let Some(threads) = args.work.threads {
+        job = job.threads(threads);
+    }
+    let target = FileTarget::create(&args.target, 0)?;
+    check_distinct(args, &target, compressed.storage().lies_in())?;
+    let target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);
+    let done = match &*args.checksum {
+        [] => job.run_compressed(compressed, &target)?.map(|report| (report, Vec::new())),
+        some => job_of(some).convert_compressed(&job, compressed, &target)?,
+    };
+    let Some(done) = done else { return Ok(None) };
+    if signals.caught().is_some() {
+        return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
+    }
+    target.resize(done.0.size)?;
+    Box::new(target).finish()?;
+    Ok(Some(done))
+}
+
+/// Refuses a target that is what is read.
+fn check_distinct(args: &ConvertArgs, target: &FileTarget, read: Vec<FileIdentity>) -> Result<()> {
+    if target.identity().is_some_and(|identity| read.contains(&identity)) {
+        let message = "is the image that is read, or one of its backing files";
+        return Err(Error::other(ErrorKind::InvalidInput, message)
+            .in_file(&args.target)
+            .advise("choose another target"));
+    }
+    Ok(())
 }
 
 fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
@@ -107,19 +175,12 @@ fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
     if args.direct {
         target = target.direct()?;
     }
-    if let Some(identity) = target.identity()
-        && disk.storages().any(|storage| storage.identity() == Some(identity))
-    {
-        let message = "is the image that is read, or one of its backing files";
-        return Err(Error::other(ErrorKind::InvalidInput, message)
-            .in_file(&args.target)
-            .advise("choose another target"));
-    }
+    check_distinct(args, &target, disk.storages().flat_map(|s| s.lies_in()).collect())?;
     Ok(Box::new(target))
 }
 
 /// Tells what was lost and the checksums, if any, and the exit code.
-fn conclude(args: &ConvertArgs, done: &Report, digests: &[Digest]) -> u8 {
+fn conclude(args: &ConvertArgs, bounds: &Bounds, done: &Report, digests: &[Digest]) -> u8 {
     let lost = done.lost.iter().map(|range| (range.start, range.end - range.start));
     let mut code = report::OK;
     for (start, length) in lost.clone() {
@@ -136,6 +197,7 @@ fn conclude(args: &ConvertArgs, done: &Report, digests: &[Digest]) -> u8 {
         let mut answer = json!({
             "virtual-size": done.size,
             "data-written": done.written,
+            "spilled": bounds.spilled(),
             "lost": lost.collect::<Vec<_>>(),
         });
         if !digests.is_empty() {

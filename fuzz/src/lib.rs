@@ -8,6 +8,7 @@ use diskimage::{Error, ErrorKind, Format, OpenOptions};
 
 pub mod chain;
 pub mod check;
+pub mod containers;
 pub mod engine;
 pub mod input;
 pub mod mutate;
@@ -58,6 +59,9 @@ pub const TARGETS: &[Target] = &[
     ("raw_check", |input| check::body(Format::Raw, input)),
     ("raw_stream", |input| stream::body(Format::Raw, input)),
     ("raw_contents", contents_body),
+    ("tar", |input| containers::archive(Format::Tar, input)),
+    ("ova", |input| containers::archive(Format::Ova, input)),
+    ("wrapped", containers::wrapped),
     ("chain", chain::body),
     ("convert_qemu", qemu::body),
 ];

@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::storage::Access;
 use crate::target::{Reflink, Target};
 
+mod decode;
 mod salvage;
 mod worker;
 mod zero;
@@ -179,11 +180,7 @@ impl Convert {
         target: &dyn Target,
         observer: Option<&dyn Observer>,
     ) -> Result<Report> {
-        let sparse = match self.sparse.unwrap_or(DEFAULT_SPARSE) {
-            0 => None,
-            unit if unit >= 512 => Some(Pow2::from_size(unit).ok_or(ConvertDetail::Sparse(unit))?),
-            unit => return Err(ConvertDetail::Sparse(unit).into()),
-        };
+        let sparse = self.sparse_unit()?;
         let ascending = target.capabilities().ascending;
         let always = self.reflink == Reflink::Always;
         if always && (ascending || self.salvage || observer.is_some()) {

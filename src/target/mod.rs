@@ -11,6 +11,7 @@ pub(crate) mod stream;
 
 pub use file::{Existing, FileTarget, Preallocation};
 pub use patch::FilePatch;
+pub(crate) use place::named_file;
 pub use stream::StreamTarget;
 
 /// What a conversion writes to: the whole disk, byte for byte, in any order unless
