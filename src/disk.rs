@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::{Extent, StorageId};
+use crate::extent::{Extent, ExtentKind, StorageId};
 use crate::num::{to_u64, to_usize};
 use crate::storage::{FileIdentity, Storage};
 
@@ -47,6 +47,37 @@ pub trait VirtualDisk: Send + Sync {
     /// How many container files there are to speak of: their numbers lie below it.
     fn storage_count(&self) -> usize {
         0
+    }
+}
+
+/// A disk of this many bytes to which nothing was ever written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmptyDisk(pub u64);
+
+impl VirtualDisk for EmptyDisk {
+    fn size(&self) -> u64 {
+        self.0
+    }
+
+    fn cluster_size(&self) -> u64 {
+        64 << 10
+    }
+
+    fn extent_at(&self, offset: u64, max: u64) -> Result<Extent> {
+        check_range(self.0, offset, 1)?;
+        let kind = ExtentKind::Zero { allocated: false, stored: None };
+        let length = max.min(self.0.saturating_sub(offset));
+        Ok(Extent { start: offset, length, depth: 0, kind })
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(self.0, offset, to_u64(buf.len()))?;
+        buf.fill(0);
+        Ok(())
+    }
+
+    fn storage(&self, _id: StorageId) -> Option<&dyn Storage> {
+        None
     }
 }
 

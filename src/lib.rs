@@ -65,6 +65,7 @@ pub mod storage;
 mod sys;
 pub mod target;
 pub mod text;
+pub mod writer;
 
 pub use chain::Chain;
 pub use check::{CheckReport, Checking, RepairScope};
@@ -86,3 +87,4 @@ pub use progress::Progress;
 pub use resolve::{Beneath, DenyAll, Resolver};
 pub use storage::Storage;
 pub use target::Target;
+pub use writer::Writer;

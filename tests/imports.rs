@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
         "parallel",
     ],
     &["sys", "storage", "codec"],
-    &["layer", "disk", "target", "partition"],
+    &["layer", "disk", "target", "partition", "writer"],
     &["format"],
     &["resolve", "chain", "container", "split"],
     &["open"],

@@ -13,6 +13,7 @@ use diskimage::target::{Preallocation, Reflink};
 use diskimage::{Beneath, DenyAll, Format, OpenOptions, RepairScope, Result};
 
 use crate::bounds::BoundArgs;
+use crate::image::TargetArgs;
 use crate::size::parse_size;
 
 /// Exit codes that several commands share, for the help.
@@ -71,8 +72,12 @@ pub(crate) enum Command {
     /// Reads all tables of an image, tells what is wrong with them, and repairs what can be
     #[command(after_help = CHECK_EXIT_CODES)]
     Check(CheckArgs),
-    /// Converts an image to a raw disk
+    /// Converts an image to a raw disk, or to an image of another format
     Convert(ConvertArgs),
+    /// Makes an empty image
+    Create(CreateArgs),
+    /// Tells how large an image of a disk would be, without writing it
+    Measure(MeasureArgs),
     /// Computes checksums of what a guest sees, whatever the format, and checks them
     Checksum(ChecksumArgs),
     /// Compares the content of two images, whatever their formats
@@ -128,6 +133,29 @@ pub(crate) struct OpenArgs {
     /// Reads images that are marked as corrupt or use unknown incompatible features
     #[arg(long)]
     pub(crate) trust_broken: bool,
+}
+
+/// The same for a backing file whose format is named otherwise.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BackingArgs {
+    /// Opens files that the backing file names, if they lie in its folder or below; with =DIR, in
+    /// that folder or below. Without it no other file is opened
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub(crate) allow_external: Option<Option<PathBuf>>,
+}
+
+impl BackingArgs {
+    /// As for any image.
+    pub(crate) fn open_args(&self) -> OpenArgs {
+        OpenArgs {
+            format: None,
+            allow_external: self.allow_external.clone(),
+            resolve: Vec::new(),
+            assume_raw: false,
+            join: None,
+            trust_broken: false,
+        }
+    }
 }
 
 impl OpenArgs {
@@ -363,6 +391,15 @@ pub(crate) struct ConvertArgs {
     /// The format to write
     #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
     pub(crate) output_format: Format,
+    #[command(flatten)]
+    pub(crate) written: TargetArgs,
+    /// Compresses what is written
+    #[arg(short, long)]
+    pub(crate) compress: bool,
+    /// Writes only what differs from this image, which becomes the backing file: named as from the
+    /// folder of the target
+    #[arg(short = 'B', long, value_name = "FILE")]
+    pub(crate) backing: Option<PathBuf>,
     /// Converts an internal snapshot, by identifier or name
     #[arg(short = 'l', long, value_name = "ID_OR_NAME")]
     pub(crate) snapshot: Option<OsString>,
@@ -409,6 +446,51 @@ pub(crate) struct ConvertArgs {
     #[arg(long)]
     pub(crate) salvage: bool,
     /// The form of the report; people get one only if something was lost
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CreateArgs {
+    /// The file to write
+    pub(crate) file: PathBuf,
+    /// The size of the disk, as 10G; without it, that of the backing file
+    #[arg(value_parser = parse_size)]
+    pub(crate) size: Option<u64>,
+    /// The format to write
+    #[arg(short, long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// The backing file, whose content the disk has at first: named as from the folder of the image
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) backing: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) open: BackingArgs,
+    /// Does not wait until the file is on its medium
+    #[arg(long)]
+    pub(crate) no_sync: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct MeasureArgs {
+    /// The image to read
+    #[arg(required_unless_present_any = ["size", "options"])]
+    pub(crate) file: Option<PathBuf>,
+    /// Measures for an empty disk of this size instead
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "file")]
+    pub(crate) size: Option<u64>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
+    /// The format to write
+    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
+    pub(crate) output_format: Format,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    /// Estimates the size of compressed data too, from samples
+    #[arg(short, long)]
+    pub(crate) compress: bool,
+    /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
 }
@@ -475,7 +557,7 @@ fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
     })
 }
 
-fn parse_format(name: &str) -> Result<Format, String> {
+pub(crate) fn parse_format(name: &str) -> Result<Format, String> {
     name.parse().map_err(|error: diskimage::Error| error.to_string())
 }
 

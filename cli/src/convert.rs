@@ -1,4 +1,4 @@
-//! `diskimage convert`: an image into a raw disk.
+//! `diskimage convert`: an image into a raw disk, or into an image of another format.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,20 +7,27 @@ use std::sync::Arc;
 use diskimage::checksum::{Algorithm, Digest};
 use diskimage::container::Compressed;
 use diskimage::convert::Report;
-use diskimage::storage::{Access, FileIdentity};
-use diskimage::target::{Existing, FileTarget, StreamTarget};
+use diskimage::storage::Access;
+use diskimage::target::{Existing, FileTarget, SpillTarget, StreamTarget};
+use diskimage::writer::{Forward, Full};
 use diskimage::{
-    Chain, Convert, Error, ErrorKind, Format, OpenOptions, Result, Storage, Target, VirtualDisk,
+    Chain, Convert, Error, ErrorKind, Format, OpenOptions, Result, Target, VirtualDisk, Writer,
 };
 use serde_json::json;
 
 use crate::args::{Cache, ConvertArgs, Output, Room, When, argument_bytes};
 use crate::bounds::Bounds;
 use crate::checksum::{digest_line, job_of};
+use crate::image::Spec;
+use crate::size::human_size;
 use crate::watch::{Show, Signals, watched};
-use crate::{output, report};
+use crate::{image, output, report};
 
 pub(crate) fn run(args: &ConvertArgs, bounds: &Bounds) -> u8 {
+    if let Some(help) = args.written.help(args.output_format) {
+        print!("{help}");
+        return report::OK;
+    }
     // a pipe that nobody reads blocks for ever, and leaves no file to clean up
     let signals = Signals::catch(to_stdout(args));
     match convert(args, bounds, &signals) {
@@ -43,13 +50,14 @@ fn convert(
     bounds: &Bounds,
     signals: &Signals,
 ) -> Result<(Report, Vec<Digest>)> {
-    if args.output_format != Format::Raw {
-        let message = format!("the format '{}' is not written yet, only raw", args.output_format);
-        return Err(Error::other(ErrorKind::Unsupported, message));
+    let mut spec = args.written.parse(args.output_format, args.backing.as_deref())?;
+    if args.compress {
+        spec.compress()?;
     }
-    let (limits, buffers) = bounds.limits(1);
+    spec.set_room(args.preallocation)?;
+    let (limits, buffers) = bounds.limits(if spec.backing.is_some() { 2 } else { 1 });
     let progress = bounds.progress();
-    let options = args.open.options(&args.source)?.limits(limits);
+    let options = args.open.options(&args.source)?.limits(limits.clone());
     let mut options = options.progress(Arc::clone(&progress));
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
@@ -58,7 +66,7 @@ fn convert(
     // where qemu-img prints it, unless the disk or the report goes there
     let to_stderr = to_stdout(args) || args.output == Output::Json;
     let show = args.work.progress.then_some(Show::at_once(to_stderr));
-    if let Some(compressed) = decodable(args, &options)? {
+    if let Some(compressed) = decodable(args, &spec, &options)? {
         let job = Convert::new().progress(Arc::clone(&progress));
         let decoded = watched(show, signals, &progress, || decode(args, &compressed, job, signals));
         if let Some(done) = decoded? {
@@ -67,7 +75,11 @@ fn convert(
     }
     let disk = options.open(&args.source)?;
     bounds.tell_spilled();
-    let target = open_target(args, &disk)?;
+    let backing = spec.open_backing(&args.target, &args.open, |options| {
+        options.limits(limits).progress(Arc::clone(&progress))
+    })?;
+    let writer = spec.writer(disk.size())?;
+    let target = open_target(args, &spec, writer.as_deref(), &disk, backing.as_ref())?;
     if args.direct {
         for storage in disk.storages() {
             storage.advise(Access::Direct)?;
@@ -87,9 +99,12 @@ fn convert(
         job = job.threads(threads);
     }
     watched(show, signals, &progress, || {
-        let done = match &*args.checksum {
-            [] => (job.run(&disk, &*target)?, Vec::new()),
-            some => job_of(some).convert(&job, &disk, &*target)?,
+        let below = backing.as_ref().map(|disk| -> &dyn VirtualDisk { disk });
+        let done = match (&*args.checksum, writer) {
+            ([], None) => (job.run(&disk, &*target)?, Vec::new()),
+            ([], Some(writer)) => (job.image(&disk, writer, below, &*target)?, Vec::new()),
+            (some, None) => job_of(some).convert(&job, &disk, &*target)?,
+            (some, Some(writer)) => job_of(some).image(&job, &disk, writer, below, &*target)?,
         };
         if signals.caught().is_some() {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
@@ -102,12 +117,13 @@ fn convert(
 /// The compressed file with a raw disk in it that is read, where it can be written as it is decoded:
 /// into a new file, whose size need not be known. What goes to standard output cannot be taken back
 /// once its end shows that it is no raw disk.
-fn decodable(args: &ConvertArgs, options: &OpenOptions) -> Result<Option<Compressed>> {
+fn decodable(args: &ConvertArgs, spec: &Spec, options: &OpenOptions) -> Result<Option<Compressed>> {
     let takes = !args.no_create
         && !args.salvage
         && !args.direct
         && args.snapshot.is_none()
-        && args.preallocation == Room::Off
+        && spec.format == Format::Raw
+        && spec.room == Room::Off
         && args.reflink != When::Always
         && !args.checksum.contains(&Algorithm::Blkhash)
         && !to_stdout(args)
@@ -129,7 +145,7 @@ fn decode(
         job = job.threads(threads);
     }
     let target = FileTarget::create(&args.target, 0)?;
-    check_distinct(args, &target, compressed.storage().lies_in())?;
+    image::refuse_own_source(&target, &args.target, [&**compressed.storage()])?;
     let target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);
     let done = match &*args.checksum {
         [] => job.run_compressed(compressed, &target)?.map(|report| (report, Vec::new())),
@@ -144,39 +160,72 @@ fn decode(
     Ok(Some(done))
 }
 
-/// Refuses a target that is what is read.
-fn check_distinct(args: &ConvertArgs, target: &FileTarget, read: Vec<FileIdentity>) -> Result<()> {
-    if target.identity().is_some_and(|identity| read.contains(&identity)) {
-        let message = "is the image that is read, or one of its backing files";
-        return Err(Error::other(ErrorKind::InvalidInput, message)
-            .in_file(&args.target)
-            .advise("choose another target"));
-    }
-    Ok(())
-}
-
-fn open_target(args: &ConvertArgs, disk: &Chain) -> Result<Box<dyn Target>> {
-    let size = disk.size();
+fn open_target(
+    args: &ConvertArgs,
+    spec: &Spec,
+    writer: Option<&dyn Writer>,
+    disk: &Chain,
+    backing: Option<&Chain>,
+) -> Result<Box<dyn Target>> {
     if to_stdout(args) {
-        if args.preallocation != Room::Off {
-            let message = "room can be set aside in a file only, not in standard output";
-            return Err(Error::other(ErrorKind::InvalidInput, message)
-                .advise("leave --preallocation at off"));
-        }
-        return Ok(Box::new(StreamTarget::new(io::stdout())));
+        return to_stream(spec, writer, backing.is_some());
     }
+    let (size, (room, how)) = match writer {
+        None => (disk.size(), (disk.size(), spec.room.into())),
+        Some(writer) => (0, spec.room_of(writer)?),
+    };
     let target = if args.no_create {
+        if writer.is_some() {
+            let message = "only a raw disk is written into what exists";
+            return Err(Error::other(ErrorKind::InvalidInput, message)
+                .advise("leave -n out: a device is written in place anyway"));
+        }
         let content = if args.target_is_zero { Existing::Zeros } else { Existing::Unknown };
         FileTarget::existing(&args.target, size, content)?
     } else {
-        FileTarget::create(&args.target, size)?.preallocate(size, args.preallocation.into())?
+        FileTarget::create(&args.target, size)?.preallocate(room, how)?
     };
     let mut target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);
     if args.direct {
         target = target.direct()?;
     }
-    check_distinct(args, &target, disk.storages().flat_map(|s| s.lies_in()).collect())?;
+    let read = [disk].into_iter().chain(backing).flat_map(Chain::storages);
+    image::refuse_own_source(&target, &args.target, read)?;
     Ok(Box::new(target))
+}
+
+/// Standard output, behind a temporary file where the image cannot be written forward.
+fn to_stream(
+    spec: &Spec,
+    writer: Option<&dyn Writer>,
+    has_backing: bool,
+) -> Result<Box<dyn Target>> {
+    if spec.room != Room::Off {
+        let message = "room can be set aside in a file only, not in standard output";
+        return Err(
+            Error::other(ErrorKind::InvalidInput, message).advise("leave preallocation at off")
+        );
+    }
+    let by_position = match writer {
+        Some(writer) => match writer.forward() {
+            Forward::Never => true,
+            Forward::ByMap => has_backing,
+            Forward::Always => false,
+        },
+        None => false,
+    };
+    if let Some(writer) = writer.filter(|_| by_position) {
+        let folder = std::env::temp_dir();
+        let limit = writer.file_size(&Full)?;
+        report::message(&format!(
+            "standard output: this image cannot be written from start to end: it goes through a \
+             temporary file of at most {} in {}",
+            human_size(limit),
+            report::printable(&folder)
+        ));
+        return Ok(Box::new(SpillTarget::new(io::stdout(), &folder, limit)?));
+    }
+    Ok(Box::new(StreamTarget::new(io::stdout())))
 }
 
 /// Tells what was lost and the checksums, if any, and the exit code.
@@ -191,7 +240,8 @@ fn conclude(args: &ConvertArgs, bounds: &Bounds, done: &Report, digests: &[Diges
     // nobody knows the checksum of a content that could not be read
     let of_content = if done.lost.is_empty() { digests } else { &[] };
     // a raw disk is its content, unless an existing target goes on behind it
-    let of_file = if holds_more(args, done.size) { &[] } else { digests };
+    let is_raw = args.output_format == Format::Raw && !holds_more(args, done.size);
+    let of_file = if is_raw { digests } else { &[] };
     if args.output == Output::Json && !to_stdout(args) {
         let lost = lost.map(|(start, length)| json!({ "start": start, "length": length }));
         let mut answer = json!({

@@ -10,10 +10,13 @@ mod compare;
 mod container;
 mod contents;
 mod convert;
+mod create;
+mod image;
 mod info;
 mod inspect;
 mod manifest;
 mod map;
+mod measure;
 mod output;
 mod policy;
 mod probe;
@@ -55,6 +58,8 @@ fn main() -> ExitCode {
         Command::Map(args) => map::run(&args, &bounds),
         Command::Check(args) => check::run(&args, &bounds),
         Command::Convert(args) => convert::run(&args, &bounds),
+        Command::Create(args) => create::run(&args, &bounds),
+        Command::Measure(args) => measure::run(&args, &bounds),
         Command::Checksum(args) => checksum::run(&args, &bounds),
         Command::Compare(args) => compare::run(&args, &bounds),
     };

@@ -20,12 +20,13 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
 use crate::container::Compressed;
-use crate::convert::{Convert, Report};
+use crate::convert::{Convert, Output, Report};
 use crate::disk::VirtualDisk;
 use crate::error::{Detail, Error, ErrorKind, Result};
 use crate::num::Pow2;
 use crate::progress::Progress;
 use crate::target::{Capabilities, Target};
+use crate::writer::Writer;
 
 mod blkhash;
 mod hashers;
@@ -245,12 +246,35 @@ impl Checksum {
         disk: &dyn VirtualDisk,
         target: &dyn Target,
     ) -> Result<(Report, Vec<Digest>)> {
+        self.convert_to(convert, disk, Output::Raw, target)
+    }
+
+    /// The same for an image of another format, as [`Convert::image`]: the checksums are those of
+    /// the disk inside.
+    pub fn image(
+        &self,
+        convert: &Convert,
+        disk: &dyn VirtualDisk,
+        writer: Box<dyn Writer>,
+        backing: Option<&dyn VirtualDisk>,
+        target: &dyn Target,
+    ) -> Result<(Report, Vec<Digest>)> {
+        self.convert_to(convert, disk, Output::Image { writer, backing }, target)
+    }
+
+    fn convert_to(
+        &self,
+        convert: &Convert,
+        disk: &dyn VirtualDisk,
+        output: Output<'_>,
+        target: &dyn Target,
+    ) -> Result<(Report, Vec<Digest>)> {
         let algorithms = match &*self.algorithms {
             [] => &[Algorithm::Sha256],
             some => some,
         };
         let lanes = Lanes::new(algorithms, disk.size(), block_of(self.blkhash_block)?);
-        let report = convert.run_observed(disk, target, Some(&lanes))?;
+        let report = convert.run_observed(disk, output, target, Some(&lanes))?;
         Ok((report, lanes.finish()?))
     }
 
@@ -294,7 +318,7 @@ impl Checksum {
             return Err(ChecksumDetail::BlocksOfBlocks.into());
         }
         let lanes = Lanes::of_blocks(algorithm, block_of(block_size)?, &mut tell);
-        self.convert.run_observed(disk, &Nowhere, Some(&lanes))?;
+        self.convert.run_observed(disk, Output::Raw, &Nowhere, Some(&lanes))?;
         lanes.finish().map(drop)
     }
 }

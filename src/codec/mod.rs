@@ -1,4 +1,4 @@
-//! Decoders of compressed clusters: a whole buffer in, a whole buffer out.
+//! Decoders and encoders of compressed clusters: a whole buffer in, a whole buffer out.
 
 use std::borrow::Cow;
 
@@ -8,6 +8,7 @@ mod adc;
 #[cfg(feature = "bzip2")]
 mod bzip;
 mod deflate;
+mod encode;
 mod lzfse;
 mod lzvn;
 #[cfg(feature = "xz")]
@@ -19,6 +20,9 @@ pub use adc::adc_exact;
 #[cfg(feature = "bzip2")]
 pub use bzip::bzip2_exact;
 pub use deflate::{Wrapper, inflate_exact};
+pub use encode::Deflate;
+#[cfg(feature = "zstd")]
+pub use encode::Zstd;
 pub use lzfse::lzfse_exact;
 #[cfg(feature = "xz")]
 pub use xz::xz_exact;

@@ -14,13 +14,18 @@ use crate::parallel::{self, Segments, Turn};
 use crate::progress::Progress;
 use crate::storage::Access;
 use crate::target::{Reflink, Target};
+use crate::writer::{Forward, Writer};
 
 mod decode;
+mod image;
+mod measure;
 mod salvage;
 mod worker;
 mod zero;
 
 pub use crate::bytes::is_zero;
+use image::Composition;
+pub use measure::{Measured, data_size, measure};
 use worker::Worker;
 
 /// How to convert: a builder. The default finds zeros in blocks of 4 KiB, uses every processor
@@ -70,6 +75,8 @@ enum ConvertDetail {
     EncodedShared,
     #[error("the image's bytes are not those of a file, and cannot be shared")]
     NoFile,
+    #[error("this image cannot be written from its start to its end without going back")]
+    NotForward,
     #[error("the granularity of zeros is {0}, which must be 0 or a power of two of at least 512")]
     Sparse(u64),
 }
@@ -78,13 +85,14 @@ impl Detail for ConvertDetail {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Sparse(_) | Self::CannotShare => ErrorKind::InvalidInput,
-            Self::EncodedShared | Self::NoFile => ErrorKind::Unsupported,
+            Self::EncodedShared | Self::NoFile | Self::NotForward => ErrorKind::Unsupported,
         }
     }
 
     fn advice(&self) -> Option<Cow<'static, str>> {
         Some(match self {
             Self::Sparse(_) => "give such a size with -S".into(),
+            Self::NotForward => "write it to a file".into(),
             Self::CannotShare | Self::EncodedShared | Self::NoFile => {
                 "leave --reflink at auto".into()
             }
@@ -170,20 +178,50 @@ impl Convert {
     /// Writes all of `disk` to `target`. The caller finishes the target, if that is what it wants
     /// after seeing the report.
     pub fn run(&self, disk: &dyn VirtualDisk, target: &dyn Target) -> Result<Report> {
-        self.run_observed(disk, target, None)
+        self.run_observed(disk, Output::Raw, target, None)
+    }
+
+    /// Writes all of `disk` to `target` as an image that `writer` lays out. With `backing`, what is
+    /// the same there is left out: the writer has to name that image as the backing file. Otherwise
+    /// what is zeros is left out.
+    ///
+    /// A target that takes ascending writes only gets what the [map](VirtualDisk::extent_at) calls
+    /// data, where the writer must know beforehand: zeros that were stored stay stored then.
+    pub fn image(
+        &self,
+        disk: &dyn VirtualDisk,
+        writer: Box<dyn Writer>,
+        backing: Option<&dyn VirtualDisk>,
+        target: &dyn Target,
+    ) -> Result<Report> {
+        self.run_observed(disk, Output::Image { writer, backing }, target, None)
     }
 
     /// The same, while `observer` sees all of the disk.
     pub(crate) fn run_observed(
         &self,
         disk: &dyn VirtualDisk,
+        output: Output<'_>,
         target: &dyn Target,
         observer: Option<&dyn Observer>,
     ) -> Result<Report> {
         let sparse = self.sparse_unit()?;
         let ascending = target.capabilities().ascending;
         let always = self.reflink == Reflink::Always;
-        if always && (ascending || self.salvage || observer.is_some()) {
+        let composition = match output {
+            Output::Raw => None,
+            Output::Image { writer, backing } => {
+                let by_map = match writer.forward() {
+                    Forward::Always => false,
+                    Forward::ByMap if backing.is_none() => ascending,
+                    _ if ascending => return Err(ConvertDetail::NotForward.into()),
+                    _ => false,
+                };
+                Some(Composition::new(writer, by_map, backing))
+            }
+        };
+        let is_image = composition.is_some();
+        if always && (ascending || is_image || self.salvage || observer.is_some()) {
             return Err(ConvertDetail::CannotShare.into());
         }
         let offload = match self.reflink {
@@ -194,13 +232,17 @@ impl Convert {
         // a compressed cluster is decoded in one piece
         let piece = PIECE.max(disk.cluster_size().min(SEGMENT));
         // what is done in turn is read as a whole before
-        let whole = ascending || observer.is_some();
+        let whole = ascending || is_image || observer.is_some();
         let wanted = observer.map_or(IN_TURN, Observer::segment);
+        let (wanted, more) = match &composition {
+            Some(composition) => composition.segment(observer.map_or(0, Observer::segment)),
+            None => (wanted, 0),
+        };
         let segment = if whole { piece.max(wanted) } else { SEGMENT };
         let buffer = if whole { segment } else { piece };
         // the compressed form of a cluster is held beside its piece
         let beside = disk.cluster_size().min(SEGMENT).saturating_add(THREAD_OVERHEAD);
-        let each = buffer.saturating_add(beside);
+        let each = buffer.saturating_add(beside).saturating_add(more);
         let threads = parallel::thread_count(self.threads, each, self.max_memory)?;
         let job = Job {
             disk,
@@ -220,10 +262,19 @@ impl Convert {
             explorer: Mutex::default(),
             outcome: Mutex::default(),
             turn: Turn::new(()),
+            composition,
         };
         self.progress.start(job.size);
         job.advise(Access::Sequential)?;
+        if let Some(composition) = &job.composition {
+            composition.begin(&job)?;
+        }
         parallel::run(threads, || Worker::new(&job).run());
+        if let Some(composition) = &job.composition
+            && job.outcome().error.is_none()
+        {
+            composition.finish(&job)?;
+        }
         if job.forget {
             job.advise(Access::Forget)?;
         }
@@ -241,6 +292,14 @@ impl Convert {
             }),
         }
     }
+}
+
+/// What a disk is written as.
+pub(crate) enum Output<'a> {
+    /// Byte for byte.
+    Raw,
+    /// As an image that may have a backing file.
+    Image { writer: Box<dyn Writer>, backing: Option<&'a dyn VirtualDisk> },
 }
 
 /// What sees every byte of the disk beside the target: whole segments, from any thread and in any
@@ -283,6 +342,8 @@ struct Job<'a> {
     outcome: Mutex<Outcome>,
     /// For targets that take ascending writes only.
     turn: Turn<()>,
+    /// How an image is written; a raw disk without it.
+    composition: Option<Composition<'a>>,
 }
 
 #[derive(Debug, Default)]
@@ -301,6 +362,9 @@ impl Job<'_> {
         self.outcome().error.get_or_insert(error);
         self.segments.stop_at(0);
         self.turn.stop();
+        if let Some(composition) = &self.composition {
+            composition.turn.stop();
+        }
         if let Some(observer) = self.observer {
             observer.stop();
         }

@@ -13,18 +13,21 @@ use crate::target::Reflink;
 
 pub(super) struct Worker<'a> {
     pub(super) job: &'a Job<'a>,
-    buffer: AlignedBuffer,
-    written: u64,
+    pub(super) buffer: AlignedBuffer,
+    pub(super) composing: super::image::Buffers,
+    pub(super) written: u64,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>) -> Self {
-        Self { job, buffer: AlignedBuffer::new(), written: 0 }
+        Self { job, buffer: AlignedBuffer::new(), composing: Default::default(), written: 0 }
     }
 
     pub(super) fn run(mut self) {
         while let Some(segment) = self.job.segments.take() {
-            let done = if self.job.ascending || self.job.observer.is_some() {
+            let done = if let Some(composition) = &self.job.composition {
+                self.compose_segment(composition, &segment)
+            } else if self.job.ascending || self.job.observer.is_some() {
                 self.whole_segment(&segment)
             } else {
                 self.place_segment(segment)
@@ -245,7 +248,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Whether the map tells that a segment is all zeros. Damage is met again when it is read.
-    fn is_hole(&self, segment: &Range<u64>) -> bool {
+    pub(super) fn is_hole(&self, segment: &Range<u64>) -> bool {
         let extent = self.job.disk.extent_at(segment.start, length(segment));
         extent.is_ok_and(|extent| extent.kind.is_zero() && extent.end() == segment.end)
     }
@@ -262,7 +265,7 @@ impl<'a> Worker<'a> {
         job.copied(as_length(whole))
     }
 
-    fn fill(&self, whole: &mut [u8], segment: &Range<u64>) -> Result<()> {
+    pub(super) fn fill(&self, whole: &mut [u8], segment: &Range<u64>) -> Result<()> {
         let piece = to_usize(self.job.piece);
         let mut at = segment.start;
         for part in whole.chunks_mut(piece.max(1)) {

@@ -7,11 +7,13 @@ use crate::error::{Error, ErrorKind, Result};
 mod file;
 mod patch;
 mod place;
+mod spill;
 pub(crate) mod stream;
 
 pub use file::{Existing, FileTarget, Preallocation};
 pub use patch::FilePatch;
 pub(crate) use place::named_file;
+pub use spill::SpillTarget;
 pub use stream::StreamTarget;
 
 /// What a conversion writes to: the whole disk, byte for byte, in any order unless

@@ -9,6 +9,7 @@ use diskimage::split::parts as parts_of;
 use super::Needs;
 use crate::args::{CheckArgs, Command, ConvertArgs, Joined, OpenArgs};
 use crate::checksum::listed_files;
+use crate::image::beside;
 
 impl Command {
     /// What the command needs of the file system.
@@ -29,6 +30,13 @@ impl Command {
             Self::Map(args) => opening(&args.open, [&*args.file]),
             Self::Check(args) => checking(args),
             Self::Convert(args) => converting(args),
+            Self::Create(args) => {
+                let backing = args.backing.iter().map(|name| beside(&args.file, name));
+                let backing: Vec<_> = backing.collect();
+                let open = args.open.open_args();
+                writing_to(opening(&open, backing.iter().map(PathBuf::as_path)), &args.file)
+            }
+            Self::Measure(args) => opening(&args.open, args.file.iter().map(PathBuf::as_path)),
             Self::Checksum(args) if args.check => {
                 let listed: Vec<_> =
                     args.files.iter().flat_map(|list| listed_files(list)).collect();
@@ -62,6 +70,8 @@ impl Command {
             Self::Map(args) => &args.file,
             Self::Check(args) => &args.file,
             Self::Convert(args) => &args.source,
+            Self::Create(args) => &args.file,
+            Self::Measure(args) => args.file.as_deref().unwrap_or(Path::new("")),
             Self::Checksum(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
             Self::Compare(args) => &args.first,
         }
@@ -72,6 +82,7 @@ impl Command {
     pub(crate) fn settle_threads(&mut self) {
         let threads = match self {
             Self::Probe(_) | Self::Info(_) | Self::Inspect(_) | Self::Map(_) => return,
+            Self::Create(_) | Self::Measure(_) => return,
             Self::Check(args) => &mut args.threads,
             Self::Convert(args) => &mut args.work.threads,
             Self::Checksum(args) => &mut args.work.threads,
@@ -107,14 +118,26 @@ fn checking(args: &CheckArgs) -> Needs {
 
 /// A new file takes the place of an old one; a device, or with `-n` a file, is written as it is.
 fn converting(args: &ConvertArgs) -> Needs {
-    let needs = opening(&args.open, [&*args.source]);
+    let backing = args.backing.as_ref().map(|name| beside(&args.target, name));
+    let images = [&*args.source].into_iter().chain(backing.as_deref());
+    let needs = opening(&args.open, images);
     if args.target.as_os_str() == "-" {
-        return needs;
+        // what cannot be written forward goes through a file there
+        return needs.creating_in(std::env::temp_dir());
     }
+    if args.no_create {
+        let target = args.target.canonicalize().unwrap_or_else(|_| args.target.clone());
+        return needs.writing(target);
+    }
+    writing_to(needs, &args.target)
+}
+
+/// A new file takes the place of an old one; a device is written as it is.
+fn writing_to(needs: Needs, target: &Path) -> Needs {
     // a link is followed, so that the file behind it is replaced and not the link
-    let target = args.target.canonicalize().unwrap_or_else(|_| args.target.clone());
+    let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
     let is_special = std::fs::metadata(&target).is_ok_and(|found| !found.is_file());
-    if args.no_create || is_special {
+    if is_special {
         return needs.writing(target);
     }
     needs.creating_in(folder_of(&target))

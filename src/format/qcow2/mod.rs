@@ -11,6 +11,7 @@ mod layer;
 pub mod layout;
 mod refcount;
 mod snapshot;
+pub mod write;
 
 pub use bitmap::{Bitmap, BitmapFlags};
 pub use entry::{L1Entry, L2Entry, Subclusters};
@@ -18,3 +19,4 @@ pub use extension::{Extensions, FeatureName};
 pub use header::{CompressionType, CryptMethod, Header};
 pub use layer::Qcow2Layer;
 pub use refcount::RefcountTable;
+pub use write::{Qcow2Options, Qcow2Writer};

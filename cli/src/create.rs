@@ -1,0 +1,61 @@
+//! `diskimage create`: an empty image.
+
+use std::sync::Arc;
+
+use diskimage::disk::EmptyDisk;
+use diskimage::target::FileTarget;
+use diskimage::{Chain, Convert, Error, ErrorKind, Result, Target};
+
+use crate::args::CreateArgs;
+use crate::bounds::Bounds;
+use crate::watch::{Signals, watched};
+use crate::{image, report};
+
+pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
+    if let Some(help) = args.target.help(args.format) {
+        print!("{help}");
+        return report::OK;
+    }
+    let signals = Signals::catch(false);
+    match create(args, bounds, &signals) {
+        Ok(()) => report::OK,
+        Err(error) => {
+            report::error(&error, &args.file);
+            report::code(&error, signals.caught())
+        }
+    }
+}
+
+fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
+    let mut spec = args.target.parse(args.format, args.backing.as_deref())?;
+    let (limits, buffers) = bounds.limits(1);
+    let progress = bounds.progress();
+    let backing = spec.open_backing(&args.file, &args.open.open_args(), |options| {
+        options.limits(limits).progress(Arc::clone(&progress))
+    })?;
+    let size = args.size.or(image::size_of(backing.as_ref()));
+    let size = size.ok_or_else(|| {
+        Error::other(ErrorKind::InvalidInput, "no size is given, and no backing file has one")
+            .advise("give a size such as 10G")
+    })?;
+    let disk = EmptyDisk(size);
+    let writer = spec.writer(size)?;
+    let (length, (room, how)) = match &writer {
+        None => (size, (size, spec.room.into())),
+        Some(writer) => (0, spec.room_of(&**writer)?),
+    };
+    let target = FileTarget::create(&args.file, length)?;
+    image::refuse_own_source(&target, &args.file, backing.iter().flat_map(Chain::storages))?;
+    let target = target.preallocate(room, how)?.durable(!args.no_sync);
+    let job = Convert::new().max_memory(buffers).progress(Arc::clone(&progress));
+    watched(None, signals, &progress, || {
+        match writer {
+            None => job.run(&disk, &target)?,
+            Some(writer) => job.image(&disk, writer, None, &target)?,
+        };
+        if signals.caught().is_some() {
+            return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
+        }
+        Box::new(target).finish()
+    })
+}

@@ -1,0 +1,311 @@
+//! The formats that are written, and their options in qemu-img's words.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use diskimage::format::qcow2::{CompressionType, Qcow2Options};
+use diskimage::target::Preallocation;
+use diskimage::{
+    Chain, Error, ErrorKind, Format, OpenOptions, Result, Storage, VirtualDisk, Writer,
+};
+
+use crate::args::{OpenArgs, Room, argument_bytes};
+use crate::size::parse_size;
+
+/// An option of a format: its name, what it takes, and what it does.
+type Key = (&'static str, &'static str, &'static str);
+
+const RAW_KEYS: &[Key] =
+    &[("preallocation", "off|falloc|full", "sets room on the medium aside [off]")];
+
+const QCOW2_KEYS: &[Key] = &[
+    ("compat", "0.10|1.1", "the version: 2 or 3 [1.1]"),
+    ("cluster_size", "SIZE", "512 bytes to 2 MiB, a power of two [64k]"),
+    ("compression_type", "zlib|zstd", "how clusters are compressed [zlib]"),
+    ("level", "N", "how hard: 1 to 12 for zlib, 1 to 22 for zstd [6, 3]"),
+    ("refcount_bits", "N", "1, 2, 4, 8, 16, 32 or 64 [16]"),
+    ("lazy_refcounts", "on|off", "allows counts to be late [off]"),
+    ("extended_l2", "on|off", "32 subclusters in each cluster [off]"),
+    (
+        "preallocation",
+        "off|metadata|falloc|full",
+        "gives every cluster its place; falloc and full set room aside too [off]",
+    ),
+    ("backing_file", "FILE", "the file that it differs from, as -B or -b"),
+    ("backing_fmt", "FORMAT", "the backing file's format, as -F"),
+];
+
+/// The formats that are written.
+pub(crate) const WRITTEN: &[Format] = &[Format::Raw, Format::Qcow2];
+
+fn keys(format: Format) -> &'static [Key] {
+    match format {
+        Format::Qcow2 => QCOW2_KEYS,
+        _ => RAW_KEYS,
+    }
+}
+
+/// How a target is to be written.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TargetArgs {
+    /// Options of the format, with commas between them; `help` lists them
+    #[arg(short, long, value_name = "KEY=VALUE,…")]
+    pub(crate) options: Vec<String>,
+    /// Takes this for the backing file's format instead of detecting it
+    #[arg(short = 'F', long, value_name = "FORMAT", value_parser = crate::args::parse_format)]
+    pub(crate) backing_format: Option<Format>,
+}
+
+impl TargetArgs {
+    /// The list of options, if that is asked for.
+    pub(crate) fn help(&self, format: Format) -> Option<String> {
+        let wanted = self.options.iter().any(|o| matches!(&**o, "help" | "?"));
+        wanted.then(|| {
+            let mut text = format!("Options of the format {format}:\n");
+            for (name, takes, what) in keys(format) {
+                text.push_str(&format!("  {name}={takes}\n      {what}\n"));
+            }
+            text
+        })
+    }
+
+    /// What the options say, for this format; `backing` is the backing file, if one was named
+    /// otherwise.
+    pub(crate) fn parse(&self, format: Format, backing: Option<&Path>) -> Result<Spec> {
+        if !WRITTEN.contains(&format) {
+            let names: Vec<_> = WRITTEN.iter().map(|format| format.name()).collect();
+            let message = format!("the format '{format}' is not written yet");
+            return Err(Error::other(ErrorKind::Unsupported, message)
+                .advise(format!("choose among {}", names.join(", "))));
+        }
+        let mut pairs = BTreeMap::new();
+        for (key, value) in self.options.iter().flat_map(|options| split(options)) {
+            if !keys(format).iter().any(|(name, ..)| *name == key) {
+                let names: Vec<_> = keys(format).iter().map(|(name, ..)| *name).collect();
+                let message = format!(
+                    "the format '{format}' has no option '{}'",
+                    diskimage::text::printable_str(&key)
+                );
+                return Err(invalid(message).advise(format!("choose among {}", names.join(", "))));
+            }
+            pairs.insert(key, value);
+        }
+        let mut spec = Spec {
+            format,
+            qcow2: Qcow2Options::new(),
+            room: Room::Off,
+            backing: backing.map(Path::to_owned),
+            backing_format: self.backing_format,
+        };
+        for (key, value) in &pairs {
+            spec.set(key, value)?;
+        }
+        if spec.backing.is_none() && spec.backing_format.is_some() {
+            return Err(invalid("a backing format without a backing file")
+                .advise("name the file with backing_file"));
+        }
+        Ok(spec)
+    }
+}
+
+/// `a=1,b=2`, where two commas in a row are one of a value.
+fn split(options: &str) -> Vec<(String, String)> {
+    let mut parts = vec![String::new()];
+    let mut chars = options.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            ',' if chars.next_if_eq(&',').is_none() => parts.push(String::new()),
+            c => parts.last_mut().into_iter().for_each(|part| part.push(c)),
+        }
+    }
+    let pair = |part: &String| match part.split_once('=') {
+        Some((key, value)) => (key.trim().to_owned(), value.to_owned()),
+        None => (part.trim().to_owned(), "on".to_owned()),
+    };
+    parts.iter().filter(|part| !part.is_empty()).map(pair).collect()
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::other(ErrorKind::InvalidInput, message)
+}
+
+/// A format with its options.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    pub(crate) format: Format,
+    qcow2: Qcow2Options,
+    pub(crate) room: Room,
+    /// The backing file, as it was named.
+    pub(crate) backing: Option<PathBuf>,
+    backing_format: Option<Format>,
+}
+
+impl Spec {
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let wrong = |takes: &str| {
+            let value = diskimage::text::printable_str(value);
+            invalid(format!("the option {key} is '{value}', which must be {takes}"))
+        };
+        let flag = || match value {
+            "on" | "yes" | "true" | "y" => Ok(true),
+            "off" | "no" | "false" | "n" => Ok(false),
+            _ => Err(wrong("on or off")),
+        };
+        let size = || parse_size(value).map_err(|error| wrong("a size").advise(error));
+        let qcow2 = self.qcow2.clone();
+        self.qcow2 = match key {
+            "compat" => match value {
+                "0.10" | "v2" => qcow2.version(2),
+                "1.1" | "v3" => qcow2.version(3),
+                _ => return Err(wrong("0.10 or 1.1")),
+            },
+            "cluster_size" => qcow2.cluster_size(size()?),
+            "compression_type" => match value {
+                "zlib" | "deflate" => qcow2.compression_type(CompressionType::Zlib),
+                "zstd" => qcow2.compression_type(CompressionType::Zstd),
+                _ => return Err(wrong("zlib or zstd")),
+            },
+            "level" => qcow2.level(value.parse().map_err(|_| wrong("a number"))?),
+            "refcount_bits" => {
+                qcow2.refcount_bits(value.parse().map_err(|_| wrong("a number of bits"))?)
+            }
+            "lazy_refcounts" => qcow2.lazy_refcounts(flag()?),
+            "extended_l2" => qcow2.extended_l2(flag()?),
+            "preallocation" => {
+                self.room = match value {
+                    "off" => Room::Off,
+                    "falloc" => Room::Falloc,
+                    "full" => Room::Full,
+                    "metadata" if self.format == Format::Qcow2 => Room::Off,
+                    _ => return Err(wrong(takes(self.format, key))),
+                };
+                qcow2.allocate(value != "off")
+            }
+            "backing_file" => {
+                if self.backing.is_some() {
+                    return Err(invalid("two backing files are named"));
+                }
+                if !value.is_empty() {
+                    self.backing = Some(value.into());
+                }
+                qcow2
+            }
+            "backing_fmt" => {
+                let format: Format = value.parse()?;
+                if self.backing_format.is_some_and(|other| other != format) {
+                    return Err(invalid("two formats of the backing file are named"));
+                }
+                self.backing_format = Some(format);
+                qcow2
+            }
+            _ => qcow2,
+        };
+        Ok(())
+    }
+
+    /// Compresses what is written.
+    pub(crate) fn compress(&mut self) -> Result<()> {
+        if self.format != Format::Qcow2 {
+            let message = format!("the format '{}' has no compression", self.format);
+            return Err(invalid(message).advise("leave -c out"));
+        }
+        self.qcow2 = self.qcow2.clone().compressed(true);
+        Ok(())
+    }
+
+    /// Sets room aside, as `--preallocation` says.
+    pub(crate) fn set_room(&mut self, room: Room) -> Result<()> {
+        if room == Room::Off {
+            return Ok(());
+        }
+        if self.room != Room::Off && self.room != room {
+            return Err(invalid("two ways of preallocation are named"));
+        }
+        self.room = room;
+        self.qcow2 = self.qcow2.clone().allocate(true);
+        Ok(())
+    }
+
+    /// Opens the backing file, which is named as from the folder of `target`, and sees to it that
+    /// the image will name it with its format.
+    pub(crate) fn open_backing(
+        &mut self,
+        target: &Path,
+        open: &OpenArgs,
+        adjust: impl FnOnce(OpenOptions) -> OpenOptions,
+    ) -> Result<Option<Chain>> {
+        let Some(name) = &self.backing else { return Ok(None) };
+        if self.format != Format::Qcow2 {
+            let message = format!("the format '{}' has no backing file", self.format);
+            return Err(invalid(message).advise("write a qcow2"));
+        }
+        let path = beside(target, name);
+        let disk = adjust(open.options_as(&path, self.backing_format)?).open(&path)?;
+        let format = disk.images().first().map(|image| image.layer().format());
+        let format = format.unwrap_or(Format::Raw);
+        let name = argument_bytes(&name.clone().into_os_string());
+        self.qcow2 = self.qcow2.clone().backing(name, Some(format.name()));
+        Ok(Some(disk))
+    }
+
+    /// What writes a disk of `size` bytes; `None` for a raw disk.
+    pub(crate) fn writer(&self, size: u64) -> Result<Option<Box<dyn Writer>>> {
+        match self.format {
+            Format::Qcow2 => Ok(Some(Box::new(self.qcow2.writer(size)?))),
+            _ => Ok(None),
+        }
+    }
+
+    /// How much room is set aside, and how, of a file that `writer` lays out.
+    pub(crate) fn room_of(&self, writer: &dyn Writer) -> Result<(u64, Preallocation)> {
+        let how = Preallocation::from(self.room);
+        if how == Preallocation::Off {
+            return Ok((0, how));
+        }
+        Ok((writer.file_size(&diskimage::writer::Full)?, how))
+    }
+}
+
+/// What the option takes.
+fn takes(format: Format, key: &str) -> &'static str {
+    keys(format).iter().find(|(name, ..)| *name == key).map_or("", |(_, takes, _)| takes)
+}
+
+/// Where a name in the image `target` leads.
+pub(crate) fn beside(target: &Path, name: &Path) -> PathBuf {
+    target.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// Refuses a target that is a file which is read.
+pub(crate) fn refuse_own_source<'s>(
+    target: &diskimage::target::FileTarget,
+    path: &Path,
+    read: impl IntoIterator<Item = &'s dyn Storage>,
+) -> Result<()> {
+    let Some(identity) = target.identity() else { return Ok(()) };
+    if read.into_iter().any(|storage| storage.lies_in().contains(&identity)) {
+        let message = "is the image that is read, or one of its backing files";
+        return Err(Error::other(ErrorKind::InvalidInput, message)
+            .in_file(path)
+            .advise("choose another target"));
+    }
+    Ok(())
+}
+
+/// The virtual size of a backing file, for an image that names none.
+pub(crate) fn size_of(backing: Option<&Chain>) -> Option<u64> {
+    backing.map(|disk| disk.size())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_split_as_qemu_img_splits_them() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(split("a=1,b"), [pair("a", "1"), pair("b", "on")]);
+        assert_eq!(split("f=x,,y=2,b=off"), [pair("f", "x,y=2"), pair("b", "off")]);
+        assert_eq!(split(""), []);
+    }
+}

@@ -1,0 +1,174 @@
+//! Writer: what a format implements so that a disk can be written as an image of it.
+//!
+//! The opposite of a [`Layer`](crate::layer::Layer). The disk is cut into units. Any thread encodes
+//! a unit at any time; where the encoded units go is said in the order of the disk, so that the same
+//! disk becomes the same bytes by any number of threads; and the bytes are written by all threads
+//! again. A writer opens and writes no file: it tells a [`Plan`] what belongs where.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::num::{Pow2, to_u64, to_usize};
+
+/// How one image is laid out. The runs of the disk come one after the other, without gaps.
+pub trait Writer: Send + Debug {
+    /// The virtual size that the image tells, bytes: the disk's, or that rounded up.
+    fn size(&self) -> u64;
+
+    /// What is encoded and placed at a time. All runs start at whole units.
+    fn unit(&self) -> Pow2;
+
+    /// What units are encoded by; `None` where they are stored as they are.
+    fn encoder(&self) -> Option<Arc<dyn Encoder>> {
+        None
+    }
+
+    /// Whether its bytes can be written in the order of the file.
+    fn forward(&self) -> Forward;
+
+    /// The longest run that does not make a plan too large to hold, bytes: whole units.
+    fn longest_run(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// The size of the file, bytes, if `map` decides what is stored and nothing is encoded.
+    fn file_size(&self, map: &dyn Map) -> Result<u64>;
+
+    /// What the file starts with. `map` tells beforehand which runs come, where that is asked for.
+    fn begin(&mut self, map: Option<&dyn Map>, plan: &mut Plan) -> Result<()>;
+
+    /// Gives the next runs their places.
+    fn place(&mut self, runs: &[Run], map: Option<&dyn Map>, plan: &mut Plan) -> Result<()>;
+
+    /// What is left to write when all runs have their places. The file ends with it.
+    fn finish(&mut self, plan: &mut Plan) -> Result<()>;
+}
+
+/// Whether a file can be written from its first byte to its last, without ever going back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    /// No: what lies at its start is known in the end only.
+    Never,
+    /// If the [map](Map) of the disk is all that decides what is stored.
+    ByMap,
+    /// Always.
+    Always,
+}
+
+/// Encodes units, by any number of threads at once.
+pub trait Encoder: Send + Sync + Debug {
+    /// Appends the encoded form of `unit` to `out`. `false`, with nothing appended, where that would
+    /// be no shorter: the unit is then stored as it is. A format that has no such units never says so.
+    fn encode(&self, unit: &[u8], out: &mut Vec<u8>) -> Result<bool>;
+}
+
+/// What is known of a disk before it is read: where its data are.
+pub trait Map {
+    /// Tells the runs of data (`true`) and zeros that tile `range`, each as long as it can be. The
+    /// range and all runs are whole units, the end of the disk rounded up.
+    fn runs(&self, range: Range<u64>, tell: &mut dyn FnMut(Range<u64>, bool)) -> Result<()>;
+}
+
+/// The map of a disk that is all data.
+#[derive(Debug, Clone, Copy)]
+pub struct Full;
+
+impl Map for Full {
+    fn runs(&self, range: Range<u64>, tell: &mut dyn FnMut(Range<u64>, bool)) -> Result<()> {
+        if !range.is_empty() {
+            tell(range, true);
+        }
+        Ok(())
+    }
+}
+
+/// A run of the disk: whole units, the end of the disk rounded up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The guest bytes.
+    pub guest: Range<u64>,
+    /// What they are.
+    pub kind: RunKind,
+}
+
+/// What a run is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunKind {
+    /// Not stored: zeros, or what the backing file has.
+    Absent,
+    /// Zeros, whatever the backing file has.
+    Zero,
+    /// Data as they are: where they start in what was read.
+    Plain(usize),
+    /// One unit, encoded: where it lies in what was encoded.
+    Packed(Range<usize>),
+}
+
+/// What goes where in the file.
+#[derive(Debug, Default)]
+pub struct Plan {
+    writes: Vec<Write>,
+}
+
+/// One thing to write.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+}
+
+/// The bytes to write.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    /// A part of what was read.
+    Plain(Range<usize>),
+    /// A part of what was encoded.
+    Packed(Range<usize>),
+    /// A table or the like.
+    Own(Vec<u8>),
+    /// So many zeros: nothing, where the file is zeros already.
+    Zeros(u64),
+}
+
+impl Plan {
+    /// Data as they are go to `offset`.
+    pub fn plain(&mut self, offset: u64, from: usize, length: u64) {
+        let range = from..from.saturating_add(to_usize(length));
+        if let Some(Write { offset: start, bytes: Bytes::Plain(last) }) = self.writes.last_mut()
+            && last.end == range.start
+            && start.saturating_add(to_u64(last.len())) == offset
+        {
+            last.end = range.end;
+            return;
+        }
+        self.writes.push(Write { offset, bytes: Bytes::Plain(range) });
+    }
+
+    /// An encoded unit goes to `offset`.
+    pub fn packed(&mut self, offset: u64, range: Range<usize>) {
+        if let Some(Write { offset: start, bytes: Bytes::Packed(last) }) = self.writes.last_mut()
+            && last.end == range.start
+            && start.saturating_add(to_u64(last.len())) == offset
+        {
+            last.end = range.end;
+            return;
+        }
+        self.writes.push(Write { offset, bytes: Bytes::Packed(range) });
+    }
+
+    /// These bytes go to `offset`.
+    pub fn bytes(&mut self, offset: u64, bytes: Vec<u8>) {
+        self.writes.push(Write { offset, bytes: Bytes::Own(bytes) });
+    }
+
+    /// From `offset` on the file reads as zeros.
+    pub fn zeros(&mut self, offset: u64, length: u64) {
+        self.writes.push(Write { offset, bytes: Bytes::Zeros(length) });
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Write> {
+        std::mem::take(&mut self.writes)
+    }
+}
