@@ -395,7 +395,7 @@ pub(super) mod tests {
     #[test]
     fn frames_that_tell_their_sizes_are_found() {
         let frame = |data: &[u8]| zstd::bulk::compress(data, 1).unwrap();
-        let big: Vec<u8> = (0..400_000u32).map(|i| (i * i >> 11) as u8).collect();
+        let big: Vec<u8> = (0..400_000u32).map(|i| (i.wrapping_mul(i) >> 11) as u8).collect();
         let mut file = frame(&big);
         file.extend([0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3]);
         file.extend(frame(&[]));

@@ -281,7 +281,7 @@ mod tests {
     use crate::storage::{Fault as Failing, FaultStorage, MemoryStorage};
 
     fn sample() -> Vec<u8> {
-        (0..300_000u32).map(|i| ((i * i) >> 9) as u8 & 0x3f).collect()
+        (0..300_000u32).map(|i| (i.wrapping_mul(i) >> 9) as u8 & 0x3f).collect()
     }
 
     /// The sample in each of the formats.
