@@ -17,6 +17,7 @@ use crate::target::{Reflink, Target};
 use crate::writer::{Forward, Writer};
 
 mod image;
+mod map;
 mod measure;
 mod salvage;
 mod worker;
@@ -265,7 +266,7 @@ impl Convert {
             explorer: Mutex::default(),
             outcome: Mutex::default(),
             turn: Turn::new(()),
-            composition,
+            composition: composition.map(|composition| composition.with_threads(threads)),
         };
         self.progress.start(job.size);
         job.advise(Access::Sequential)?;
@@ -366,7 +367,7 @@ impl Job<'_> {
         self.segments.stop_at(0);
         self.turn.stop();
         if let Some(composition) = &self.composition {
-            composition.turn.stop();
+            composition.stop();
         }
         if let Some(observer) = self.observer {
             observer.stop();
