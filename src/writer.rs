@@ -28,6 +28,11 @@ pub trait Writer: Send + Debug {
     /// Whether its bytes can be written in the order of the file.
     fn forward(&self) -> Forward;
 
+    /// Whether runs of data are to have [checksums](Run::checksum).
+    fn wants_checksums(&self) -> bool {
+        false
+    }
+
     /// The longest run that does not make a plan too large to hold, bytes: whole units.
     fn longest_run(&self) -> u64 {
         u64::MAX
@@ -61,7 +66,9 @@ pub enum Forward {
 pub trait Encoder: Send + Sync + Debug {
     /// Appends the encoded form of `unit` to `out`. `false`, with nothing appended, where that would
     /// be no shorter: the unit is then stored as it is. A format that has no such units never says so.
-    fn encode(&self, unit: &[u8], out: &mut Vec<u8>) -> Result<bool>;
+    ///
+    /// `guest` is the unit's place on the disk.
+    fn encode(&self, unit: &[u8], guest: u64, out: &mut Vec<u8>) -> Result<bool>;
 }
 
 /// What is known of a disk before it is read: where its data are.
@@ -91,6 +98,43 @@ pub struct Run {
     pub guest: Range<u64>,
     /// What they are.
     pub kind: RunKind,
+    /// The CRC-32 of data before they are encoded, if the writer wants it; else 0.
+    pub checksum: u32,
+}
+
+/// A checksum of data and where on the disk they are, however they come in runs: what identifiers
+/// derive from.
+#[derive(Debug, Clone, Default)]
+pub struct Checksum {
+    data: crc32fast::Hasher,
+    places: crc32fast::Hasher,
+    /// The last run of data, which the next may go on with.
+    last: Range<u64>,
+}
+
+impl Checksum {
+    /// Adds the next run of data.
+    pub fn add(&mut self, run: &Run) {
+        let length = run.guest.end.saturating_sub(run.guest.start);
+        self.data.combine(&crc32fast::Hasher::new_with_initial_len(run.checksum, length));
+        if self.last.end == run.guest.start {
+            self.last.end = run.guest.end;
+            return;
+        }
+        let last = std::mem::replace(&mut self.last, run.guest.clone());
+        self.places.update(&last.start.to_le_bytes());
+        self.places.update(&last.end.to_le_bytes());
+    }
+
+    /// The checksum of all.
+    #[must_use]
+    pub fn value(&self) -> u32 {
+        let mut all = self.places.clone();
+        all.update(&self.last.start.to_le_bytes());
+        all.update(&self.last.end.to_le_bytes());
+        all.update(&self.data.clone().finalize().to_le_bytes());
+        all.finalize()
+    }
 }
 
 /// What a run is.

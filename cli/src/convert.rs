@@ -55,6 +55,7 @@ fn convert(
         spec.compress()?;
     }
     spec.set_room(args.preallocation)?;
+    spec.set_name(&args.target);
     let (limits, buffers) = bounds.limits(if spec.backing.is_some() { 2 } else { 1 });
     let progress = bounds.progress();
     let options = args.open.options(&args.source)?.limits(limits.clone());

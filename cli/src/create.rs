@@ -28,6 +28,7 @@ pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
 
 fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
     let mut spec = args.target.parse(args.format, args.backing.as_deref())?;
+    spec.set_name(&args.file);
     let (limits, buffers) = bounds.limits(1);
     let progress = bounds.progress();
     let backing = spec.open_backing(&args.file, &args.open.open_args(), |options| {

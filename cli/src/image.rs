@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use diskimage::format::qcow2::{CompressionType, Qcow2Options};
+use diskimage::format::vmdk::{Subformat, VmdkOptions};
 use diskimage::target::Preallocation;
 use diskimage::{
     Chain, Error, ErrorKind, Format, OpenOptions, Result, Storage, VirtualDisk, Writer,
@@ -35,12 +36,20 @@ const QCOW2_KEYS: &[Key] = &[
     ("backing_fmt", "FORMAT", "the backing file's format, as -F"),
 ];
 
+const VMDK_KEYS: &[Key] = &[
+    ("subformat", "monolithicSparse|streamOptimized", "the kind of VMDK [monolithicSparse]"),
+    ("adapter_type", "ide|buslogic|lsilogic|legacyESX", "what the disk hangs on [ide]"),
+    ("hwversion", "N", "the version of the virtual hardware [4]"),
+    ("level", "N", "how hard a stream is compressed: 1 to 12 [6]"),
+];
+
 /// The formats that are written.
-pub(crate) const WRITTEN: &[Format] = &[Format::Raw, Format::Qcow2];
+pub(crate) const WRITTEN: &[Format] = &[Format::Raw, Format::Qcow2, Format::Vmdk];
 
 fn keys(format: Format) -> &'static [Key] {
     match format {
         Format::Qcow2 => QCOW2_KEYS,
+        Format::Vmdk => VMDK_KEYS,
         _ => RAW_KEYS,
     }
 }
@@ -51,6 +60,9 @@ pub(crate) struct TargetArgs {
     /// Options of the format, with commas between them; `help` lists them
     #[arg(short, long, value_name = "KEY=VALUE,…")]
     pub(crate) options: Vec<String>,
+    /// Derives identifiers from this text too, where a format has them; without it, from the content
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) seed: Option<String>,
     /// Takes this for the backing file's format instead of detecting it
     #[arg(short = 'F', long, value_name = "FORMAT", value_parser = crate::args::parse_format)]
     pub(crate) backing_format: Option<Format>,
@@ -93,6 +105,7 @@ impl TargetArgs {
         let mut spec = Spec {
             format,
             qcow2: Qcow2Options::new(),
+            vmdk: VmdkOptions::new().seed(self.seed.clone().unwrap_or_default()),
             room: Room::Off,
             backing: backing.map(Path::to_owned),
             backing_format: self.backing_format,
@@ -134,6 +147,7 @@ fn invalid(message: impl Into<String>) -> Error {
 pub(crate) struct Spec {
     pub(crate) format: Format,
     qcow2: Qcow2Options,
+    vmdk: VmdkOptions,
     pub(crate) room: Room,
     /// The backing file, as it was named.
     pub(crate) backing: Option<PathBuf>,
@@ -152,6 +166,21 @@ impl Spec {
             _ => Err(wrong("on or off")),
         };
         let size = || parse_size(value).map_err(|error| wrong("a size").advise(error));
+        if self.format == Format::Vmdk {
+            let vmdk = self.vmdk.clone();
+            let number = || value.parse().map_err(|_| wrong("a number"));
+            self.vmdk = match key {
+                "subformat" => match value {
+                    "monolithicSparse" => vmdk.subformat(Subformat::MonolithicSparse),
+                    "streamOptimized" => vmdk.subformat(Subformat::StreamOptimized),
+                    _ => return Err(wrong(takes(self.format, key))),
+                },
+                "adapter_type" => vmdk.adapter(value),
+                "hwversion" => vmdk.hardware_version(number()?),
+                _ => vmdk.level(value.parse().map_err(|_| wrong("a number"))?),
+            };
+            return Ok(());
+        }
         let qcow2 = self.qcow2.clone();
         self.qcow2 = match key {
             "compat" => match value {
@@ -205,6 +234,13 @@ impl Spec {
 
     /// Compresses what is written.
     pub(crate) fn compress(&mut self) -> Result<()> {
+        if self.format == Format::Vmdk && self.vmdk.is_compressed() {
+            return Ok(());
+        }
+        if self.format == Format::Vmdk {
+            let message = "of VMDKs, only streamOptimized ones are compressed";
+            return Err(invalid(message).advise("choose it: -o subformat=streamOptimized"));
+        }
         if self.format != Format::Qcow2 {
             let message = format!("the format '{}' has no compression", self.format);
             return Err(invalid(message).advise("leave -c out"));
@@ -218,12 +254,23 @@ impl Spec {
         if room == Room::Off {
             return Ok(());
         }
+        if !matches!(self.format, Format::Raw | Format::Qcow2) {
+            let message = format!("room is not set aside for the format '{}'", self.format);
+            return Err(invalid(message).advise("leave preallocation at off"));
+        }
         if self.room != Room::Off && self.room != room {
             return Err(invalid("two ways of preallocation are named"));
         }
         self.room = room;
         self.qcow2 = self.qcow2.clone().allocate(true);
         Ok(())
+    }
+
+    /// The file that is written, whose name some formats repeat.
+    pub(crate) fn set_name(&mut self, target: &Path) {
+        if let Some(name) = target.file_name().filter(|name| *name != "-") {
+            self.vmdk = self.vmdk.clone().name(name.to_string_lossy());
+        }
     }
 
     /// Opens the backing file, which is named as from the folder of `target`, and sees to it that
@@ -252,6 +299,7 @@ impl Spec {
     pub(crate) fn writer(&self, size: u64) -> Result<Option<Box<dyn Writer>>> {
         match self.format {
             Format::Qcow2 => Ok(Some(Box::new(self.qcow2.writer(size)?))),
+            Format::Vmdk => Ok(Some(self.vmdk.writer(size)?)),
             _ => Ok(None),
         }
     }

@@ -18,6 +18,7 @@ use crate::writer::{Forward, Writer};
 
 mod decode;
 mod image;
+mod map;
 mod measure;
 mod salvage;
 mod worker;
@@ -262,7 +263,7 @@ impl Convert {
             explorer: Mutex::default(),
             outcome: Mutex::default(),
             turn: Turn::new(()),
-            composition,
+            composition: composition.map(|composition| composition.with_threads(threads)),
         };
         self.progress.start(job.size);
         job.advise(Access::Sequential)?;
@@ -363,7 +364,7 @@ impl Job<'_> {
         self.segments.stop_at(0);
         self.turn.stop();
         if let Some(composition) = &self.composition {
-            composition.turn.stop();
+            composition.stop();
         }
         if let Some(observer) = self.observer {
             observer.stop();
