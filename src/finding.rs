@@ -122,6 +122,14 @@ codes! {
     HybridIso = "hybrid-iso", Info;
     /// An OVA archive: the disks are inside.
     Ova = "ova", Info;
+    /// Two members of an archive have one name: readers will disagree about which one counts.
+    DuplicateMember = "duplicate-member", Danger;
+    /// An archive names a file that is not in it.
+    MissingMember = "missing-member", Error;
+    /// Two descriptions of one thing give it different sizes.
+    SizeMismatch = "size-mismatch", Warning;
+    /// A part of a disk that was split into several files.
+    SplitPart = "split-part", Warning;
     /// QED, a format that its makers gave up.
     Qed = "qed", Info;
     /// Parallels' format, called ploop by image services.

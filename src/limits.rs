@@ -20,15 +20,20 @@ pub struct Limits {
     /// Largest structure that is held in memory whole, bytes: a directory of snapshots or bitmaps,
     /// a log that waits to be replayed. Default: 16 MiB.
     pub max_directory_size: u64,
+    /// Memory for decoding a compressed file, bytes: the windows of all threads. Default: 128 MiB,
+    /// which is what the largest window of zstd's own default takes.
+    pub max_decoder_memory: u64,
 }
 
 impl Limits {
     /// Makes what an opened disk holds in memory fit into `bytes`: tables are cached in a quarter of
-    /// it at most, and no single structure takes another quarter.
+    /// it at most, and no single structure takes another quarter. A compressed file may take all of it
+    /// while it is decoded, before it is read.
     #[must_use]
     pub fn within_memory(mut self, bytes: u64) -> Self {
         self.table_cache = self.table_cache.min(bytes >> 2);
         self.max_directory_size = self.max_directory_size.min(bytes >> 2);
+        self.max_decoder_memory = self.max_decoder_memory.min(bytes);
         self
     }
 }
@@ -42,6 +47,7 @@ impl Default for Limits {
             max_chain: 64,
             max_snapshots: 65_536,
             max_directory_size: 16 << 20,
+            max_decoder_memory: 128 << 20,
         }
     }
 }

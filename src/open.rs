@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::chain::{Chain, ChainImage};
 use crate::check::{CheckReport, Checking, Patch, RepairScope, Repaired};
+use crate::container::{Compressed, Container, Found, Place, Spill, Way, split_name};
 use crate::error::{Detail, Error, ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::format::probe::{Probe, probe};
@@ -13,8 +14,9 @@ use crate::format::{Format, LayerOptions};
 use crate::layer::{Layer, Reference, Role};
 use crate::limits::Limits;
 use crate::progress::Progress;
-use crate::resolve::{DenyAll, Resolver};
-use crate::storage::{FileStorage, Storage, WatchedStorage};
+use crate::resolve::{DenyAll, Resolved, Resolver};
+use crate::split::{self, Join};
+use crate::storage::{FileStorage, PieceStorage, Storage, WatchedStorage};
 use crate::text::printable;
 
 /// How to open an image: a builder. The default detects the format, opens no other file and
@@ -26,6 +28,8 @@ pub struct OpenOptions {
     resolver: Arc<dyn Resolver>,
     layer: LayerOptions,
     progress: Option<Arc<Progress>>,
+    spill: Option<Arc<Spill>>,
+    join: Join,
 }
 
 impl Default for OpenOptions {
@@ -36,6 +40,8 @@ impl Default for OpenOptions {
             resolver: Arc::new(DenyAll),
             layer: LayerOptions::default(),
             progress: None,
+            spill: None,
+            join: Join::Refuse,
         }
     }
 }
@@ -74,7 +80,9 @@ impl Detail for OpenDetail {
 
     fn advice(&self) -> Option<Cow<'static, str>> {
         Some(match self {
-            Self::Unknown => "if it is a raw disk, say so with -f raw".into(),
+            Self::Unknown => {
+                "if it is a raw disk, say so with -f raw (in a container: --assume-raw)".into()
+            }
             Self::Ambiguous(_) => "say which one with -f, if you trust its maker".into(),
             Self::NotReadYet(_) => "unpack or convert it with another program first".into(),
             Self::UnknownParentFormat { .. } => "name the backing format in the image".into(),
@@ -144,35 +152,112 @@ impl OpenOptions {
         self
     }
 
-    /// Opens the file at `path` and everything it needs, as one disk.
+    /// Where files that are compressed are decoded to, if they have to be read by position. Without
+    /// it, those are refused.
+    #[must_use]
+    pub fn spill(mut self, spill: Arc<Spill>) -> Self {
+        self.spill = Some(spill);
+        self
+    }
+
+    /// What to do with a file that looks like a part of a split disk. Default: [`Join::Refuse`].
+    #[must_use]
+    pub fn join(mut self, join: Join) -> Self {
+        self.join = join;
+        self
+    }
+
+    /// Opens the file at `path` and everything it needs, as one disk. `FILE#MEMBER` is a member of
+    /// an archive; an archive of one disk, or a compressed file, stands for the disk in it.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Chain> {
-        let path = &*in_bundle(path.as_ref());
-        self.open_storage(Arc::new(FileStorage::open(path)?), path)
+        let source = self.source(path.as_ref(), true)?;
+        let chain = self.open_source(source, &Purpose::Read).and_then(chain_of)?;
+        let is_raw = chain.images().first().is_some_and(|top| top.layer().format() == Format::Raw);
+        if is_raw && self.join == Join::Refuse {
+            split::check_alone(path.as_ref())?;
+        }
+        Ok(chain)
     }
 
     /// The same for any storage; `path` is its name, from which relative names start.
     pub fn open_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Chain> {
-        let mut images = self.open_images(storage, path, &Purpose::Read)?.into_iter();
-        let Some(top) = images.next() else { return Err(OpenDetail::Unknown.into()) };
-        Ok(Chain::new(top, images.collect()))
+        let source = self.way(true).find(self.watched(storage), path, None)?;
+        self.open_source(source, &Purpose::Read).and_then(chain_of)
+    }
+
+    /// What a name stands for: a file, a member of an archive, and `to_disk` the disk in it.
+    fn source(&self, path: &Path, to_disk: bool) -> Result<Found> {
+        let path = &*in_bundle(path);
+        if self.join == Join::Parts {
+            let parts = split::parts(path)?.into_iter().map(|part| {
+                let part: Arc<dyn Storage> = Arc::new(FileStorage::open(part)?);
+                Ok(self.watched(part))
+            });
+            let parts = parts.collect::<Result<Vec<_>>>()?;
+            let joined = Arc::new(PieceStorage::joined(parts, path.to_owned()));
+            return self.way(to_disk).find(joined, path, None);
+        }
+        let (file, member) = split_name(path);
+        let storage = self.watched(Arc::new(FileStorage::open(&file)?));
+        self.way(to_disk).find(storage, &file, member)
+    }
+
+    /// What `member` of the file is, whatever it is: nothing is decoded.
+    pub(crate) fn open_named(
+        &self,
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        member: Option<Vec<u8>>,
+    ) -> Result<Found> {
+        self.way(false).find(storage, path, member)
+    }
+
+    fn way(&self, to_disk: bool) -> Way<'_> {
+        let (limits, spill) = (&self.layer.limits, self.spill.as_deref());
+        Way { format: self.format, limits, spill, to_disk }
+    }
+
+    /// The container that `path` names, if it is one and is not said to be something else. What lies
+    /// in it is not opened.
+    pub fn open_container(&self, path: impl AsRef<Path>) -> Result<Option<Container>> {
+        let Found { storage, path, .. } = self.source(path.as_ref(), false)?;
+        if let Some(format) = self.format {
+            return match Container::is_one(format) {
+                true => Container::open_as(format, &storage, &path, &self.layer.limits),
+                false => Ok(None),
+            };
+        }
+        let probe = probe(&storage).map_err(|error| error.in_file(&path))?;
+        Container::open(&storage, &path, &probe, &self.layer.limits)
+    }
+
+    /// The compressed file that `path` names, if a raw disk is inside: its bytes are those of the
+    /// disk, and can be taken as they come.
+    pub fn open_compressed_disk(&self, path: impl AsRef<Path>) -> Result<Option<Compressed>> {
+        if let Some(Container::Compressed(compressed)) = self.open_container(path)? {
+            let inside = compressed.peek()?;
+            // what shows itself at the end only could be another format
+            if self.choose(&inside).is_ok_and(|format| format == Format::Raw) {
+                return Ok(Some(compressed.limit(self.layer.limits.max_virtual_size)));
+            }
+        }
+        Ok(None)
     }
 
     /// Opens the file at `path` and its parents, the nearest first, to describe them: no other
     /// file is opened, and what can be described but not read passes.
     pub fn open_chain_images(&self, path: impl AsRef<Path>) -> Result<Vec<ChainImage>> {
-        let path = &*in_bundle(path.as_ref());
-        self.open_images(Arc::new(FileStorage::open(path)?), path, &Purpose::Describe)
+        let source = self.source(path.as_ref(), true)?;
+        self.open_source(source, &Purpose::Describe)
     }
 
-    fn open_images(
-        &self,
-        storage: Arc<dyn Storage>,
-        path: &Path,
-        purpose: &Purpose,
-    ) -> Result<Vec<ChainImage>> {
-        let storage = self.watched(storage);
+    fn open_source(&self, source: Found, purpose: &Purpose) -> Result<Vec<ChainImage>> {
+        let Found { storage, path, mut place } = source;
         let mut seen = Vec::from_iter(storage.identity());
-        let top = self.open_one(storage, path, self.format, &self.layer_options(0), purpose)?;
+        let mut seen_members = Vec::from_iter(place.as_ref().map(|_| path.clone()));
+        let options = self.layer_options(0);
+        let top =
+            self.open_one(storage, &path, place.as_ref(), self.inner_format(), &options, purpose)?;
         let mut next = parent_of(&top);
         let mut images = vec![top];
         while let (Some(reference), Some(child)) = (next.take(), images.last()) {
@@ -182,8 +267,15 @@ impl OpenOptions {
                     Error::new(OpenDetail::TooLong(self.layer.limits.max_chain)).in_file(from)
                 );
             }
-            let mut resolved = self.resolver.resolve(from, &reference)?;
+            let mut resolved = self.resolve(from, &reference, place.as_ref())?;
             resolved.storage = self.watched(resolved.storage);
+            place = place.and_then(|place| place.of_sibling(&resolved.path));
+            if place.is_some() {
+                if seen_members.contains(&resolved.path) {
+                    return Err(Error::new(OpenDetail::Cycle).at(reference.offset).in_file(from));
+                }
+                seen_members.push(resolved.path.clone());
+            }
             if let Some(identity) = resolved.storage.identity() {
                 if seen.contains(&identity) {
                     return Err(Error::new(OpenDetail::Cycle).at(reference.offset).in_file(from));
@@ -192,14 +284,27 @@ impl OpenOptions {
             }
             let format = self.declared_format(from, &reference)?;
             let options = self.layer_options(images.len());
+            let Resolved { storage, path, .. } = resolved;
             let parent =
-                self.open_one(resolved.storage, &resolved.path, format, &options, purpose)?;
+                self.open_one(storage, &path, place.as_ref(), format, &options, purpose)?;
             let fits = child.layer().check_parent(parent.layer());
             fits.map_err(|error| error.in_file(child.path()))?;
             next = parent_of(&parent);
             images.push(parent);
         }
         Ok(images)
+    }
+
+    /// The format of the image, where the one that was named is not that of a container around it.
+    fn inner_format(&self) -> Option<Format> {
+        self.format.filter(|&format| !Container::is_one(format))
+    }
+
+    fn resolve(&self, from: &Path, to: &Reference, place: Option<&Place>) -> Result<Resolved> {
+        match place {
+            Some(place) => self.resolver.resolve_within(from, to, place),
+            None => self.resolver.resolve(from, to),
+        }
     }
 
     /// A storage whose reads stop when they are asked to, if anybody may ask.
@@ -232,15 +337,23 @@ impl OpenOptions {
 
     /// Opens the one file at `path` and nothing else, whatever it names: to describe or check it.
     pub fn open_image(&self, path: impl AsRef<Path>) -> Result<Image> {
-        let path = &*in_bundle(path.as_ref());
-        self.open_image_storage(Arc::new(FileStorage::open(path)?), path)
+        let source = self.source(path.as_ref(), true)?;
+        let mut image = self.open_found(source)?;
+        if self.join == Join::Refuse && image.layer().format() == Format::Raw {
+            image.named.extend(split::finding(path.as_ref()));
+        }
+        Ok(image)
     }
 
     /// The same for any storage; `path` is its name.
     pub fn open_image_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Image> {
-        let storage = self.watched(storage);
-        let probe = probe(&storage).map_err(|error| error.in_file(path))?;
-        self.open_image_probed(storage, path, probe)
+        self.open_found(self.way(true).find(self.watched(storage), path, None)?)
+    }
+
+    fn open_found(&self, found: Found) -> Result<Image> {
+        let Found { storage, path, .. } = found;
+        let probe = probe(&storage).map_err(|error| error.in_file(&path))?;
+        self.open_image_probed(storage, &path, probe)
     }
 
     /// The same where it has been looked for formats that fit.
@@ -251,11 +364,12 @@ impl OpenOptions {
         probe: Probe,
     ) -> Result<Image> {
         let layer = self
-            .open_to_describe(&storage, self.format, &probe, &self.layer)
+            .open_to_describe(&storage, self.inner_format(), &probe, &self.layer)
             .and_then(|layer| self.within_limits(layer))
             .map_err(|error| error.in_file(path))?;
         self.check_stopped().map_err(|error| error.in_file(path))?;
-        Ok(Image { path: path.to_owned(), storage, layer, probe, forced: self.format.is_some() })
+        let (path, forced, named) = (path.to_owned(), self.format.is_some(), Vec::new());
+        Ok(Image { path, storage, layer, probe, forced, named })
     }
 
     /// Reads only what the disk needs; see [`LayerOptions::disk_only`].
@@ -275,6 +389,7 @@ impl OpenOptions {
         &self,
         storage: Arc<dyn Storage>,
         path: &Path,
+        place: Option<&Place>,
         format: Option<Format>,
         options: &LayerOptions,
         purpose: &Purpose,
@@ -297,7 +412,7 @@ impl OpenOptions {
         self.check_stopped().map_err(|error| error.in_file(path))?;
         let mut image = ChainImage::new(path.to_owned(), layer, storage);
         if *purpose == Purpose::Read {
-            self.attach_files(&mut image)?;
+            self.attach_files(&mut image, place)?;
         }
         Ok(image)
     }
@@ -312,11 +427,11 @@ impl OpenOptions {
     }
 
     /// Opens the files other than parents that an image names.
-    fn attach_files(&self, image: &mut ChainImage) -> Result<()> {
+    fn attach_files(&self, image: &mut ChainImage, place: Option<&Place>) -> Result<()> {
         let references = image.layer().references().to_vec();
         for (index, reference) in references.iter().enumerate() {
             if reference.role != Role::Parent {
-                let resolved = self.resolver.resolve(image.path(), reference)?;
+                let resolved = self.resolve(image.path(), reference, place)?;
                 image.attach(index, self.watched(resolved.storage))?;
             }
         }
@@ -341,6 +456,10 @@ impl OpenOptions {
     fn choose(&self, probe: &Probe) -> Result<Format> {
         let mut images = probe.images();
         match (images.next(), images.next()) {
+            (None, _) if probe.is_disguised() => {
+                let names: Vec<_> = probe.matches.iter().map(|m| m.format.name()).collect();
+                Err(OpenDetail::Ambiguous(names.join(", ")).into())
+            }
             (Some(only), None) if only.format.is_read() => Ok(only.format),
             (Some(only), None) => Err(OpenDetail::NotReadYet(only.format.description()).into()),
             (Some(_), Some(_)) => {
@@ -413,6 +532,12 @@ enum Purpose {
     Describe,
 }
 
+fn chain_of(images: Vec<ChainImage>) -> Result<Chain> {
+    let mut images = images.into_iter();
+    let Some(top) = images.next() else { return Err(OpenDetail::Unknown.into()) };
+    Ok(Chain::new(top, images.collect()))
+}
+
 fn parent_of(image: &ChainImage) -> Option<Reference> {
     image.layer().references().iter().find(|r| r.role == Role::Parent).cloned()
 }
@@ -429,6 +554,8 @@ pub struct Image {
     layer: Box<dyn Layer>,
     probe: Probe,
     forced: bool,
+    /// What is odd about its name.
+    named: Vec<Finding>,
 }
 
 impl Image {
@@ -460,6 +587,7 @@ impl Image {
     pub fn findings(&self) -> Result<Vec<Finding>> {
         let findings = findings(&*self.layer, Some(&self.probe));
         let mut findings = findings.map_err(|error| error.in_file(&self.path))?;
+        findings.extend(self.named.iter().cloned());
         // nothing was guessed where the caller named the format
         findings.retain(|finding| !self.forced || finding.code != Code::FormatGuessed);
         Ok(findings)

@@ -151,11 +151,6 @@ impl<T> Turn<T> {
         done
     }
 
-    /// Does it at once, before the first turn or after the last.
-    pub(crate) fn now(&self, work: impl FnOnce(&mut T) -> Result<()>) -> Result<()> {
-        work(&mut self.lock().inner)
-    }
-
     /// Lets nobody wait any more: what is not done stays so.
     pub(crate) fn stop(&self) {
         self.lock().stopped = true;

@@ -19,6 +19,25 @@ use crate::text::printable;
 pub trait Resolver: Send + Sync + Debug {
     /// Opens the file that `reference` in the image `from` means, or says why not.
     fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved>;
+
+    /// The same for an image that is a member of an archive. What it names are other members of the
+    /// same archive, and no file outside: the default allows none.
+    fn resolve_within(
+        &self,
+        from: &Path,
+        reference: &Reference,
+        siblings: &dyn Siblings,
+    ) -> Result<Resolved> {
+        let _ = siblings;
+        Err(reference.denied().in_file(from))
+    }
+}
+
+/// The other members of the archive in which an image lies.
+pub trait Siblings {
+    /// The member that the image means by `name`: one of its own folder or below. `None` if there is
+    /// none of that name.
+    fn find(&self, name: &[u8]) -> Option<Result<Resolved>>;
 }
 
 /// A file that a [`Resolver`] opened.
@@ -39,6 +58,8 @@ enum ResolveDetail {
     Outside { role: Role, name: String, folder: String },
     #[error("needs the {} '{name}', which is not among the listed files", role.noun())]
     NotListed { role: Role, name: String },
+    #[error("needs the {} '{name}', which is no member of the same archive", role.noun())]
+    NoMember { role: Role, name: String },
     #[error("needs the {} '{name}', which cannot be opened: {source}", role.noun())]
     Open { role: Role, name: String, source: std::io::Error },
 }
@@ -65,6 +86,9 @@ impl Detail for ResolveDetail {
                 "if you trust the image, allow the folder with --allow-external=DIR".into()
             }
             Self::NotListed { .. } => "add it to the list".into(),
+            Self::NoMember { .. } => {
+                "unpack the archive, and put the file there; no file outside of it is opened".into()
+            }
             Self::Open { name, .. } if is_uuid(name) => {
                 "say which file that is with --resolve UUID=FILE".into()
             }
@@ -195,6 +219,21 @@ impl Resolver for Beneath {
         }
         Err(first_error.unwrap_or_else(|| reference.denied()).in_file(from))
     }
+
+    /// The folder does not matter: the archive was named.
+    fn resolve_within(
+        &self,
+        from: &Path,
+        reference: &Reference,
+        siblings: &dyn Siblings,
+    ) -> Result<Resolved> {
+        let found = reference.names.iter().find_map(|name| siblings.find(name));
+        let missing = || {
+            let (role, name) = (reference.role, reference.printable_name());
+            Err(Error::new(ResolveDetail::NoMember { role, name }).at(reference.offset))
+        };
+        found.unwrap_or_else(missing).map_err(|error| error.in_file(from))
+    }
 }
 
 /// Opens the files of a list: what each name, taken byte for byte, stands for. Formats that know
@@ -227,11 +266,16 @@ impl Listed {
     }
 }
 
-impl Resolver for Listed {
-    fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved> {
+impl Listed {
+    fn look_up(
+        &self,
+        from: &Path,
+        reference: &Reference,
+        ask: impl FnOnce(&dyn Resolver) -> Result<Resolved>,
+    ) -> Result<Resolved> {
         let listed = reference.names.iter().find_map(|name| self.files.get(name));
         match (listed, &self.otherwise) {
-            (None, Some(otherwise)) => otherwise.resolve(from, reference),
+            (None, Some(otherwise)) => ask(&**otherwise),
             (Some(path), _) => {
                 let storage = Arc::new(FileStorage::open(path)?);
                 Ok(Resolved { storage, path: path.clone() })
@@ -243,6 +287,21 @@ impl Resolver for Listed {
                     .in_file(from))
             }
         }
+    }
+}
+
+impl Resolver for Listed {
+    fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved> {
+        self.look_up(from, reference, |other| other.resolve(from, reference))
+    }
+
+    fn resolve_within(
+        &self,
+        from: &Path,
+        reference: &Reference,
+        siblings: &dyn Siblings,
+    ) -> Result<Resolved> {
+        self.look_up(from, reference, |other| other.resolve_within(from, reference, siblings))
     }
 }
 

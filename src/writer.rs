@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::num::{Pow2, to_u64, to_usize};
+use crate::seed::Seed;
 
 /// How one image is laid out. The runs of the disk come one after the other, without gaps.
 pub trait Writer: Send + Debug {
@@ -28,6 +29,11 @@ pub trait Writer: Send + Debug {
     /// Whether its bytes can be written in the order of the file.
     fn forward(&self) -> Forward;
 
+    /// Whether runs of data are to have [checksums](Run::checksum).
+    fn wants_checksums(&self) -> bool {
+        false
+    }
+
     /// The longest run that does not make a plan too large to hold, bytes: whole units.
     fn longest_run(&self) -> u64 {
         u64::MAX
@@ -41,17 +47,6 @@ pub trait Writer: Send + Debug {
 
     /// Gives the next runs their places.
     fn place(&mut self, runs: &[Run], map: Option<&dyn Map>, plan: &mut Plan) -> Result<()>;
-
-    /// Whether identifiers are to be derived from the content.
-    fn wants_content(&self) -> bool {
-        false
-    }
-
-    /// Tells what stands for the content of the disk, before [`finish`](Self::finish): the same for the
-    /// same disk, by any number of threads.
-    fn content(&mut self, digest: [u8; 16]) {
-        let _ = digest;
-    }
 
     /// What is left to write when all runs have their places. The file ends with it.
     fn finish(&mut self, plan: &mut Plan) -> Result<()>;
@@ -72,7 +67,9 @@ pub enum Forward {
 pub trait Encoder: Send + Sync + Debug {
     /// Appends the encoded form of `unit` to `out`. `false`, with nothing appended, where that would
     /// be no shorter: the unit is then stored as it is. A format that has no such units never says so.
-    fn encode(&self, unit: &[u8], out: &mut Vec<u8>) -> Result<bool>;
+    ///
+    /// `guest` is the unit's place on the disk.
+    fn encode(&self, unit: &[u8], guest: u64, out: &mut Vec<u8>) -> Result<bool>;
 }
 
 /// What is known of a disk before it is read: where its data are.
@@ -102,6 +99,53 @@ pub struct Run {
     pub guest: Range<u64>,
     /// What they are.
     pub kind: RunKind,
+    /// The CRC-32 and the CRC-32C of data before they are encoded, if the writer wants them; else 0.
+    pub checksum: [u32; 2],
+}
+
+/// A checksum of data and where on the disk they are, however they come in runs: what identifiers
+/// derive from.
+#[derive(Debug, Clone, Default)]
+pub struct Checksum {
+    data: crc32fast::Hasher,
+    second: u32,
+    places: crc32fast::Hasher,
+    /// The last run of data, which the next may go on with.
+    last: Range<u64>,
+}
+
+impl Checksum {
+    /// Adds the next run of data.
+    pub fn add(&mut self, run: &Run) {
+        let length = run.guest.end.saturating_sub(run.guest.start);
+        let [first, second] = run.checksum;
+        self.data.combine(&crc32fast::Hasher::new_with_initial_len(first, length));
+        self.second = crc32c::crc32c_combine(self.second, second, to_usize(length));
+        if self.last.end == run.guest.start {
+            self.last.end = run.guest.end;
+            return;
+        }
+        let last = std::mem::replace(&mut self.last, run.guest.clone());
+        self.places.update(&last.start.to_le_bytes());
+        self.places.update(&last.end.to_le_bytes());
+    }
+
+    /// The checksum of all: 64 bits of which no half tells the other.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        let mut all = self.places.clone();
+        all.update(&self.last.start.to_le_bytes());
+        all.update(&self.last.end.to_le_bytes());
+        all.update(&self.data.clone().finalize().to_le_bytes());
+        u64::from(self.second).wrapping_shl(32) | u64::from(all.finalize())
+    }
+
+    /// What identifiers derive from: all of it, the size of the disk, and `text`.
+    #[must_use]
+    pub fn seed(&self, size: u64, text: &str) -> Seed {
+        let numbers = [size.to_le_bytes(), self.value().to_le_bytes()].concat();
+        Seed::new([&*numbers, text.as_bytes()].concat())
+    }
 }
 
 /// What a run is.

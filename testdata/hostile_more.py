@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import hashlib
+import lzma
 import struct
 import zlib
 
@@ -232,4 +236,147 @@ def make_mangled(out: Set) -> None:
                     kind="polyglot", forced=False)
 
 
-MAKERS = (make_companions, make_strings, make_bombs, make_overlaps, make_mangled)
+def tar_header(name: bytes, size: int, kind: bytes = b"0", *, fields: dict[int, bytes] | None = None, summed: bool = True) -> bytes:
+    block = bytearray(512)
+    block[:len(name)] = name
+    block[100:124] = b"0000644\0" + b"0000000\0" * 2
+    block[124:148] = b"%011o\x0000000000000\0" % size
+    block[156:157] = kind
+    block[257:265] = b"ustar\x0000"
+    for at, value in (fields or {}).items():
+        block[at:at + len(value)] = value
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % (sum(block) + (not summed))
+    return bytes(block)
+
+
+def tar(*members: tuple[bytes, bytes], end: bytes = bytes(1024)) -> bytes:
+    return b"".join(header + content.ljust(-(-len(content) // 512) * 512, b"\0") for header, content in members) + end
+
+
+def sparse_fields(size: int, *runs: tuple[int, int]) -> dict[int, bytes]:
+    entries = b"".join(b"%011o\0%011o\0" % run for run in runs)
+    return {257: b"ustar  \0", 386: entries, 483: b"%011o\0" % size}
+
+
+def ovf(disks: str, *, files: str = '<File ovf:href="d" ovf:id="f"/>', head: str = "") -> bytes:
+    return (f'{head}<Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"><References>{files}</References>'
+            f"<DiskSection>{disks}</DiskSection></Envelope>").encode()
+
+
+def make_containers(out: Set) -> None:
+    image = bytes(qcow2())
+    plain = tar_header(b"d", len(image))
+    one = '<Disk ovf:diskId="i" ovf:fileRef="f" ovf:capacity="1048576"/>'
+
+    def add(name: str, data: bytes, expected: str, attack: str, *, format: str = "tar", **more) -> None:
+        out.add(f"wrap-{name}", format, data, expected, attack, kind="container", forced=False, **more)
+
+    add("tar-plain", tar((plain, image)), "must_open_same_content", "nothing", same=DISK)
+    base256 = {"huge": b"\x80" + b"\xff" * 11, "negative": b"\xff" * 12, "wraps": b"\x80\0\0\0" + b"\xff" * 8,
+               "top": b"\x81" + bytes(11)}
+    for name, size in {**base256, "beyond": b"77777777777\0", "digits": b"99999999999\0", "minus": b"-0000000001\0",
+                       "blank": b" " * 12}.items():
+        add(f"tar-size-{name}", tar((tar_header(b"d", 0, fields={124: size}), image)), "must_reject_open", f"a size of {size!r}")
+    add("tar-checksum", tar((tar_header(b"e", 3), b"abc"), (tar_header(b"d", len(image), summed=False), image)),
+        "must_reject_open", "the checksum of the second header is wrong")
+    add("tar-twice", tar((plain, image), (plain, image)), "must_reject_open", "two members of one name")
+    for name, path in {"up": b"../../etc/cron.d/x", "absolute": b"/etc/passwd", "escape": b"\x1b]0;x\x07\x1b[2J",
+                       "long": b"x" * 100, "newline": b"a\nb"}.items():
+        add(f"tar-name-{name}", tar((tar_header(path, len(image)), image)), "must_open_same_content", f"a member {path[:20]!r}",
+            same=DISK)
+    add("tar-symlink", tar((tar_header(b"d", 0, b"2", fields={157: b"/etc/passwd"}), b"")), "must_reject_open", "a link to a file outside")
+    add("tar-hardlink", tar((tar_header(b"d", 0, b"1", fields={157: b"/etc/passwd"}), b"")), "must_reject_open", "a hard link outside")
+    add("tar-link-content", tar((tar_header(b"l", len(image), b"2"), image), (plain, image)), "must_reject_open",
+        "a link with a content, which one reader passes over and another takes for members")
+    add("tar-members", tar_header(b"e", 0) * 5000 + tar((plain, image)), "must_open_same_content", "five thousand members before it",
+        same=DISK)
+    add("tar-global", tar((tar_header(b"g", 12, b"g"), b"12 size=100\n"), (plain, image)), "must_reject_open",
+        "a global header gives all members one size")
+    record = b"99999 path=x\n"
+    add("tar-record", tar((tar_header(b"x", len(record), b"x"), record), (plain, image)), "must_reject_open",
+        "a record that is longer than its header")
+    add("tar-dangling", tar((plain, image), (tar_header(b"x", 9, b"x"), b"9 path=x\n")), "must_reject_open",
+        "an extended header with no member behind it")
+    add("tar-long-name", tar((tar_header(b"L", 1 << 30, b"L"), b"x"), (plain, image)), "must_reject_open", "a name of 1 GiB")
+    for name, (size, stored, runs) in {
+            "overlap": (4096, 2048, [(0, 1024), (512, 1024)]), "back": (4096, 2048, [(2048, 1024), (0, 1024)]),
+            "beyond": (4096, 1024, [(3584, 1024)]), "sum": (4096, 1024, [(0, 512)]), "huge": (1 << 32, 1024, [(1 << 32, 1024)]),
+            "wraps": (4096, 1024, [(0o77777777777, 0o77777777777)])}.items():
+        header = tar_header(b"d", stored, b"S", fields=sparse_fields(size, *runs))
+        add(f"tar-sparse-{name}", tar((header, bytes(stored))), "must_reject_open", f"a sparse map {runs} of {stored} in {size}")
+    endless = tar_header(b"d", 0, b"S", fields={**sparse_fields(512), 482: b"\1"})
+    add("tar-sparse-endless", endless + (bytes(504) + b"\1" + bytes(7)) * 1000, "must_reject_open", "a map that goes on to the end of the file")
+    numbers = b"99999999999999999999\n"
+    pax = b"".join(b"%d %s\n" % (len(text) + 4, text) for text in
+                   (b"GNU.sparse.major=1", b"GNU.sparse.minor=0", b"GNU.sparse.realsize=1048576", b"GNU.sparse.name=d"))
+    for name, numbers in {"count": b"99999999999999999999\n", "many": b"9999999999\n", "none": b"", "text": b"x\n", "long": b"1" * 512}.items():
+        content = numbers.ljust(512, b"\0")
+        add(f"tar-pax-sparse-{name}", tar((tar_header(b"x", len(pax), b"x"), pax), (tar_header(b"d", len(content)), content)),
+            "must_reject_open", f"a sparse map that starts with {numbers[:24]!r}")
+    add("tar-cut", tar((plain, image))[:4096], "must_reject_open", "the archive ends within a member")
+    add("tar-lone-zeros", tar((tar_header(b"e", 3), b"abc"), end=bytes(512)) + tar((plain, image)), "must_not_hang_or_balloon",
+        "a lone block of zeros, behind which other readers go on")
+    add("tar-iso", bytes(tar((plain, image.ljust(70_000, b"\0"))))[:0x8001] + b"CD001" + bytes(tar((plain, image.ljust(70_000, b"\0"))))[0x8006:],
+        "must_not_hang_or_balloon", "an archive that is an ISO 9660 file system too")
+
+    def ova(text: bytes, *more: tuple[bytes, bytes]) -> bytes:
+        return tar((tar_header(b"v.ovf", len(text)), text), *more, (plain, image))
+
+    add("ova-plain", ova(ovf(one)), "must_open_same_content", "nothing", format="ova", same=DISK)
+    laughs = "<!DOCTYPE x [<!ENTITY a \"aaaaaaaaaa\">" + "".join(
+        f"<!ENTITY {b} \"{f'&{a};' * 10}\">" for a, b in zip("abcdefgh", "bcdefghi")) + "]>"
+    for name, text in {"laughs": ovf(one + "&i;", head=laughs), "xxe": ovf("&e;", head='<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]>'),
+                       "deep": b"<Envelope>" + b"<a>" * 100_000, "many": ovf("<Disk/>" * 100_000), "empty": b"", "zeros": bytes(2000),
+                       "huge": ovf(one).ljust(2 << 20), "utf16": ovf(one).decode().encode("utf-16")}.items():
+        add(f"ova-{name}", ova(text), "must_not_hang_or_balloon", f"a description that is {name}", format="ova")
+    for name, files in {"up": "../d", "absolute": "/etc/passwd", "url": "http://127.0.0.1/d", "gone": "gone"}.items():
+        files = f'<File ovf:href="{files}" ovf:id="f"/>'
+        add(f"ova-file-{name}", ova(ovf(one, files=files)), "must_reject_open", f"a disk in {files}", format="ova")
+    add("ova-parent", ova(ovf(one.replace("ovf:capacity", 'ovf:parentRef="i" ovf:capacity'))), "must_not_hang_or_balloon", "a disk upon itself",
+        format="ova")
+    capacity = one.replace("1048576", "18446744073709551615").replace("/>", ' ovf:capacityAllocationUnits="byte * 2^4000000000"/>')
+    add("ova-capacity", ova(ovf(capacity)), "must_not_hang_or_balloon", "a capacity that no number holds", format="ova")
+    for name, text in {"gone": b"SHA1(gone)= " + b"0" * 40 + b"\n", "odd": b"SHA1(d)= xyz\n", "many": (b"SHA256(d)= " + b"0" * 64 + b"\n") * 50,
+                       "binary": bytes(range(256)) * 20}.items():
+        add(f"ova-manifest-{name}", ova(ovf(one), (tar_header(b"v.mf", len(text)), text)), "must_not_hang_or_balloon", f"a manifest that is {name}",
+            format="ova")
+
+    zeros = bytes(24 * MIB)
+    packers = {"gzip": lambda data: gzip.compress(data, 9, mtime=0), "bzip2": bz2.compress,
+               "xz": lambda data: lzma.compress(data, check=lzma.CHECK_CRC32, preset=1)}
+    for name, pack in packers.items():
+        small = pack(image)
+        add(f"{name}-plain", small, "must_not_hang_or_balloon", "nothing", format=name)
+        add(f"{name}-bomb", pack(zeros), "must_not_hang_or_balloon", "24 MiB of zeros in some KiB", format=name)
+        add(f"{name}-nested", pack(pack(pack(pack(pack(zeros))))), "must_reject_open", "five of them in one another", format=name)
+        add(f"{name}-cut", small[:len(small) // 2], "must_reject_open", "the stream is cut off", format=name)
+        add(f"{name}-sum", small[:-5] + bytes([small[-5] ^ 1]) + small[-4:], "must_reject_open", "its last bytes are wrong", format=name)
+        add(f"{name}-garbage", small + b"garbage", "must_reject_open", "garbage follows", format=name)
+    add("gzip-empties", gzip.compress(b"", mtime=0) * 50_000, "must_not_hang_or_balloon", "fifty thousand members of no bytes", format="gzip")
+    add("gzip-name", b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * 200_000, "must_reject_open", "a name that does not end", format="gzip")
+    dictionary = bytearray(lzma.compress(image, check=lzma.CHECK_CRC32, preset=0))
+    at = dictionary.index(b"\x21\x01", 12) + 2
+    dictionary[at] = 40
+    end = 12 + 4 * (dictionary[12] + 1) - 4
+    dictionary[end:end + 4] = struct.pack("<I", zlib.crc32(dictionary[12:end]))
+    add("xz-dictionary", bytes(dictionary), "must_not_hang_or_balloon", "a dictionary of 4 GiB", format="xz")
+    add("zstd-window", b"\x28\xb5\x2f\xfd\x00\xf8" + b"\x01\0\0" + bytes(20), "must_reject_open", "a window of 2^41 bytes", format="zstd")
+    add("zstd-size", b"\x28\xb5\x2f\xfd\xe0" + b"\xff" * 8 + b"\x01\0\0", "must_reject_open", "a frame of 2^64 bytes", format="zstd")
+
+    vma = bytearray(12_800)
+    vma[:8] = b"VMA\0\0\0\0\1"
+    struct.pack_into(">III", vma, 48, 12_288, 100, 12_800)
+    struct.pack_into(">IIQ", vma, 4096, 1, 0, MIB)
+    vma[12_289:12_295] = b"\4\0abc\0"
+    vma[32:48] = hashlib.md5(vma).digest()
+    add("vma-plain", bytes(vma), "must_reject_open", "nothing, but its disks are not read", format="vma")
+    for name, (at, value) in {"header": (56, 1 << 31), "blob": (52, 1 << 31), "blob-at": (48, 0), "name": (4096, 1 << 31), "short": (56, 60)}.items():
+        bad = bytearray(vma)
+        struct.pack_into(">I", bad, at, value)
+        bad[32:48] = bytes(16)
+        bad[32:48] = hashlib.md5(bad).digest()
+        add(f"vma-{name}", bytes(bad), "must_reject_open", f"{value:#x} at {at}", format="vma")
+
+
+MAKERS = (make_companions, make_strings, make_bombs, make_overlaps, make_mangled, make_containers)

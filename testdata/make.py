@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 
+import make_apple
 import make_qcow2
 import make_relatives
 import make_vdi
@@ -29,7 +30,7 @@ import make_vmdk
 from guest import KIB
 from imagekit import Factory, Image, run
 
-GROUPS = [group for module in (make_vmdk, make_vhd, make_vhdx, make_vdi, make_qcow2, make_relatives) for group in module.GROUPS]
+GROUPS = [group for module in (make_vmdk, make_vhd, make_vhdx, make_vdi, make_qcow2, make_relatives, make_apple) for group in module.GROUPS]
 
 
 def store(image: Image, out: Path) -> None:

@@ -14,9 +14,9 @@ const FLOORS: &[&[&str]] = &[
     &["sys", "storage", "codec"],
     &["layer", "disk", "target", "partition", "writer"],
     &["format"],
-    &["resolve", "chain"],
+    &["resolve", "chain", "container", "split"],
     &["open"],
-    &["convert", "contents"],
+    &["convert", "contents", "inside"],
     &["checksum", "compare", "inspect"],
     &["conformance"],
 ];

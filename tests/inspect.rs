@@ -58,6 +58,7 @@ fn the_verdict_of_a_stream_is_that_of_the_file() {
             "qemu-large-clusters.qed" => Part::Contents,
             // where their compressed data end is held against the end of the file only
             name if name.ends_with(".qcow") || name.ends_with(".cloop") => Part::Tables,
+            name if name.ends_with(".dmg") => Part::Tables,
             // a log of pending writes is longer than what is kept
             log if log.starts_with("log") && log.ends_with(".vhdx") => Part::Description,
             other => panic!("{other}: {unseen:?}"),

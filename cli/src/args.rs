@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use diskimage::checksum::Algorithm;
+use diskimage::container::split_name;
 use diskimage::resolve::Listed;
+use diskimage::split::Join;
 use diskimage::target::{Preallocation, Reflink};
 use diskimage::{Beneath, DenyAll, Format, OpenOptions, RepairScope, Result};
 
@@ -123,6 +125,11 @@ pub(crate) struct OpenArgs {
     /// Takes files without a known signature for raw disks, backing files included
     #[arg(long)]
     pub(crate) assume_raw: bool,
+    /// Reads a disk that was split into several files (x.001, x.002, …) as one, its first part being
+    /// named; with =no, reads that part as a disk of its own
+    #[arg(long, value_enum, value_name = "WHETHER", num_args = 0..=1, require_equals = true,
+        default_missing_value = "yes")]
+    pub(crate) join: Option<Joined>,
     /// Reads images that are marked as corrupt or use unknown incompatible features
     #[arg(long)]
     pub(crate) trust_broken: bool,
@@ -145,6 +152,7 @@ impl BackingArgs {
             allow_external: self.allow_external.clone(),
             resolve: Vec::new(),
             assume_raw: false,
+            join: None,
             trust_broken: false,
         }
     }
@@ -158,11 +166,18 @@ impl OpenArgs {
 
     /// The same for an image of this format, if one is named.
     pub(crate) fn options_as(&self, path: &Path, format: Option<Format>) -> Result<OpenOptions> {
+        // what lies in an archive has the folder of the archive
+        let path = &*split_name(path).0;
         let mut options =
             OpenOptions::new().assume_raw(self.assume_raw).trust_broken(self.trust_broken);
         if let Some(format) = format {
             options = options.format(format);
         }
+        options = options.join(match self.join {
+            None => Join::Refuse,
+            Some(Joined::Yes) => Join::Parts,
+            Some(Joined::No) => Join::Alone,
+        });
         let mut listed = Listed::new();
         for (name, file) in &self.resolve {
             listed = listed.with(name.as_bytes(), file);
@@ -181,9 +196,18 @@ impl OpenArgs {
     }
 }
 
+/// Whether the parts of a split disk are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Joined {
+    /// All parts are one disk
+    Yes,
+    /// The named one is a disk of its own
+    No,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct InfoArgs {
-    /// The image
+    /// The image, or an archive: FILE#MEMBER is what lies in one
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
@@ -358,7 +382,7 @@ impl From<Scope> for RepairScope {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// The image to read
+    /// The image to read; FILE#MEMBER is one in an archive
     pub(crate) source: PathBuf,
     /// The file or block device to write; - is standard output
     pub(crate) target: PathBuf,

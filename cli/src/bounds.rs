@@ -4,13 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diskimage::{Limits, Progress};
+use diskimage::container::Spill;
+use diskimage::{Limits, OpenOptions, Progress};
 
 use crate::report;
 use crate::size::{parse_size, parse_time};
 
 /// Memory for tables and buffers where none is named.
 const MEMORY: u64 = 48 << 20;
+/// Room for a temporary file where none is named.
+const SPILL: u64 = 64 << 30;
 const CHECK_MEMORY: u64 = 40 << 20;
 
 /// The options that every command has.
@@ -26,6 +29,10 @@ pub(crate) struct BoundArgs {
     /// Refuses chains of more images than this, the first one counted [default: 64]
     #[arg(long, global = true, value_name = "N", value_parser = parse_chain)]
     pub(crate) max_chain: Option<u32>,
+    /// Room for a temporary file, in the folder for such ($TMPDIR), where what is compressed has to
+    /// be decoded before it can be read by position; 0 allows none [default: 64G]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) max_spill: Option<u64>,
     /// Gives up after this time, with exit code 124: seconds, or with a unit (500ms, 30s, 5m)
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_time)]
     pub(crate) timeout: Option<Duration>,
@@ -45,13 +52,43 @@ fn parse_chain(text: &str) -> Result<u32, String> {
 pub(crate) struct Bounds {
     args: BoundArgs,
     deadline: Option<Instant>,
+    spill: Option<Arc<Spill>>,
 }
 
 impl Bounds {
     /// The time runs from now on.
     pub(crate) fn new(args: BoundArgs) -> Self {
         let deadline = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Self { args, deadline }
+        let limit = args.max_spill.unwrap_or(SPILL);
+        let spill = (limit > 0).then(|| Arc::new(Spill::new(std::env::temp_dir(), limit)));
+        Self { args, deadline, spill }
+    }
+
+    /// The options with the temporary file, if one is allowed.
+    pub(crate) fn spilling(&self, options: OpenOptions) -> OpenOptions {
+        match &self.spill {
+            Some(spill) => options.spill(Arc::clone(spill)),
+            None => options,
+        }
+    }
+
+    /// Makes the temporary file, before the process gives that up. A failure shows when the file is
+    /// needed.
+    pub(crate) fn prepare_spill(&self) {
+        let _ = self.spill.as_ref().map(|spill| spill.prepare());
+    }
+
+    /// Tells how much was written to the temporary file, if anything was.
+    pub(crate) fn tell_spilled(&self) {
+        let bytes = self.spill.as_ref().map_or(0, |spill| spill.bytes());
+        if bytes > 0 {
+            report::message(&format!("note: spilled {bytes} bytes to a temporary file"));
+        }
+    }
+
+    /// The same for programs.
+    pub(crate) fn spilled(&self) -> u64 {
+        self.spill.as_ref().map_or(0, |spill| spill.bytes())
     }
 
     /// Memory for all that the command holds.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diskimage::check::{DryRun, Repaired};
+use diskimage::container::{Archive, Container};
 use diskimage::format::probe::probe;
 use diskimage::storage::FileStorage;
 use diskimage::target::FilePatch;
 use diskimage::{
     CheckReport, Checking, Code, Error, ErrorKind, Finding, Format, Image, OpenOptions, Progress,
-    RepairScope, Result,
+    RepairScope, Result, inside,
 };
 use serde_json::{Value, json};
 
@@ -66,15 +67,47 @@ fn check(run: &Run<'_>, signals: &Signals) -> Result<Result<Outcome>> {
         .then_some(Show { to_stderr: args.output == Output::Json, after: Duration::from_secs(1) });
     watched(show, signals, progress, || {
         let unsupported = |error: &Error| error.kind() == ErrorKind::Unsupported;
+        if let Some(archive) = archive(run)? {
+            return check_archive(run, &archive).map(Ok);
+        }
         let image = match open(run) {
             Err(error) if unsupported(&error) && !is_read(args) => return Ok(Err(error)),
             other => other?,
         };
+        run.bounds.tell_spilled();
         match judge(run, &image) {
             Err(error) if unsupported(&error) => Ok(Err(error)),
             other => other.map(Ok),
         }
     })
+}
+
+/// The archive that is named, if it is one.
+fn archive(run: &Run<'_>) -> Result<Option<Archive>> {
+    match options(run).open_container(&run.args.file)? {
+        Some(Container::Archive(archive)) => Ok(Some(archive)),
+        _ => Ok(None),
+    }
+}
+
+/// Checks an archive and the disks in it.
+fn check_archive(run: &Run<'_>, archive: &Archive) -> Result<Outcome> {
+    check_repairable(run)?;
+    let checking = checking(run);
+    inside::check(archive, &options(run), &checking)?;
+    let (format, report) = (archive.format(), checking.into_report());
+    Ok(Outcome { format, report, repaired: None, planned: None })
+}
+
+/// What lies in a container is not written to.
+fn check_repairable(run: &Run<'_>) -> Result<()> {
+    if run.args.repair.is_some() {
+        let message = "what lies in a container is not repaired";
+        return Err(Error::other(ErrorKind::InvalidInput, message)
+            .in_file(&run.args.file)
+            .advise("unpack it first"));
+    }
+    Ok(())
 }
 
 /// Whether images of the file's format are read at all, be it one that is named or detected.
@@ -92,6 +125,9 @@ fn judge(run: &Run<'_>, image: &Image) -> Result<Outcome> {
     let report = image.check(checking(run))?;
     let mut outcome = Outcome { format, report, repaired: None, planned: None };
     let Some(scope) = args.repair else { return Ok(outcome) };
+    if image.storage().as_file().is_none() {
+        check_repairable(run)?;
+    }
     if outcome.report.is_clean() {
         outcome.repaired = Some(Repaired::default());
         return Ok(outcome);
@@ -121,8 +157,7 @@ fn repair(run: &Run<'_>, scope: RepairScope, image: &Image, outcome: &mut Outcom
     Ok(())
 }
 
-/// Opens the image, also where it is marked as broken, and no other file.
-fn open(run: &Run<'_>) -> Result<Image> {
+fn options(run: &Run<'_>) -> OpenOptions {
     let args = run.args;
     let mut limits = run.bounds.limits(1).0;
     limits.table_cache = limits.table_cache.min(run.bounds.memory_for_check() / 8);
@@ -130,6 +165,12 @@ fn open(run: &Run<'_>) -> Result<Image> {
     if let Some(format) = args.format {
         options = options.format(format);
     }
+    run.bounds.spilling(options)
+}
+
+/// Opens the image, also where it is marked as broken, and no other file.
+fn open(run: &Run<'_>) -> Result<Image> {
+    let (args, options) = (run.args, options(run));
     // one extent of a VMDK is no disk to read, but tables to check, and so is what is broken
     options.open_image(&args.file).or_else(|error| {
         let bare = error.kind() == ErrorKind::InvalidInput;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use diskimage::checksum::{Algorithm, Block, Digest};
 use diskimage::storage::FileStorage;
-use diskimage::{Chain, Checksum, Error, ErrorKind, Progress, Result, Storage, VirtualDisk};
+use diskimage::{Checksum, Error, ErrorKind, OpenOptions, Progress, Result, Storage, VirtualDisk};
 use serde_json::{Value, json};
 
 use crate::args::{ChecksumArgs, Output, WorkArgs, argument_bytes};
@@ -75,21 +75,31 @@ pub(crate) fn with_work(
 }
 
 impl Run<'_> {
-    fn open(&self, file: &Path, progress: &Arc<Progress>) -> Result<Chain> {
+    fn options(&self, file: &Path, progress: &Arc<Progress>) -> Result<OpenOptions> {
         let options = self.args.open.options(file)?.limits(self.bounds.limits(1).0);
         let mut options = options.progress(Arc::clone(progress));
         if let Some(snapshot) = &self.args.snapshot {
             options = options.snapshot(argument_bytes(snapshot));
         }
-        options.open(file)
+        Ok(self.bounds.spilling(options))
     }
 
     /// The checksums of an image, and the size of its disk.
     fn digests(&self, algorithms: &[Algorithm], file: &Path) -> Result<(Vec<Digest>, u64)> {
         let progress = self.bounds.progress();
-        let disk = self.open(file, &progress)?;
+        let options = self.options(file, &progress)?;
         let work = &self.args.work;
         let job = with_work(job_of(algorithms), work, self.bounds, &progress);
+        if !algorithms.contains(&Algorithm::Blkhash)
+            && let Some(compressed) = options.open_compressed_disk(file)?
+        {
+            let run = || job.run_compressed(&compressed);
+            if let Some(done) = watched(show(work), &self.signals, &progress, run)? {
+                return Ok(done);
+            }
+        }
+        let disk = options.open(file)?;
+        self.bounds.tell_spilled();
         let digests = watched(show(work), &self.signals, &progress, || job.run(&disk))?;
         Ok((digests, disk.size()))
     }
@@ -223,7 +233,9 @@ fn manifest(run: &Run<'_>, block_size: u64) -> u8 {
         return report::USAGE;
     };
     let progress = run.bounds.progress();
-    let written = run.open(file, &progress).and_then(|disk| {
+    let open = || run.options(file, &progress)?.open(file);
+    let written = open().and_then(|disk| {
+        run.bounds.tell_spilled();
         let job = with_work(job_of(&args.algorithm), &args.work, run.bounds, &progress);
         let algorithm = args.algorithm.first().copied().unwrap_or(Algorithm::Sha256);
         let mut form = Form::new(algorithm, block_size, disk.size());

@@ -29,17 +29,23 @@ pub(crate) fn run(args: &CompareArgs, bounds: &Bounds) -> u8 {
     let progress = bounds.progress();
     let open = |path: &Path, format| {
         let options = args.open.options_as(path, format)?.limits(bounds.limits(2).0);
-        options.progress(Arc::clone(&progress)).open(path)
+        bounds.spilling(options).progress(Arc::clone(&progress)).open(path)
     };
     let work = Work { args, bounds, signals: &signals, progress: &progress };
     let first = match open(&args.first, args.open.format) {
         Ok(first) => first,
         Err(error) => return refused(&error, &args.first),
     };
-    let Some(path) = &args.second else { return verify(&work, &first) };
+    let Some(path) = &args.second else {
+        bounds.tell_spilled();
+        return verify(&work, &first);
+    };
     // the format of the first image says nothing about the second
     match open(path, args.second_format) {
-        Ok(second) => compare(&work, [&first, &second], path),
+        Ok(second) => {
+            bounds.tell_spilled();
+            compare(&work, [&first, &second], path)
+        }
         Err(error) => refused(&error, path),
     }
 }

@@ -4,15 +4,18 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use diskimage::checksum::Digest;
+use diskimage::checksum::{Algorithm, Digest};
+use diskimage::container::Compressed;
 use diskimage::convert::Report;
 use diskimage::storage::Access;
 use diskimage::target::{Existing, FileTarget, SpillTarget, StreamTarget};
 use diskimage::writer::{Forward, Full};
-use diskimage::{Chain, Convert, Error, ErrorKind, Format, Result, Target, VirtualDisk, Writer};
+use diskimage::{
+    Chain, Convert, Error, ErrorKind, Format, OpenOptions, Result, Target, VirtualDisk, Writer,
+};
 use serde_json::json;
 
-use crate::args::{Cache, ConvertArgs, Output, Room, argument_bytes};
+use crate::args::{Cache, ConvertArgs, Output, Room, When, argument_bytes};
 use crate::bounds::Bounds;
 use crate::checksum::{digest_line, job_of};
 use crate::image::Spec;
@@ -28,7 +31,7 @@ pub(crate) fn run(args: &ConvertArgs, bounds: &Bounds) -> u8 {
     // a pipe that nobody reads blocks for ever, and leaves no file to clean up
     let signals = Signals::catch(to_stdout(args));
     match convert(args, bounds, &signals) {
-        Ok((report, digests)) => conclude(args, &report, &digests),
+        Ok((report, digests)) => conclude(args, bounds, &report, &digests),
         Err(error) => {
             let stream = to_stdout(args) && error.kind() == ErrorKind::Io;
             let file = if stream { Path::new("standard output") } else { &*args.source };
@@ -52,6 +55,7 @@ fn convert(
         spec.compress()?;
     }
     spec.set_room(args.preallocation)?;
+    spec.set_name(&args.target);
     let (limits, buffers) = bounds.limits(if spec.backing.is_some() { 2 } else { 1 });
     let progress = bounds.progress();
     let options = args.open.options(&args.source)?.limits(limits.clone());
@@ -59,7 +63,19 @@ fn convert(
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
     }
+    let options = bounds.spilling(options);
+    // where qemu-img prints it, unless the disk or the report goes there
+    let to_stderr = to_stdout(args) || args.output == Output::Json;
+    let show = args.work.progress.then_some(Show::at_once(to_stderr));
+    if let Some(compressed) = decodable(args, &spec, &options)? {
+        let job = Convert::new().progress(Arc::clone(&progress));
+        let decoded = watched(show, signals, &progress, || decode(args, &compressed, job, signals));
+        if let Some(done) = decoded? {
+            return Ok(done);
+        }
+    }
     let disk = options.open(&args.source)?;
+    bounds.tell_spilled();
     let backing = spec.open_backing(&args.target, &args.open, |options| {
         options.limits(limits).progress(Arc::clone(&progress))
     })?;
@@ -83,9 +99,6 @@ fn convert(
     if let Some(threads) = args.work.threads {
         job = job.threads(threads);
     }
-    // where qemu-img prints it, unless the disk or the report goes there
-    let to_stderr = to_stdout(args) || args.output == Output::Json;
-    let show = args.work.progress.then_some(Show::at_once(to_stderr));
     watched(show, signals, &progress, || {
         let below = backing.as_ref().map(|disk| -> &dyn VirtualDisk { disk });
         let done = match (&*args.checksum, writer) {
@@ -100,6 +113,52 @@ fn convert(
         target.finish()?;
         Ok(done)
     })
+}
+
+/// The compressed file with a raw disk in it that is read, where it can be written as it is decoded:
+/// into a new file, whose size need not be known. What goes to standard output cannot be taken back
+/// once its end shows that it is no raw disk.
+fn decodable(args: &ConvertArgs, spec: &Spec, options: &OpenOptions) -> Result<Option<Compressed>> {
+    let takes = !args.no_create
+        && !args.salvage
+        && !args.direct
+        && args.snapshot.is_none()
+        && spec.format == Format::Raw
+        && spec.room == Room::Off
+        && args.reflink != When::Always
+        && !args.checksum.contains(&Algorithm::Blkhash)
+        && !to_stdout(args)
+        && std::fs::metadata(&args.target).map_or(true, |target| target.is_file());
+    if takes { options.open_compressed_disk(&args.source) } else { Ok(None) }
+}
+
+/// Writes the disk as it is decoded. `None` if it turns out to be no raw disk.
+fn decode(
+    args: &ConvertArgs,
+    compressed: &Compressed,
+    mut job: Convert,
+    signals: &Signals,
+) -> Result<Option<(Report, Vec<Digest>)>> {
+    if let Some(granularity) = args.sparse {
+        job = job.sparse(granularity);
+    }
+    if let Some(threads) = args.work.threads {
+        job = job.threads(threads);
+    }
+    let target = FileTarget::create(&args.target, 0)?;
+    image::refuse_own_source(&target, &args.target, [&**compressed.storage()])?;
+    let target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);
+    let done = match &*args.checksum {
+        [] => job.run_compressed(compressed, &target)?.map(|report| (report, Vec::new())),
+        some => job_of(some).convert_compressed(&job, compressed, &target)?,
+    };
+    let Some(done) = done else { return Ok(None) };
+    if signals.caught().is_some() {
+        return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
+    }
+    target.resize(done.0.size)?;
+    Box::new(target).finish()?;
+    Ok(Some(done))
 }
 
 fn open_target(
@@ -131,7 +190,8 @@ fn open_target(
     if args.direct {
         target = target.direct()?;
     }
-    image::refuse_own_source(&target, &args.target, [disk].into_iter().chain(backing))?;
+    let read = [disk].into_iter().chain(backing).flat_map(Chain::storages);
+    image::refuse_own_source(&target, &args.target, read)?;
     Ok(Box::new(target))
 }
 
@@ -170,7 +230,7 @@ fn to_stream(
 }
 
 /// Tells what was lost and the checksums, if any, and the exit code.
-fn conclude(args: &ConvertArgs, done: &Report, digests: &[Digest]) -> u8 {
+fn conclude(args: &ConvertArgs, bounds: &Bounds, done: &Report, digests: &[Digest]) -> u8 {
     let lost = done.lost.iter().map(|range| (range.start, range.end - range.start));
     let mut code = report::OK;
     for (start, length) in lost.clone() {
@@ -188,6 +248,7 @@ fn conclude(args: &ConvertArgs, done: &Report, digests: &[Digest]) -> u8 {
         let mut answer = json!({
             "virtual-size": done.size,
             "data-written": done.written,
+            "spilled": bounds.spilled(),
             "lost": lost.collect::<Vec<_>>(),
         });
         if !digests.is_empty() {

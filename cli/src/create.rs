@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskimage::disk::EmptyDisk;
 use diskimage::target::FileTarget;
-use diskimage::{Convert, Error, ErrorKind, Result, Target};
+use diskimage::{Chain, Convert, Error, ErrorKind, Result, Target};
 
 use crate::args::CreateArgs;
 use crate::bounds::Bounds;
@@ -28,6 +28,7 @@ pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
 
 fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
     let mut spec = args.target.parse(args.format, args.backing.as_deref())?;
+    spec.set_name(&args.file);
     let (limits, buffers) = bounds.limits(1);
     let progress = bounds.progress();
     let backing = spec.open_backing(&args.file, &args.open.open_args(), |options| {
@@ -45,7 +46,7 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
         Some(writer) => (0, spec.room_of(&**writer)?),
     };
     let target = FileTarget::create(&args.file, length)?;
-    image::refuse_own_source(&target, &args.file, &backing)?;
+    image::refuse_own_source(&target, &args.file, backing.iter().flat_map(Chain::storages))?;
     let target = target.preallocate(room, how)?.durable(!args.no_sync);
     let job = Convert::new().max_memory(buffers).progress(Arc::clone(&progress));
     watched(None, signals, &progress, || {

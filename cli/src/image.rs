@@ -1,16 +1,17 @@
 //! The formats that are written, and their options in qemu-img's words.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use diskimage::format::qcow2::{CompressionType, Qcow2Options};
 use diskimage::format::vdi::VdiOptions;
 use diskimage::format::vhd::VhdOptions;
 use diskimage::format::vhdx::VhdxOptions;
-use diskimage::seed::Seed;
+use diskimage::format::vmdk::{Subformat, VmdkOptions};
 use diskimage::target::Preallocation;
-use diskimage::{Chain, Error, ErrorKind, Format, OpenOptions, Result, VirtualDisk, Writer};
+use diskimage::{
+    Chain, Error, ErrorKind, Format, OpenOptions, Result, Storage, VirtualDisk, Writer,
+};
 
 use crate::args::{OpenArgs, Room, argument_bytes};
 use crate::size::parse_size;
@@ -56,9 +57,16 @@ const VDI_KEYS: &[Key] = &[
     ("block_size", "SIZE", "64 KiB to 256 MiB, a power of two; VirtualBox reads 1M only [1M]"),
 ];
 
+const VMDK_KEYS: &[Key] = &[
+    ("subformat", "monolithicSparse|streamOptimized", "the kind of VMDK [monolithicSparse]"),
+    ("adapter_type", "ide|buslogic|lsilogic|legacyESX", "what the disk hangs on [ide]"),
+    ("hwversion", "N", "the version of the virtual hardware [4]"),
+    ("level", "N", "how hard a stream is compressed: 1 to 12 [6]"),
+];
+
 /// The formats that are written.
 pub(crate) const WRITTEN: &[Format] =
-    &[Format::Raw, Format::Qcow2, Format::Vhd, Format::Vhdx, Format::Vdi];
+    &[Format::Raw, Format::Qcow2, Format::Vmdk, Format::Vhd, Format::Vhdx, Format::Vdi];
 
 fn keys(format: Format) -> &'static [Key] {
     match format {
@@ -66,6 +74,7 @@ fn keys(format: Format) -> &'static [Key] {
         Format::Vhd => VHD_KEYS,
         Format::Vhdx => VHDX_KEYS,
         Format::Vdi => VDI_KEYS,
+        Format::Vmdk => VMDK_KEYS,
         _ => RAW_KEYS,
     }
 }
@@ -76,12 +85,12 @@ pub(crate) struct TargetArgs {
     /// Options of the format, with commas between them; `help` lists them
     #[arg(short, long, value_name = "KEY=VALUE,…")]
     pub(crate) options: Vec<String>,
+    /// Derives identifiers from this text too, where a format has them; without it, from the content
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) seed: Option<String>,
     /// Takes this for the backing file's format instead of detecting it
     #[arg(short = 'F', long, value_name = "FORMAT", value_parser = crate::args::parse_format)]
     pub(crate) backing_format: Option<Format>,
-    /// Derives the identifiers of the image from this instead of the content
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) seed: Option<OsString>,
 }
 
 impl TargetArgs {
@@ -118,24 +127,20 @@ impl TargetArgs {
             }
             pairs.insert(key, value);
         }
+        let seed = self.seed.clone().unwrap_or_default();
         let mut spec = Spec {
             format,
             qcow2: Qcow2Options::new(),
-            vhd: VhdOptions::new().time(source_date()?),
-            vhdx: VhdxOptions::new(),
-            vdi: VdiOptions::new(),
+            vhd: VhdOptions::new().seed(seed.clone()).time(source_date()?),
+            vhdx: VhdxOptions::new().seed(seed.clone()),
+            vdi: VdiOptions::new().seed(seed.clone()),
+            vmdk: VmdkOptions::new().seed(seed),
             room: Room::Off,
             backing: backing.map(Path::to_owned),
             backing_format: self.backing_format,
         };
         for (key, value) in &pairs {
             spec.set(key, value)?;
-        }
-        if let Some(seed) = &self.seed {
-            let seed = Seed::new(argument_bytes(seed));
-            spec.vhd = spec.vhd.seed(seed);
-            spec.vhdx = spec.vhdx.seed(seed);
-            spec.vdi = spec.vdi.seed(seed);
         }
         if spec.backing.is_none() && spec.backing_format.is_some() {
             return Err(invalid("a backing format without a backing file")
@@ -174,6 +179,7 @@ pub(crate) struct Spec {
     vhd: VhdOptions,
     vhdx: VhdxOptions,
     vdi: VdiOptions,
+    vmdk: VmdkOptions,
     pub(crate) room: Room,
     /// The backing file, as it was named.
     pub(crate) backing: Option<PathBuf>,
@@ -215,6 +221,21 @@ impl Spec {
                 (_, "static") => self.vdi = vdi.fixed(fixed),
                 (_, _) => self.vdi = vdi.block_size(size()?),
             }
+            return Ok(());
+        }
+        if self.format == Format::Vmdk {
+            let vmdk = self.vmdk.clone();
+            let number = || value.parse().map_err(|_| wrong("a number"));
+            self.vmdk = match key {
+                "subformat" => match value {
+                    "monolithicSparse" => vmdk.subformat(Subformat::MonolithicSparse),
+                    "streamOptimized" => vmdk.subformat(Subformat::StreamOptimized),
+                    _ => return Err(wrong(takes(self.format, key))),
+                },
+                "adapter_type" => vmdk.adapter(value),
+                "hwversion" => vmdk.hardware_version(number()?),
+                _ => vmdk.level(value.parse().map_err(|_| wrong("a number"))?),
+            };
             return Ok(());
         }
         let qcow2 = self.qcow2.clone();
@@ -270,6 +291,13 @@ impl Spec {
 
     /// Compresses what is written.
     pub(crate) fn compress(&mut self) -> Result<()> {
+        if self.format == Format::Vmdk && self.vmdk.is_compressed() {
+            return Ok(());
+        }
+        if self.format == Format::Vmdk {
+            let message = "of VMDKs, only streamOptimized ones are compressed";
+            return Err(invalid(message).advise("choose it: -o subformat=streamOptimized"));
+        }
         if self.format != Format::Qcow2 {
             let message = format!("the format '{}' has no compression", self.format);
             return Err(invalid(message).advise("leave -c out"));
@@ -283,12 +311,23 @@ impl Spec {
         if room == Room::Off {
             return Ok(());
         }
+        if !matches!(self.format, Format::Raw | Format::Qcow2) {
+            let message = format!("room is not set aside for the format '{}'", self.format);
+            return Err(invalid(message).advise("leave preallocation at off"));
+        }
         if self.room != Room::Off && self.room != room {
             return Err(invalid("two ways of preallocation are named"));
         }
         self.room = room;
         self.qcow2 = self.qcow2.clone().allocate(true);
         Ok(())
+    }
+
+    /// The file that is written, whose name some formats repeat.
+    pub(crate) fn set_name(&mut self, target: &Path) {
+        if let Some(name) = target.file_name().filter(|name| *name != "-") {
+            self.vmdk = self.vmdk.clone().name(name.to_string_lossy());
+        }
     }
 
     /// Opens the backing file, which is named as from the folder of `target`, and sees to it that
@@ -320,6 +359,7 @@ impl Spec {
             Format::Vhd => Ok(Some(Box::new(self.vhd.writer(size)?))),
             Format::Vhdx => Ok(Some(Box::new(self.vhdx.writer(size)?))),
             Format::Vdi => Ok(Some(Box::new(self.vdi.writer(size)?))),
+            Format::Vmdk => Ok(Some(self.vmdk.writer(size)?)),
             _ => Ok(None),
         }
     }
@@ -352,14 +392,13 @@ pub(crate) fn beside(target: &Path, name: &Path) -> PathBuf {
 }
 
 /// Refuses a target that is a file which is read.
-pub(crate) fn refuse_own_source<'d>(
+pub(crate) fn refuse_own_source<'s>(
     target: &diskimage::target::FileTarget,
     path: &Path,
-    disks: impl IntoIterator<Item = &'d Chain>,
+    read: impl IntoIterator<Item = &'s dyn Storage>,
 ) -> Result<()> {
     let Some(identity) = target.identity() else { return Ok(()) };
-    let mut storages = disks.into_iter().flat_map(Chain::storages);
-    if storages.any(|storage| storage.identity() == Some(identity)) {
+    if read.into_iter().any(|storage| storage.lies_in().contains(&identity)) {
         let message = "is the image that is read, or one of its backing files";
         return Err(Error::other(ErrorKind::InvalidInput, message)
             .in_file(path)

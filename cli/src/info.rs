@@ -4,11 +4,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use diskimage::container::split_name;
 use diskimage::format::probe::probe;
 use diskimage::layer::{Description, Role, Snapshot, Value as Described};
 use diskimage::storage::FileStorage;
 use diskimage::text::printable;
-use diskimage::{Contents, Finding, Format, Layer, Result, Storage, contents};
+use diskimage::{Contents, Finding, Format, Layer, OpenOptions, Result, Storage, contents};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
@@ -40,7 +41,10 @@ pub(crate) fn run(args: &InfoArgs, bounds: &Bounds) -> u8 {
 fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
     let progress = bounds.progress();
     let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
-    let options = options.progress(Arc::clone(&progress));
+    let options = bounds.spilling(options.progress(Arc::clone(&progress)));
+    if let Some(printed) = container(args, &options, bounds)? {
+        return Ok(printed);
+    }
     let image = match options.open_image(&args.file) {
         Ok(image) => image,
         Err(error) => {
@@ -94,6 +98,36 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
             })
         }
     })
+}
+
+/// Describes a container as one; `None` if the file is none, or cannot be told to be one.
+fn container(
+    args: &InfoArgs,
+    options: &OpenOptions,
+    bounds: &Bounds,
+) -> Result<Option<io::Result<()>>> {
+    let container = match options.open_container(&args.file) {
+        Ok(Some(container)) => container,
+        Ok(None) => return Ok(None),
+        Err(error) => {
+            if args.output == Output::Json && !error.kind().is_stop() {
+                print_identity(&split_name(&args.file).0);
+            }
+            return Err(error);
+        }
+    };
+    let disk = if args.contents {
+        let disk = options.open(&args.file)?;
+        bounds.tell_spilled();
+        Some(contents::look(&disk, &contents::Bounds::default())?)
+    } else {
+        None
+    };
+    let facts = crate::container::Facts::new(&args.file, &container, options, disk)?;
+    Ok(Some(match args.output {
+        Output::Json => output::print_json(&facts.json()),
+        Output::Human => facts.print(&mut io::stdout().lock()),
+    }))
 }
 
 impl Serialize for Facts<'_> {
@@ -257,7 +291,7 @@ impl Facts<'_> {
     }
 }
 
-fn print_details(
+pub(crate) fn print_details(
     out: &mut impl Write,
     details: &[(&'static str, Described)],
     indent: usize,

@@ -1,6 +1,6 @@
 //! `diskimage inspect`: may an image pass?
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use diskimage::inspect::{Facts, Inspect, Verdict};
@@ -11,9 +11,6 @@ use crate::args::{InspectArgs, Output};
 use crate::bounds::Bounds;
 use crate::size::human_size;
 use crate::{output, policy, report};
-
-/// How much is read of standard input at once.
-const PIECE: usize = 256 << 10;
 
 pub(crate) fn run(args: &InspectArgs, bounds: &Bounds) -> u8 {
     match answer(args, bounds) {
@@ -51,27 +48,34 @@ fn answer(args: &InspectArgs, bounds: &Bounds) -> Result<(Verdict, Option<u64>)>
     for &algorithm in &args.checksum {
         inspect = inspect.algorithm(algorithm)?;
     }
-    let mut stream = inspect.stream();
-    let (mut stdin, mut buf) = (io::stdin().lock(), vec![0; PIECE]);
-    loop {
-        progress.check()?;
-        match stdin.read(&mut buf) {
-            Ok(0) => break,
-            Ok(length) => {
-                if stream.push(&buf[..length]).is_refused() {
-                    break;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("read standard input", error)),
-        }
-    }
-    let bytes = stream.bytes();
-    Ok((stream.finish(), Some(bytes)))
+    let (verdict, bytes) = inspect.read(io::stdin().lock())?;
+    Ok((verdict, Some(bytes)))
 }
 
 fn json(args: &InspectArgs, verdict: &Verdict, bytes: Option<u64>) -> Value {
     let facts = &verdict.facts;
+    let reasons = verdict
+        .reasons
+        .iter()
+        .map(|reason| json!({ "rule": reason.rule, "sentence": reason.sentence }));
+    let mut object = json!({
+        "filename": output::text_of(args.file.as_os_str().as_encoded_bytes()),
+        "allowed": verdict.is_allowed(),
+        "policy": args.policy,
+        "declared": args.declared.map(diskimage::Format::name),
+        "reasons": reasons.collect::<Vec<_>>(),
+    });
+    tell(facts, &mut object);
+    if let Some(bytes) = bytes {
+        object["bytes-read"] = json!(bytes);
+        object["whole"] = json!(!verdict.early);
+        object["checksums"] = output::digests(&verdict.digests);
+    }
+    object
+}
+
+/// Adds the facts, and those of what lies inside.
+fn tell(facts: &Facts, object: &mut Value) {
     let matches = facts.matches.iter().map(|found| {
         json!({
             "format": found.format.name(),
@@ -87,16 +91,7 @@ fn json(args: &InspectArgs, verdict: &Verdict, bytes: Option<u64>) -> Value {
             "offset": reference.offset,
         })
     });
-    let reasons = verdict
-        .reasons
-        .iter()
-        .map(|reason| json!({ "rule": reason.rule, "sentence": reason.sentence }));
-    let mut object = json!({
-        "filename": output::text_of(args.file.as_os_str().as_encoded_bytes()),
-        "allowed": verdict.is_allowed(),
-        "policy": args.policy,
-        "declared": args.declared.map(diskimage::Format::name),
-        "reasons": reasons.collect::<Vec<_>>(),
+    let told = json!({
         "format": facts.format.map(diskimage::Format::name),
         "subformat": facts.subformat,
         "matches": matches.collect::<Vec<_>>(),
@@ -112,12 +107,17 @@ fn json(args: &InspectArgs, verdict: &Verdict, bytes: Option<u64>) -> Value {
         "error": facts.error.as_ref().map(ToString::to_string),
         "unseen": facts.unseen.iter().map(|unseen| unseen.sentence()).collect::<Vec<_>>(),
     });
-    if let Some(bytes) = bytes {
-        object["bytes-read"] = json!(bytes);
-        object["whole"] = json!(!verdict.early);
-        object["checksums"] = output::digests(&verdict.digests);
+    for (key, value) in told.as_object().into_iter().flatten() {
+        object[key] = value.clone();
     }
-    object
+    if !facts.inside.is_empty() {
+        let inside = facts.inside.iter().map(|inside| {
+            let mut object = json!({ "name": output::text_of(&inside.name) });
+            tell(&inside.facts, &mut object);
+            object
+        });
+        object["inside"] = Value::Array(inside.collect());
+    }
 }
 
 fn contents(facts: &Facts) -> Value {
@@ -187,6 +187,15 @@ fn print(
     let flags: Vec<_> = flags.iter().filter(|(yes, _)| *yes).map(|(_, word)| *word).collect();
     if !flags.is_empty() {
         line("data", &flags.join(", "))?;
+    }
+    for inside in &facts.inside {
+        let format = inside.facts.format.map_or("unknown", diskimage::Format::name);
+        let size = inside.facts.virtual_size.map(|size| format!(", {}", sized(size)));
+        let name = match inside.name.is_empty() {
+            true => String::new(),
+            false => format!("'{}': ", diskimage::text::printable(&inside.name)),
+        };
+        line("inside", &format!("{name}{format}{}", size.unwrap_or_default()))?;
     }
     if let Some(start) = &facts.start
         && !start.contents.is_empty()

@@ -7,6 +7,7 @@ mod check;
 mod checklist;
 mod checksum;
 mod compare;
+mod container;
 mod contents;
 mod convert;
 mod create;
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
     let bounds = Bounds::new(args.bounds);
     if asked || args.command.is_sandboxed() {
         args.command.settle_threads();
+        if args.command.may_spill() {
+            bounds.prepare_spill();
+        }
         sandbox::enter(&args.command.needs(), asked);
     }
     bounds.watch(args.command.main_file());

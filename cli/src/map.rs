@@ -18,11 +18,12 @@ pub(crate) fn run(args: &MapArgs, bounds: &Bounds) -> u8 {
 
 fn answer(args: &MapArgs, bounds: &Bounds) -> Result<io::Result<()>> {
     let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
-    let mut options = options.progress(bounds.progress());
+    let mut options = bounds.spilling(options).progress(bounds.progress());
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
     }
     let disk = options.open(&args.file)?;
+    bounds.tell_spilled();
     let end = args.max_length.map_or(u64::MAX, |max| args.start_offset.saturating_add(max));
     let merged =
         Merged { extents: disk.extents(args.start_offset..end), pending: None, failed: None };

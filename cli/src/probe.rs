@@ -2,11 +2,13 @@
 
 use std::io::{self, BufWriter, Read, StdoutLock, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use diskimage::format::Class;
+use diskimage::container::{Compressed, Container};
 use diskimage::format::probe::{HEAD, Probe, TAIL, probe, probe_bytes};
-use diskimage::storage::FileStorage;
-use diskimage::{Error, Format, Result};
+use diskimage::format::{Class, Glance};
+use diskimage::storage::{FileStorage, MemoryStorage};
+use diskimage::{Error, Format, Result, Storage};
 use serde_json::{Value, json};
 
 use crate::args::{Output, ProbeArgs};
@@ -80,12 +82,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, file: &Path, found: Result<Probe>) -> io::Result<()> {
+    fn tell(&mut self, file: &Path, found: Result<Found>) -> io::Result<()> {
         let found = match found {
             Ok(found) => found,
             Err(error) => return self.failed(file, &error),
         };
-        if found.matches.is_empty() {
+        if found.outer.matches.is_empty() {
             self.code = self.code.max(report::ERROR);
         }
         let told = self.told;
@@ -113,28 +115,51 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-fn probe_file(path: &Path) -> Result<Probe> {
-    probe(&FileStorage::open(path)?).map_err(|error| error.in_file(path))
+fn probe_file(path: &Path) -> Result<Found> {
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(path)?);
+    let outer = probe(&storage).map_err(|error| error.in_file(path))?;
+    let inside = compressed(&outer).and_then(|format| {
+        // what cannot be decoded is named all the same
+        Compressed::new(storage, path, format, 0).peek().ok()
+    });
+    Ok(Found { outer, inside })
+}
+
+/// The format of a file that is compressed, and nothing else.
+fn compressed(outer: &Probe) -> Option<Format> {
+    Container::format_of(outer).filter(|&format| Compressed::is_one(format))
+}
+
+/// What a file is, and what lies inside if it is compressed: as far as its start tells.
+struct Found {
+    outer: Probe,
+    inside: Option<Probe>,
 }
 
 /// Standard input is read as far as needed; its end is known only where it is short.
-fn probe_stdin() -> Result<Probe> {
+fn probe_stdin() -> Result<Found> {
     let mut head = Vec::new();
     let limit = HEAD as u64 + 1;
     let read = io::stdin().lock().take(limit).read_to_end(&mut head);
     read.map_err(|error| Error::io("read standard input", error))?;
     let whole = head.len() as u64 != limit;
     let tail = &head[head.len().saturating_sub(TAIL)..];
-    Ok(probe_bytes(&head, whole.then_some((tail, head.len() as u64))))
+    let outer = probe_bytes(&head, whole.then_some((tail, head.len() as u64)));
+    let inside = compressed(&outer).and_then(|format| {
+        let start = Arc::new(MemoryStorage::new(head));
+        Compressed::new(start, Path::new("-"), format, 0).peek().ok()
+    });
+    Ok(Found { outer, inside })
 }
 
-fn json(file: &Path, found: &Probe, glance: bool) -> Value {
+fn json(file: &Path, all: &Found, glance: bool) -> Value {
+    let Found { outer: found, inside } = all;
     let matches = found.matches.iter().map(|m| {
         json!({
             "format": m.format.name(),
             "description": m.format.description(),
             "class": class(m.format),
-            "read": m.format.is_read(),
+            "read": m.format.is_read() || Container::is_one(m.format),
             "offset": m.offset,
             "evidence": m.evidence,
         })
@@ -152,16 +177,31 @@ fn json(file: &Path, found: &Probe, glance: bool) -> Value {
         "matches": matches.collect::<Vec<_>>(),
         "findings": output::findings(&found.findings()),
     });
+    if let Some(inside) = inside {
+        let names: Vec<_> = inside.matches.iter().map(|m| m.format.name()).collect();
+        object["inside"] = json!(names);
+    }
     if glance {
-        let words = found.glance();
+        let words = all.glance();
         object["disk_format"] = json!(words.disk_format);
         object["container_format"] = json!(words.container_format);
     }
     object
 }
 
+impl Found {
+    /// Glance's words: the disk is that inside, the container is what is around it.
+    fn glance(&self) -> Glance {
+        let mut words = self.outer.glance();
+        if let Some(inside) = &self.inside {
+            words.disk_format = inside.glance().disk_format;
+        }
+        words
+    }
+}
+
 /// Glance's words, as they are given to it.
-fn in_glance(found: &Probe) -> String {
+fn in_glance(found: &Found) -> String {
     let words = found.glance();
     let (disk, container) = (words.disk_format, words.container_format);
     let [disk, container] = [disk, container].map(|word| word.unwrap_or("-"));
@@ -177,7 +217,8 @@ fn class(format: Format) -> &'static str {
 }
 
 /// One line on all that fits.
-fn sentence(found: &Probe) -> String {
+fn sentence(all: &Found) -> String {
+    let Found { outer: found, inside } = all;
     if found.matches.is_empty() {
         return "unknown: no known signature (a raw disk may have none either)".into();
     }
@@ -187,5 +228,13 @@ fn sentence(found: &Probe) -> String {
     let all: Vec<_> = found.matches.iter().map(one).collect();
     let prefix = if found.is_raw_disk() { "raw disk: " } else { "" };
     let warning = if found.images().count() > 1 { "MORE THAN ONE FORMAT FITS: " } else { "" };
-    format!("{warning}{prefix}{}", all.join("; also "))
+    let inside = inside.as_ref().map(|inside| {
+        let raw = if inside.is_raw_disk() { "raw disk: " } else { "" };
+        let names: Vec<_> = inside.matches.iter().map(|m| m.format.name()).collect();
+        match names.is_empty() {
+            true => "; inside: nothing with a known signature".to_owned(),
+            false => format!("; inside: {raw}{}", names.join(", ")),
+        }
+    });
+    format!("{warning}{prefix}{}{}", all.join("; also "), inside.unwrap_or_default())
 }

@@ -134,6 +134,8 @@ fn trace(batch: &[Case]) -> Option<Vec<String>> {
     ]);
     // the test runner names folders there that the loader would look into
     strace.env_remove("LD_LIBRARY_PATH");
+    // where what is compressed may be decoded to
+    strace.env("TMPDIR", &targets);
     strace.arg("-o").arg(&log).args(["sh", "script"]).current_dir(work.path());
     let ended = strace.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();

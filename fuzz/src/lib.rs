@@ -8,6 +8,7 @@ use diskimage::{Error, ErrorKind, Format, OpenOptions};
 
 pub mod chain;
 pub mod check;
+pub mod containers;
 pub mod engine;
 pub mod input;
 pub mod mutate;
@@ -51,10 +52,16 @@ pub const TARGETS: &[Target] = &[
     ("bochs_stream", |input| stream::body(Format::Bochs, input)),
     ("cloop_read", |input| read::body(Format::Cloop, input)),
     ("cloop_stream", |input| stream::body(Format::Cloop, input)),
+    ("dmg_read", |input| read::body(Format::Dmg, input)),
+    ("dmg_check", |input| check::body(Format::Dmg, input)),
+    ("dmg_stream", |input| stream::body(Format::Dmg, input)),
     ("parallels_bundle", |input| read::body(Format::Parallels, input)),
     ("raw_check", |input| check::body(Format::Raw, input)),
     ("raw_stream", |input| stream::body(Format::Raw, input)),
     ("raw_contents", contents_body),
+    ("tar", |input| containers::archive(Format::Tar, input)),
+    ("ova", |input| containers::archive(Format::Ova, input)),
+    ("wrapped", containers::wrapped),
     ("chain", chain::body),
     ("convert_qemu", qemu::body),
 ];

@@ -17,8 +17,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use crate::container::Compressed;
 use crate::convert::{Convert, Output, Report};
 use crate::disk::VirtualDisk;
 use crate::error::{Detail, Error, ErrorKind, Result};
@@ -275,6 +276,32 @@ impl Checksum {
         let lanes = Lanes::new(algorithms, disk.size(), block_of(self.blkhash_block)?);
         let report = convert.run_observed(disk, output, target, Some(&lanes))?;
         Ok((report, lanes.finish()?))
+    }
+
+    /// The checksums of the raw disk inside a compressed file, and its size: it is hashed as it is
+    /// decoded. `None` where its end shows that it is no raw disk, as
+    /// [`Convert::run_compressed`] says.
+    pub fn run_compressed(&self, disk: &Compressed) -> Result<Option<(Vec<Digest>, u64)>> {
+        let converted = self.convert_compressed(&self.convert, disk, &Nowhere)?;
+        Ok(converted.map(|(report, digests)| (digests, report.size)))
+    }
+
+    /// Converts the raw disk inside a compressed file as `convert` says, and computes the checksums
+    /// of what is written in the same pass. An error for [`Algorithm::Blkhash`].
+    pub fn convert_compressed(
+        &self,
+        convert: &Convert,
+        disk: &Compressed,
+        target: &dyn Target,
+    ) -> Result<Option<(Report, Vec<Digest>)>> {
+        let algorithms = match &*self.algorithms {
+            [] => &[Algorithm::Sha256],
+            some => some,
+        };
+        let mut hashers = Hashers::new(algorithms)?;
+        let see = Mutex::new(|bytes: &[u8]| hashers.update(bytes));
+        let report = convert.run_compressed_seen(disk, target, Some(&see))?;
+        Ok(report.map(|report| (report, hashers.finish())))
     }
 
     /// The digests of every block of `block_size` bytes of `disk`, told in ascending order: what a

@@ -53,7 +53,11 @@ fn whole_buffer(input: &[u8], output: &mut [u8], wrapper: Wrapper) -> bool {
     })
 }
 
-fn streaming(input: &[u8], output: &mut [u8], wrapper: Wrapper) -> Result<(), CodecError> {
+pub(super) fn streaming(
+    input: &[u8],
+    output: &mut [u8],
+    wrapper: Wrapper,
+) -> Result<(), CodecError> {
     thread_local! {
         static DECODER: RefCell<Decompress> = RefCell::new(Decompress::new(false));
     }

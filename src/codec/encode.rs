@@ -171,6 +171,24 @@ mod tests {
         assert!(Deflate::new(Deflate::MAX_LEVEL + 1, Wrapper::Raw).is_err());
     }
 
+    /// The decoders of this library, whichever features they come with; see docs/deflate.md.
+    #[test]
+    fn matches_from_far_back_decode() {
+        let fresh: Vec<u8> =
+            (0..32_768u32).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 24) as u8).collect();
+        let data = [&fresh[..], &fresh[..]].concat();
+        let mut out = Vec::new();
+        let encoder = Deflate::new(6, Wrapper::Raw).unwrap();
+        assert!(encoder.encode(&data, data.len(), &mut out).unwrap());
+        for input in [out.clone(), [&out[..], &[0; 100]].concat()] {
+            let mut back = vec![0; data.len()];
+            super::super::inflate_exact(&input, &mut back, Wrapper::Raw).unwrap();
+            assert_eq!(back, data);
+            super::super::deflate::streaming(&input, &mut back, Wrapper::Raw).unwrap();
+            assert_eq!(back, data);
+        }
+    }
+
     #[cfg(feature = "zstd")]
     #[test]
     fn zstd_too() {

@@ -1,10 +1,11 @@
 //! Writing a disk as an image of a format: units are read and encoded by all threads, get their
 //! places in turn, and are written by all threads again.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::content::{self, Content};
+use super::map::DiskMap;
 use super::worker::Worker;
 use super::{Job, as_length, length};
 use crate::bytes::{AlignedBuffer, is_zero};
@@ -12,30 +13,49 @@ use crate::disk::VirtualDisk;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageId};
 use crate::num::{Pow2, to_u64, to_usize};
-use crate::parallel::Turn;
 use crate::target::{Target, stream::zeros};
 use crate::writer::{Bytes, Encoder, Map, Plan, Run, RunKind, Writer};
 
 /// What the workers share beside the [`Job`].
 pub(super) struct Composition<'a> {
     pub(super) unit: Pow2,
-    pub(super) encoder: Option<Arc<dyn Encoder>>,
+    encoder: Option<Arc<dyn Encoder>>,
     /// The map decides what is stored, and not the bytes.
-    pub(super) by_map: bool,
-    pub(super) backing: Option<Backing<'a>>,
+    by_map: bool,
+    backing: Option<Backing<'a>>,
     /// No run is longer.
-    pub(super) longest: u64,
-    /// Identifiers are derived from the content.
-    wants_content: bool,
-    pub(super) turn: Turn<Placing>,
+    longest: u64,
+    wants_checksums: bool,
+    placing: Mutex<Placing>,
+    placed: Condvar,
+    /// Buffers that nobody uses just now.
+    idle: Mutex<Vec<Part>>,
+    /// How many parts may wait for their turn: no thread waits for another before.
+    most_waiting: usize,
 }
 
 /// What is done in turn.
-pub(super) struct Placing {
-    pub(super) writer: Box<dyn Writer>,
-    content: Content,
+struct Placing {
+    writer: Box<dyn Writer>,
     /// Where a target stands that is written forward only.
     position: u64,
+    /// The guest byte whose turn it is.
+    at: u64,
+    /// Parts of the disk whose turn has not come, by where they start.
+    waiting: BTreeMap<u64, Part>,
+    stopped: bool,
+}
+
+/// A part of the disk, read and encoded.
+#[derive(Debug, Default)]
+struct Part {
+    guest: Range<u64>,
+    units: AlignedBuffer,
+    /// How many bytes of that are read.
+    length: usize,
+    packed: Vec<u8>,
+    runs: Vec<Run>,
+    plan: Plan,
 }
 
 impl<'a> Composition<'a> {
@@ -44,15 +64,112 @@ impl<'a> Composition<'a> {
         by_map: bool,
         backing: Option<&'a dyn VirtualDisk>,
     ) -> Self {
+        let (unit, encoder, longest) = (writer.unit(), writer.encoder(), writer.longest_run());
+        let waiting = BTreeMap::new();
         Self {
-            unit: writer.unit(),
-            encoder: writer.encoder(),
+            unit,
+            encoder,
             by_map,
             backing: backing.map(|disk| Backing { disk, size: disk.size() }),
-            longest: writer.longest_run().max(writer.unit().size()),
-            wants_content: writer.wants_content(),
-            turn: Turn::new(Placing { writer, content: Content::default(), position: 0 }),
+            longest: longest.max(unit.size()),
+            wants_checksums: writer.wants_checksums(),
+            placing: Mutex::new(Placing { writer, position: 0, at: 0, waiting, stopped: false }),
+            placed: Condvar::new(),
+            idle: Mutex::default(),
+            most_waiting: 0,
         }
+    }
+
+    /// Each of so many threads may have a part that waits beside the one that it works on.
+    pub(super) fn with_threads(mut self, threads: usize) -> Self {
+        self.most_waiting = if threads > 1 { threads } else { 0 };
+        self
+    }
+
+    fn placing(&self) -> MutexGuard<'_, Placing> {
+        self.placing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Part>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody is to wait any more.
+    pub(super) fn stop(&self) {
+        self.placing().stopped = true;
+        self.placed.notify_all();
+    }
+
+    /// Waits until it is the turn of what starts at `start`, or `enough` says that it need not wait.
+    fn wait(
+        &self,
+        start: u64,
+        enough: impl Fn(&Placing) -> bool,
+    ) -> Option<MutexGuard<'_, Placing>> {
+        let mut placing = self.placing();
+        while placing.at != start && !placing.stopped && !enough(&placing) {
+            placing = self.placed.wait(placing).unwrap_or_else(PoisonError::into_inner);
+        }
+        (!placing.stopped).then_some(placing)
+    }
+
+    /// Gives `part` its place, and those that waited for it; or lets it wait. What has got its place
+    /// is written when the next ones may have theirs.
+    fn submit(&self, job: &Job<'_>, part: Part) -> Result<()> {
+        let room = |placing: &Placing| placing.waiting.len() < self.most_waiting;
+        let Some(mut placing) = self.wait(part.guest.start, room) else { return Ok(()) };
+        if placing.at != part.guest.start {
+            placing.waiting.insert(part.guest.start, part);
+            return Ok(());
+        }
+        let map = self.map(job);
+        let map = map.as_ref().map(|map| -> &dyn Map { map });
+        let mut ready = Vec::new();
+        let mut next = Some(part);
+        while let Some(mut part) = next {
+            placing.writer.place(&part.runs, map, &mut part.plan)?;
+            if job.ascending {
+                let buffers = (&*part.units.get(part.length), &*part.packed);
+                write_forward(job.target, &mut placing.position, &mut part.plan, buffers)?;
+            }
+            let end = part.guest.end;
+            placing.at = end;
+            ready.push(part);
+            next = placing.waiting.remove(&end);
+        }
+        drop(placing);
+        self.placed.notify_all();
+        for mut part in ready {
+            let buffers = (&*part.units.get(part.length), &*part.packed);
+            write_anywhere(job.target, &mut part.plan, buffers)?;
+            job.copied(length(&part.guest))?;
+            self.idle().push(part);
+        }
+        Ok(())
+    }
+
+    /// The same for a range of which nothing is stored, however long.
+    fn submit_absent(&self, job: &Job<'_>, range: &Range<u64>) -> Result<()> {
+        let Some(mut placing) = self.wait(range.start, |_| false) else { return Ok(()) };
+        let map = self.map(job);
+        let map = map.as_ref().map(|map| -> &dyn Map { map });
+        let end = if range.end < job.size { range.end } else { self.unit.ceil(range.end) };
+        let mut at = range.start;
+        while at < end {
+            job.progress.check()?;
+            let next = at.saturating_add(self.longest).min(end);
+            let mut plan = Plan::default();
+            let runs = [Run { guest: at..next, kind: RunKind::Absent, checksum: [0; 2] }];
+            placing.writer.place(&runs, map, &mut plan)?;
+            write_all(job, &mut placing, &mut plan)?;
+            at = next;
+        }
+        placing.at = range.end;
+        let behind = placing.waiting.remove(&range.end);
+        drop(placing);
+        self.placed.notify_all();
+        job.progress.advance(length(range));
+        behind.map_or(Ok(()), |part| self.submit(job, part))
     }
 }
 
@@ -101,78 +218,8 @@ impl Backing<'_> {
     }
 }
 
-/// What a disk's extents tell beforehand.
-pub(super) struct DiskMap<'a> {
-    pub(super) disk: &'a dyn VirtualDisk,
-    pub(super) unit: Pow2,
-    /// What cannot be told is read in its turn, and is lost then.
-    pub(super) salvage: bool,
-    /// Zeros are stored too.
-    pub(super) everything: bool,
-}
-
-impl<'a> DiskMap<'a> {
-    fn new(job: &Job<'a>, unit: Pow2) -> Self {
-        let everything = job.sparse.is_none();
-        Self { disk: job.disk, unit, salvage: job.salvage, everything }
-    }
-}
-
-impl Map for DiskMap<'_> {
-    fn runs(&self, range: Range<u64>, tell: &mut dyn FnMut(Range<u64>, bool)) -> Result<()> {
-        if self.everything {
-            tell(range, true);
-            return Ok(());
-        }
-        let size = self.disk.size();
-        let end = range.end.min(size);
-        let (mut at, mut told, mut behind) = (range.start, range.start, range.start);
-        // behind: the end of the units that hold data; told: the end of what was told
-        let mut data_from = None;
-        while at < end {
-            let extent = match self.disk.extent_at(at, end.saturating_sub(at)) {
-                Ok(extent) => (extent.end(), !extent.kind.is_zero()),
-                Err(error) if self.salvage && !error.kind().is_stop() => {
-                    (self.unit.floor(at).saturating_add(self.unit.size()).min(end), true)
-                }
-                Err(error) => return Err(error),
-            };
-            if extent.1 {
-                let from = self.unit.floor(at).max(range.start);
-                if data_from.is_none() || from > behind {
-                    if let Some(from) = data_from.replace(from) {
-                        tell(from..behind, true);
-                        told = behind;
-                    }
-                    if from > told {
-                        tell(told..from, false);
-                    }
-                }
-                behind = self.unit.ceil(extent.0);
-            }
-            at = extent.0;
-        }
-        if let Some(from) = data_from {
-            tell(from..behind, true);
-            told = behind;
-        }
-        if range.end > told {
-            tell(told..range.end, false);
-        }
-        Ok(())
-    }
-}
-
-/// The buffers of a worker that composes.
-#[derive(Debug, Default)]
-pub(super) struct Buffers {
-    other: AlignedBuffer,
-    packed: Vec<u8>,
-    runs: Vec<Run>,
-}
-
 impl Worker<'_> {
-    /// Reads, encodes, places and writes a segment.
+    /// Reads and encodes a segment, and hands it over to be placed and written.
     pub(super) fn compose_segment(
         &mut self,
         composition: &Composition<'_>,
@@ -184,69 +231,39 @@ impl Worker<'_> {
             self.place_absent(composition, segment)?;
             return self.explore_known(composition);
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let mut buffers = std::mem::take(&mut self.composing);
-        let padded = to_usize(composition.unit.ceil(length(segment)));
-        let units = buffer.get(padded);
-        let done = self.compose(composition, segment, units, &mut buffers);
-        self.buffer = buffer;
-        self.composing = buffers;
-        done
-    }
-
-    fn compose(
-        &mut self,
-        composition: &Composition<'_>,
-        segment: &Range<u64>,
-        units: &mut [u8],
-        buffers: &mut Buffers,
-    ) -> Result<()> {
-        let job = self.job;
+        let mut part = composition.idle().pop().unwrap_or_default();
+        part.guest = segment.clone();
+        part.length = to_usize(composition.unit.ceil(length(segment)));
+        let units = part.units.get(part.length);
         let (whole, padding) = units.split_at_mut(to_usize(length(segment)));
         self.fill(whole, segment)?;
         padding.fill(0);
         job.observer.map_or(Ok(()), |observer| observer.see(segment, Some(whole)))?;
-        buffers.runs.clear();
-        buffers.packed.clear();
-        self.find_runs(composition, segment, units, buffers)?;
+        part.runs.clear();
+        part.packed.clear();
+        self.find_runs(composition, &mut part)?;
         if let Some(encoder) = &composition.encoder {
-            encode_runs(&**encoder, composition.unit, units, buffers)?;
+            encode_runs(&**encoder, composition.unit, &mut part)?;
         }
-        for run in buffers.runs.iter().filter(|run| run.kind.is_data()) {
+        let units = &*part.units.get(part.length);
+        for run in part.runs.iter_mut().filter(|run| run.kind.is_data()) {
             let end = run.guest.end.min(segment.end);
+            if composition.wants_checksums {
+                let [from, to] = [run.guest.start, run.guest.end]
+                    .map(|at| to_usize(at.saturating_sub(segment.start)));
+                let data = units.get(from..to).unwrap_or_default();
+                run.checksum = [crc32fast::hash(data), crc32c::crc32c(data)];
+            }
             self.written = self.written.saturating_add(end.saturating_sub(run.guest.start));
         }
-        let map = composition.map(job);
-        let map = map.as_ref().map(|map| -> &dyn Map { map });
-        let sums = if composition.wants_content {
-            content::sums(units.get(..to_usize(length(segment))).unwrap_or_default(), segment.start)
-        } else {
-            Vec::new()
-        };
-        let mut plan = Plan::default();
-        composition.turn.take(segment, |placing| {
-            placing.content.take(&sums);
-            placing.writer.place(&buffers.runs, map, &mut plan)?;
-            if job.ascending {
-                let position = &mut placing.position;
-                write_forward(job.target, position, &mut plan, (units, &buffers.packed))?;
-            }
-            Ok(())
-        })?;
-        write_anywhere(job.target, &mut plan, (units, &buffers.packed))?;
-        job.copied(length(segment))
+        composition.submit(job, part)
     }
 
     /// What is to be stored of a segment that was read.
-    fn find_runs(
-        &self,
-        composition: &Composition<'_>,
-        segment: &Range<u64>,
-        units: &[u8],
-        buffers: &mut Buffers,
-    ) -> Result<()> {
+    fn find_runs(&mut self, composition: &Composition<'_>, part: &mut Part) -> Result<()> {
         let unit = composition.unit;
-        let start = segment.start;
+        let start = part.guest.start;
+        let (units, runs) = (&*part.units.get(part.length), &mut part.runs);
         let place = |at: u64| to_usize(at.saturating_sub(start));
         let end = start.saturating_add(as_length(units));
         if composition.by_map {
@@ -254,12 +271,12 @@ impl Worker<'_> {
             return map.runs(start..end, &mut |guest, data| {
                 let from = place(guest.start);
                 let kind = if data { RunKind::Plain(from) } else { RunKind::Absent };
-                buffers.runs.push(Run { guest, kind });
+                runs.push(Run { guest, kind, checksum: [0; 2] });
             });
         }
         let below = match &composition.backing {
             Some(backing) => {
-                let below = buffers.other.get(units.len());
+                let below = self.buffer.get(units.len());
                 backing.read(below, start)?;
                 Some(&*below)
             }
@@ -277,9 +294,9 @@ impl Worker<'_> {
                 None if self.job.sparse.is_some() && is_zero(bytes) => RunKind::Absent,
                 _ => RunKind::Plain(part.start),
             };
-            match buffers.runs.last_mut() {
+            match runs.last_mut() {
                 Some(last) if last.kind.continues_with(&kind) => last.guest.end = next,
-                _ => buffers.runs.push(Run { guest: at..next, kind }),
+                _ => runs.push(Run { guest: at..next, kind, checksum: [0; 2] }),
             }
             at = next;
         }
@@ -325,27 +342,7 @@ impl Worker<'_> {
     fn place_absent(&self, composition: &Composition<'_>, range: &Range<u64>) -> Result<()> {
         let job = self.job;
         job.observer.map_or(Ok(()), |observer| observer.see(range, None))?;
-        let map = composition.map(job);
-        let map = map.as_ref().map(|map| -> &dyn Map { map });
-        let end = if range.end < job.size { range.end } else { composition.unit.ceil(range.end) };
-        composition.turn.take(range, |placing| {
-            let mut at = range.start;
-            while at < end {
-                job.progress.check()?;
-                let next = at.saturating_add(composition.longest).min(end);
-                let mut plan = Plan::default();
-                let runs = [Run { guest: at..next, kind: RunKind::Absent }];
-                placing.writer.place(&runs, map, &mut plan)?;
-                if job.ascending {
-                    write_forward(job.target, &mut placing.position, &mut plan, (&[], &[]))?;
-                }
-                write_anywhere(job.target, &mut plan, (&[], &[]))?;
-                at = next;
-            }
-            Ok(())
-        })?;
-        job.progress.advance(length(range));
-        Ok(())
+        composition.submit_absent(job, range)
     }
 
     /// Looks as far as the tables tell at what nobody has taken on.
@@ -387,11 +384,12 @@ impl Composition<'_> {
     /// How much of the disk a worker takes on at once, where an observer wants `observed`, and the
     /// memory that it needs beside that.
     pub(super) fn segment(&self, observed: u64) -> (u64, u64) {
+        // twice, since a part may wait while the thread works on the next
         let usual = if self.encoder.is_some() { ENCODED } else { PLAIN };
         let segment = usual.max(self.unit.size()).max(observed);
         let other = if self.backing.is_some() { segment } else { 0 };
-        let packed = if self.encoder.is_some() { segment.saturating_mul(2) } else { 0 };
-        (segment, other.saturating_add(packed))
+        let packed = if self.encoder.is_some() { segment.saturating_mul(4) } else { 0 };
+        (segment, other.saturating_add(packed).saturating_add(segment))
     }
 
     /// What the writer may ask.
@@ -404,21 +402,17 @@ impl Composition<'_> {
         let map = self.map(job);
         let map = map.as_ref().map(|map| -> &dyn Map { map });
         let mut plan = Plan::default();
-        self.turn.now(|placing| {
-            placing.writer.begin(map, &mut plan)?;
-            write_all(job, placing, &mut plan)
-        })
+        let placing = &mut *self.placing();
+        placing.writer.begin(map, &mut plan)?;
+        write_all(job, placing, &mut plan)
     }
 
     /// Writes what it ends with.
     pub(super) fn finish(&self, job: &Job<'_>) -> Result<()> {
         let mut plan = Plan::default();
-        self.turn.now(|placing| {
-            let digest = placing.content.digest(job.size);
-            placing.writer.content(digest);
-            placing.writer.finish(&mut plan)?;
-            write_all(job, placing, &mut plan)
-        })
+        let placing = &mut *self.placing();
+        placing.writer.finish(&mut plan)?;
+        write_all(job, placing, &mut plan)
     }
 }
 
@@ -445,14 +439,10 @@ impl RunKind {
 }
 
 /// Encodes all data, unit by unit.
-fn encode_runs(
-    encoder: &dyn Encoder,
-    unit: Pow2,
-    units: &[u8],
-    buffers: &mut Buffers,
-) -> Result<()> {
-    let mut encoded = Vec::with_capacity(buffers.runs.len());
-    for run in buffers.runs.drain(..) {
+fn encode_runs(encoder: &dyn Encoder, unit: Pow2, part: &mut Part) -> Result<()> {
+    let (units, packed) = (&*part.units.get(part.length), &mut part.packed);
+    let mut encoded = Vec::with_capacity(part.runs.len());
+    for run in part.runs.drain(..) {
         let RunKind::Plain(from) = run.kind else {
             encoded.push(run);
             continue;
@@ -462,22 +452,22 @@ fn encode_runs(
             let next = at.saturating_add(unit.size()).min(run.guest.end);
             let start = from.saturating_add(to_usize(at.saturating_sub(run.guest.start)));
             let bytes = units.get(start..start.saturating_add(to_usize(unit.size())));
-            let before = buffers.packed.len();
-            let kind = if encoder.encode(bytes.unwrap_or_default(), &mut buffers.packed)? {
-                RunKind::Packed(before..buffers.packed.len())
+            let before = packed.len();
+            let is_shorter = encoder.encode(bytes.unwrap_or_default(), at, packed)?;
+            let kind = if is_shorter {
+                RunKind::Packed(before..packed.len())
             } else {
-                buffers.packed.truncate(before);
                 RunKind::Plain(start)
             };
-            encoded.push(Run { guest: at..next, kind });
+            encoded.push(Run { guest: at..next, kind, checksum: [0; 2] });
             at = next;
         }
     }
-    buffers.runs = encoded;
+    part.runs = encoded;
     Ok(())
 }
 
-fn part<'b>(bytes: &'b Bytes, (plain, packed): (&'b [u8], &'b [u8])) -> &'b [u8] {
+fn bytes_of<'b>(bytes: &'b Bytes, (plain, packed): (&'b [u8], &'b [u8])) -> &'b [u8] {
     match bytes {
         Bytes::Plain(range) => plain.get(range.clone()).unwrap_or_default(),
         Bytes::Packed(range) => packed.get(range.clone()).unwrap_or_default(),
@@ -493,7 +483,7 @@ fn write_anywhere(target: &dyn Target, plan: &mut Plan, buffers: (&[u8], &[u8]))
                 target.write_zeros(write.offset, *length)?;
             }
             Bytes::Zeros(_) => {}
-            bytes => target.write_at(part(bytes, buffers), write.offset)?,
+            bytes => target.write_at(bytes_of(bytes, buffers), write.offset)?,
         }
     }
     Ok(())
@@ -518,7 +508,7 @@ fn write_forward(
                 *length
             }
             bytes => {
-                let bytes = part(bytes, buffers);
+                let bytes = bytes_of(bytes, buffers);
                 target.write_at(bytes, write.offset)?;
                 as_length(bytes)
             }
@@ -526,78 +516,4 @@ fn write_forward(
         *position = write.offset.saturating_add(written);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::{Error, ErrorKind};
-
-    /// Extents of these lengths, data and zeros by turns.
-    struct Striped(Vec<u64>);
-
-    impl VirtualDisk for Striped {
-        fn size(&self) -> u64 {
-            self.0.iter().sum()
-        }
-        fn cluster_size(&self) -> u64 {
-            512
-        }
-        fn extent_at(&self, offset: u64, max: u64) -> Result<Extent> {
-            let mut end = 0;
-            for (number, length) in self.0.iter().enumerate() {
-                end += length;
-                if offset < end {
-                    let kind = if number % 2 == 0 {
-                        ExtentKind::Encoded
-                    } else {
-                        ExtentKind::Zero { allocated: false, stored: None }
-                    };
-                    return Ok(Extent {
-                        start: offset,
-                        length: (end - offset).min(max),
-                        depth: 0,
-                        kind,
-                    });
-                }
-            }
-            Err(Error::other(ErrorKind::InvalidInput, "beyond the end"))
-        }
-        fn read_exact_at(&self, _: &mut [u8], _: u64) -> Result<()> {
-            Ok(())
-        }
-        fn storage(&self, _: StorageId) -> Option<&dyn crate::storage::Storage> {
-            None
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_unit_is_data_if_any_byte_of_it_may_be(
-            lengths in proptest::collection::vec(1u64..40, 1..20),
-            from in 0u64..10,
-            to in 10u64..40,
-        ) {
-            let disk = Striped(lengths);
-            let unit = Pow2::from_bits(3).unwrap();
-            let size = disk.size();
-            let all = 0..unit.ceil(size);
-            let range = (from * 8).min(all.end)..(to * 8).min(all.end);
-            let map = DiskMap { disk: &disk, unit, salvage: false, everything: false };
-            let mut at = range.start;
-            let mut last = None;
-            map.runs(range.clone(), &mut |run, data| {
-                assert_eq!(run.start, at);
-                assert!(run.end > run.start && run.end % 8 == 0);
-                assert_ne!(last.replace(data), Some(data), "runs are joined");
-                for start in (run.start..run.end).step_by(8) {
-                    let any = (start..(start + 8).min(size))
-                        .any(|byte| !disk.extent_at(byte, 1).unwrap().kind.is_zero());
-                    assert_eq!(any, data, "unit at {start}");
-                }
-                at = run.end;
-            }).unwrap();
-            assert_eq!(at, range.end);
-        }
-    }
 }

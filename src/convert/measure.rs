@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::image::DiskMap;
 use super::length;
+use super::map::DiskMap;
 use crate::disk::VirtualDisk;
 use crate::error::Result;
 use crate::num::{to_u64, to_usize};
@@ -74,7 +74,7 @@ pub fn measure(
         before = before.saturating_add(unit.size());
         let mut out = Vec::new();
         if !crate::bytes::is_zero(&bytes) {
-            let is_shorter = encoder.encode(&bytes, &mut out)?;
+            let is_shorter = encoder.encode(&bytes, at, &mut out)?;
             let length = if is_shorter { to_u64(out.len()) } else { unit.size() };
             after = after.saturating_add(length);
         }

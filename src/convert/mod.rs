@@ -16,8 +16,9 @@ use crate::storage::Access;
 use crate::target::{Reflink, Target};
 use crate::writer::{Forward, Writer};
 
-mod content;
+mod decode;
 mod image;
+mod map;
 mod measure;
 mod salvage;
 mod worker;
@@ -205,11 +206,7 @@ impl Convert {
         target: &dyn Target,
         observer: Option<&dyn Observer>,
     ) -> Result<Report> {
-        let sparse = match self.sparse.unwrap_or(DEFAULT_SPARSE) {
-            0 => None,
-            unit if unit >= 512 => Some(Pow2::from_size(unit).ok_or(ConvertDetail::Sparse(unit))?),
-            unit => return Err(ConvertDetail::Sparse(unit).into()),
-        };
+        let sparse = self.sparse_unit()?;
         let ascending = target.capabilities().ascending;
         let always = self.reflink == Reflink::Always;
         let composition = match output {
@@ -266,7 +263,7 @@ impl Convert {
             explorer: Mutex::default(),
             outcome: Mutex::default(),
             turn: Turn::new(()),
-            composition,
+            composition: composition.map(|composition| composition.with_threads(threads)),
         };
         self.progress.start(job.size);
         job.advise(Access::Sequential)?;
@@ -367,7 +364,7 @@ impl Job<'_> {
         self.segments.stop_at(0);
         self.turn.stop();
         if let Some(composition) = &self.composition {
-            composition.turn.stop();
+            composition.stop();
         }
         if let Some(observer) = self.observer {
             observer.stop();

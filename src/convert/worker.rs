@@ -14,13 +14,12 @@ use crate::target::Reflink;
 pub(super) struct Worker<'a> {
     pub(super) job: &'a Job<'a>,
     pub(super) buffer: AlignedBuffer,
-    pub(super) composing: super::image::Buffers,
     pub(super) written: u64,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>) -> Self {
-        Self { job, buffer: AlignedBuffer::new(), composing: Default::default(), written: 0 }
+        Self { job, buffer: AlignedBuffer::new(), written: 0 }
     }
 
     pub(super) fn run(mut self) {

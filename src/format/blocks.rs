@@ -6,7 +6,8 @@ use std::ops::Range;
 use crate::bytes::is_zero;
 use crate::error::Result;
 use crate::num::{Pow2, to_u64, to_usize};
-use crate::writer::{Map, Plan, Run, RunKind};
+use crate::seed::Seed;
+use crate::writer::{Checksum, Map, Plan, Run, RunKind};
 
 /// What a format says of its blocks and of their table.
 pub(super) trait Blocks {
@@ -82,6 +83,7 @@ impl Layout {
 pub(super) struct Placer {
     layout: Layout,
     stored: u64,
+    checksum: Checksum,
     /// The block that is being filled: its number, and where its data lie.
     current: Option<(u64, u64)>,
     /// The end of what was written as data: the file reaches no further yet.
@@ -96,7 +98,16 @@ pub(super) struct Placer {
 impl Placer {
     pub(super) fn new(layout: Layout) -> Self {
         let at = layout.table;
-        Self { layout, stored: 0, current: None, written: 0, entries: 0, page: Vec::new(), at }
+        Self {
+            layout,
+            stored: 0,
+            checksum: Checksum::default(),
+            current: None,
+            written: 0,
+            entries: 0,
+            page: Vec::new(),
+            at,
+        }
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -113,6 +124,11 @@ impl Placer {
         self.layout.end(self.stored)
     }
 
+    /// What identifiers derive from: the content, and `text`.
+    pub(super) fn seed(&self, text: &str) -> Seed {
+        self.checksum.seed(self.layout.size, text)
+    }
+
     /// The longest run whose part of the table, of entries of so many bytes, is no burden to hold.
     pub(super) fn longest_run(&self, entry: u64) -> u64 {
         let entries = HELD.checked_div(entry).unwrap_or(HELD);
@@ -124,6 +140,9 @@ impl Placer {
     pub(super) fn place(&mut self, format: &dyn Blocks, runs: &[Run], plan: &mut Plan) {
         let block = self.layout.block;
         for run in runs {
+            if let RunKind::Plain(_) = run.kind {
+                self.checksum.add(run);
+            }
             let mut at = run.guest.start;
             while at < run.guest.end.min(self.layout.size) {
                 let from = match run.kind {

@@ -12,6 +12,7 @@ use crate::storage::Storage;
 mod blocks;
 pub mod bochs;
 pub mod cloop;
+pub mod dmg;
 mod fault;
 mod glance;
 pub mod parallels;
@@ -156,6 +157,7 @@ impl Format {
                 | Self::Parallels
                 | Self::Cloop
                 | Self::Bochs
+                | Self::Dmg
         )
     }
 
@@ -175,6 +177,8 @@ impl Format {
             Self::Parallels => parallels::open(storage, options),
             Self::Cloop => Ok(Box::new(cloop::CloopLayer::open(storage, options)?)),
             Self::Bochs => Ok(Box::new(bochs::BochsLayer::open(storage, options)?)),
+            Self::Dmg => Ok(Box::new(dmg::DmgLayer::open(storage, options)?)),
+            Self::EncryptedDmg => Err(FormatDetail::Encrypted(self.description()).into()),
             Self::Vhd => Ok(Box::new(vhd::VhdLayer::open(storage, options)?)),
             Self::Vdi => Ok(Box::new(vdi::VdiLayer::open(storage, options)?)),
             Self::Vhdx => Ok(Box::new(vhdx::VhdxLayer::open(storage, options)?)),
@@ -237,6 +241,8 @@ enum FormatDetail {
     UnknownName(String),
     #[error("the format '{0}' is known by name only and not read yet")]
     NotRead(&'static str),
+    #[error("is {0}; encrypted images are not read yet")]
+    Encrypted(&'static str),
     #[error("the format '{0}' has no internal snapshots")]
     NoSnapshots(&'static str),
 }
@@ -245,7 +251,7 @@ impl Detail for FormatDetail {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownName(_) | Self::NoSnapshots(_) => ErrorKind::InvalidInput,
-            Self::NotRead(_) => ErrorKind::Unsupported,
+            Self::NotRead(_) | Self::Encrypted(_) => ErrorKind::Unsupported,
         }
     }
 }

@@ -75,6 +75,14 @@ impl Probe {
             })
     }
 
+    /// Whether an archive or a compressed file could be the plain content of a disk as well. The mark
+    /// of a boot sector is so short that it is met in compressed data.
+    #[must_use]
+    pub fn is_disguised(&self) -> bool {
+        self.matches.iter().any(|m| m.format.class() == Class::Wrapper)
+            && self.contents().any(|m| m.format != Format::BootSector)
+    }
+
     /// What is odd about the outcome.
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
@@ -175,6 +183,8 @@ const MAGICS: &[(Format, usize, &[u8])] = &[
     (Format::Vdi, 0x40, b"\x7f\x10\xda\xbe"),
     (Format::Parallels, 0, b"WithoutFreeSpace"),
     (Format::Parallels, 0, b"WithouFreSpacExt"),
+    // as a rule it is at the end
+    (Format::Dmg, 0, b"koly\0\0\0\x04\0\0\x02\0"),
     (Format::EncryptedDmg, 0, b"encrcdsa"),
     (Format::SparseImage, 0, b"sprs"),
     (Format::Asif, 0, b"shdw"),
@@ -300,13 +310,46 @@ fn bzip2(head: &[u8]) -> Found {
 /// A tar archive; an OVA is one whose first member is the OVF description (DSP0243 section 6).
 fn tar(head: &[u8]) -> Found {
     if !has(head, 257, b"ustar") {
-        return None;
+        let old = "header of a member with a valid checksum";
+        return is_old_tar(head.get(..512)?).then_some((Format::Tar, 148, old.into()));
     }
     let name = head.get(..100)?.split(|&b| b == 0).next()?;
     if name.to_ascii_lowercase().ends_with(b".ovf") {
         return Some((Format::Ova, 257, "tar archive that starts with an OVF description".into()));
     }
     Some((Format::Tar, 257, "magic \"ustar\"".into()))
+}
+
+/// The sum of a tar header's bytes, its own field taken for blanks: as POSIX has it, and as some old
+/// programs added them up, as signed numbers.
+pub(crate) fn tar_sums(header: &[u8]) -> [i64; 2] {
+    let sum = |value: fn(u8) -> i64| {
+        (0..).zip(header).fold(0i64, |sum, (index, &byte)| {
+            let byte = if (148..156).contains(&index) { b' ' } else { byte };
+            sum.saturating_add(value(byte))
+        })
+    };
+    [sum(i64::from), sum(|byte| i64::from(byte.cast_signed()))]
+}
+
+/// A header of before POSIX.1-1988, which has no magic: its numbers are octal, and its checksum is
+/// right.
+fn is_old_tar(header: &[u8]) -> bool {
+    let is_octal = |field: Option<&[u8]>| {
+        let digits = field.unwrap_or_default().trim_ascii();
+        let digits = digits.split(|&b| matches!(b, 0 | b' ')).next().unwrap_or_default();
+        !digits.is_empty() && digits.iter().all(|digit| (b'0'..=b'7').contains(digit))
+    };
+    let numbers = [100..108, 108..116, 116..124, 124..136, 136..148, 148..156];
+    if byte(header, 0) == 0 || !numbers.into_iter().all(|field| is_octal(header.get(field))) {
+        return false;
+    }
+    let sum = header.get(148..156).unwrap_or_default().trim_ascii();
+    let digits = sum.iter().take_while(|digit| digit.is_ascii_digit());
+    let stored = digits.fold(0i64, |sum, &digit| {
+        sum.saturating_mul(8).saturating_add(i64::from(digit.saturating_sub(b'0')))
+    });
+    tar_sums(header).contains(&stored)
 }
 
 /// A GPT header behind a first sector of 512 or 4096 bytes (UEFI specification, section 5.3.2).

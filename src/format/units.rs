@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use crate::bytes::AlignedBuffer;
-use crate::codec::{Wrapper, inflate_exact};
+use crate::codec::{CodecError, Wrapper, inflate_exact};
 use crate::error::{Error, Result};
 use crate::num::{to_u64, to_usize};
 use crate::storage::Storage;
@@ -68,6 +68,17 @@ pub(super) fn inflate(
     unit: &mut [u8],
     guest: Range<u64>,
 ) -> Result<()> {
+    decode(storage, bytes, unit, guest, |input, output| inflate_exact(input, output, wrapper))
+}
+
+/// The same for any codec.
+pub(super) fn decode(
+    storage: &dyn Storage,
+    bytes: Range<u64>,
+    unit: &mut [u8],
+    guest: Range<u64>,
+    codec: impl FnOnce(&[u8], &mut [u8]) -> std::result::Result<(), CodecError>,
+) -> Result<()> {
     thread_local! {
         static INPUT: RefCell<AlignedBuffer> = const { RefCell::new(AlignedBuffer::new()) };
     }
@@ -75,7 +86,7 @@ pub(super) fn inflate(
         let input = input.get(to_usize(bytes.end.saturating_sub(bytes.start)));
         let read = storage.read_exact_at(input, bytes.start);
         read.map_err(|error| error.affecting(guest.clone()))?;
-        let decoded = inflate_exact(input, unit, wrapper).map_err(Error::new);
+        let decoded = codec(input, unit).map_err(Error::new);
         decoded.map_err(|error| error.at(bytes.start).affecting(guest))
     })
 }

@@ -14,6 +14,7 @@ use crate::num::to_usize;
 use crate::open::{Image, OpenOptions};
 use crate::storage::Storage;
 
+use super::inside::Inside;
 use super::passing::Passing;
 use super::start::{self, Start};
 use super::walk::{Walk, Walked};
@@ -50,6 +51,8 @@ pub struct Facts {
     pub findings: Vec<Finding>,
     /// Why the disk cannot be read, if so.
     pub error: Option<Error>,
+    /// What lies in it, if it is an archive or a compressed file: each disk.
+    pub inside: Vec<Inside>,
     /// What could not be looked at, since the image passed by only once.
     pub unseen: Vec<Unseen>,
 }
@@ -191,6 +194,7 @@ impl Facts {
             start: None,
             findings: probe.findings(),
             error: None,
+            inside: Vec::new(),
             unseen: Vec::new(),
         }
     }
@@ -297,7 +301,7 @@ impl Facts {
 }
 
 /// Whether it says nothing of the image.
-fn is_outer(error: &Error) -> bool {
+pub(super) fn is_outer(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Io | ErrorKind::Cancelled)
 }
 

@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "checksum")]
 use crate::checksum::{Algorithm, Digest, Hashers};
+use crate::container::split_name;
 use crate::error::Result;
 use crate::format::Format;
 use crate::format::probe::probe;
@@ -56,6 +57,7 @@ mod adapter;
 mod asynchronous;
 mod blocks;
 mod facts;
+mod inside;
 mod passing;
 mod policy;
 mod start;
@@ -64,6 +66,7 @@ mod walk;
 
 pub use adapter::{Reader, Refused, Writer};
 pub use facts::{Facts, Part, Unseen};
+pub use inside::Inside;
 pub use policy::{Policy, Reason};
 pub use start::Start;
 pub use stream::{Status, Stream};
@@ -148,11 +151,17 @@ impl Inspect {
         Ok(self)
     }
 
-    /// Judges the file at `path`. An error is the environment's: what is wrong with the image is
+    /// Judges the file at `path`, or the member `FILE#MEMBER` of an archive. Of an archive each disk
+    /// is judged, and of a compressed file what is inside, which is decoded and not kept: one in the
+    /// other is not looked into. An error is the environment's: what is wrong with the image is
     /// in the verdict.
     pub fn file(&self, path: impl AsRef<Path>) -> Result<Verdict> {
         let path = path.as_ref();
-        self.storage(Arc::new(FileStorage::open(path)?), path)
+        let (file, member) = split_name(path);
+        let storage = Arc::new(FileStorage::open(&file)?);
+        let options = self.options(self.limits.clone());
+        let found = options.open_named(storage, &file, member)?;
+        self.storage(found.storage, &found.path)
     }
 
     /// The same for any storage; `path` is its name.
@@ -160,7 +169,10 @@ impl Inspect {
         let options = self.options(self.limits.clone());
         let storage = options.watched(storage);
         let probe = probe(&storage).map_err(|error| error.in_file(path))?;
-        let facts = Facts::of_file(&options, storage, path, probe)?;
+        let facts = match self.look_into(&storage, path, &probe)? {
+            Some(facts) => facts,
+            None => Facts::of_file(&options, storage, path, probe)?,
+        };
         Ok(self.verdict(facts))
     }
 

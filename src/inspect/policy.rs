@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::container::Container;
 use crate::finding::{Code, Severity};
 use crate::format::{Class, Format};
 
@@ -30,6 +31,9 @@ pub struct Policy {
     /// Whether the partition table of a raw disk must be one that firmware takes: boot flags of 0
     /// or 0x80, a protective entry as UEFI has it, and one partition at least.
     pub sane_partition_table: bool,
+    /// Whether archives and compressed files may pass if what lies in them may, also where
+    /// [`formats`](Self::formats) does not name them.
+    pub wrappers: bool,
     /// Whether an image may pass of which some parts were not seen, since it passed by only once.
     /// Without what describes it, none passes.
     pub allow_unseen: bool,
@@ -81,6 +85,7 @@ impl Policy {
             max_file_size: None,
             forbidden: Vec::new(),
             sane_partition_table: false,
+            wrappers: true,
             allow_unseen: true,
         }
     }
@@ -110,6 +115,7 @@ impl Policy {
             )],
             forbidden: Code::ALL.iter().copied().filter(worth).collect(),
             allow_unseen: false,
+            wrappers: false,
             ..Self::new("strict")
         }
     }
@@ -163,6 +169,15 @@ impl Policy {
         {
             reasons.add("partition-table", format!("Its partition table is not sane: {problem}."));
         }
+        for inside in &facts.inside {
+            let place = match inside.name.is_empty() {
+                true => "Inside".to_owned(),
+                false => format!("Of '{}' inside", crate::text::printable(&inside.name)),
+            };
+            for reason in self.judge(&inside.facts, None) {
+                reasons.add(reason.rule, format!("{place}: {}", reason.sentence));
+            }
+        }
         for unseen in &facts.unseen {
             if !self.allow_unseen || unseen.part == Part::Description {
                 reasons.add("unseen", unseen.sentence());
@@ -184,7 +199,7 @@ impl Policy {
         }
         let allowed = match &self.formats {
             Some(formats) => formats.iter().any(|&allowed| fits(facts, allowed)),
-            None => true,
+            None => self.wrappers || format.class() != Class::Wrapper,
         };
         if !allowed {
             let text = format!("It is {}, which the policy does not allow.", named(facts));
@@ -193,7 +208,8 @@ impl Policy {
         if let Some(error) = &facts.error {
             // a container that a policy names is allowed to be one whose content nobody reads
             let opaque = self.formats.as_ref().is_some_and(|formats| formats.contains(&format))
-                && !format.is_read();
+                && !format.is_read()
+                && !Container::is_one(format);
             let key = facts.encrypted && !self.forbidden.contains(&Code::Encrypted);
             let told = facts.has(Code::Corrupt) && self.forbidden.contains(&Code::Corrupt);
             if !(opaque || key || told) {

@@ -98,4 +98,8 @@ impl<S: Storage> Storage for FaultStorage<S> {
     fn identity(&self) -> Option<FileIdentity> {
         self.inner.identity()
     }
+
+    fn lies_in(&self) -> Vec<FileIdentity> {
+        self.inner.lies_in()
+    }
 }

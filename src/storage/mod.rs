@@ -14,6 +14,7 @@ mod file;
 mod memory;
 #[cfg(feature = "mmap")]
 mod mmap;
+mod pieces;
 mod watched;
 mod window;
 
@@ -23,6 +24,7 @@ pub use file::FileStorage;
 pub use memory::MemoryStorage;
 #[cfg(feature = "mmap")]
 pub use mmap::MmapStorage;
+pub use pieces::PieceStorage;
 pub(crate) use watched::WatchedStorage;
 pub use window::WindowStorage;
 
@@ -89,6 +91,12 @@ pub trait Storage: Send + Sync + Debug {
     /// What tells that two storages are the same file, where the system has such a thing.
     fn identity(&self) -> Option<FileIdentity> {
         None
+    }
+
+    /// The files whose bytes these are, or are made of: that of [`identity`](Self::identity), but for
+    /// a part of a file, or several files in one. Whoever writes into one of them changes these.
+    fn lies_in(&self) -> Vec<FileIdentity> {
+        Vec::from_iter(self.identity())
     }
 }
 
@@ -251,6 +259,9 @@ macro_rules! forward_storage {
             }
             fn identity(&self) -> Option<FileIdentity> {
                 (**self).identity()
+            }
+            fn lies_in(&self) -> Vec<FileIdentity> {
+                (**self).lies_in()
             }
         }
     )+};

@@ -70,6 +70,10 @@ impl Storage for WatchedStorage {
     fn identity(&self) -> Option<FileIdentity> {
         self.inner.identity()
     }
+
+    fn lies_in(&self) -> Vec<FileIdentity> {
+        self.inner.lies_in()
+    }
 }
 
 #[cfg(test)]

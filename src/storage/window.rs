@@ -1,6 +1,6 @@
 //! A part of another storage.
 
-use super::{Access, DATA, Run, Storage, beyond_end};
+use super::{Access, DATA, FileIdentity, Run, Storage, beyond_end};
 use crate::error::{Error, Result};
 use crate::num::to_u64;
 
@@ -54,6 +54,10 @@ impl<S: Storage> Storage for WindowStorage<S> {
 
     fn path(&self) -> Option<&std::path::Path> {
         self.inner.path()
+    }
+
+    fn lies_in(&self) -> Vec<FileIdentity> {
+        self.inner.lies_in()
     }
 }
 

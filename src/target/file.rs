@@ -154,13 +154,18 @@ impl FileTarget {
             let set = target.file.set_permissions(permissions);
             set.map_err(|source| here(Error::io("set the permissions", source)))?;
         }
-        target.file.set_len(size).map_err(|source| match source.kind() {
-            std::io::ErrorKind::FileTooLarge | std::io::ErrorKind::InvalidInput => {
-                here(Error::new(TargetDetail::TooLargeForFileSystem(size)))
-            }
-            _ => here(Error::io("set the size", source)),
-        })?;
+        target.resize(size)?;
         Ok(target)
+    }
+
+    /// Gives a new file its size, where that was not known when it was made.
+    pub fn resize(&self, size: u64) -> Result<()> {
+        self.file.set_len(size).map_err(|source| match source.kind() {
+            std::io::ErrorKind::FileTooLarge | std::io::ErrorKind::InvalidInput => {
+                Error::new(TargetDetail::TooLargeForFileSystem(size)).in_file(&self.path)
+            }
+            _ => self.io("set the size", source),
+        })
     }
 
     /// A file or block device that exists, keeps its size and must hold `size` bytes.

@@ -12,6 +12,7 @@ pub(crate) mod stream;
 
 pub use file::{Existing, FileTarget, Preallocation};
 pub use patch::FilePatch;
+pub(crate) use place::named_file;
 pub use spill::SpillTarget;
 pub use stream::StreamTarget;
 

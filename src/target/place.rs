@@ -19,7 +19,7 @@ pub(super) enum Place {
 
 /// A name that is removed unless it is exchanged for the final one.
 #[derive(Debug)]
-pub(super) struct TemporaryName {
+pub(crate) struct TemporaryName {
     pub(super) path: PathBuf,
     pub(super) final_path: PathBuf,
     pub(super) done: bool,
@@ -48,7 +48,7 @@ pub(super) fn name_file(file: &File, final_path: &Path) -> std::io::Result<PathB
     Ok(final_path.to_owned())
 }
 
-pub(super) fn named_file(final_path: PathBuf) -> Result<(File, TemporaryName)> {
+pub(crate) fn named_file(final_path: PathBuf) -> Result<(File, TemporaryName)> {
     let create =
         |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).open(path);
     temporary_names(&final_path, create)

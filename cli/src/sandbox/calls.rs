@@ -155,6 +155,11 @@ fn allowed(needs: &Needs) -> Result<BpfProgram, BackendError> {
         rules.extend(WRITING.iter().map(|&call| (call, Vec::new())));
         requests.extend([FICLONE, FICLONERANGE]);
     } else {
+        if needs.spills {
+            // of files only that one is open for writing
+            rules.insert(libc::SYS_pwrite64, Vec::new());
+            rules.insert(libc::SYS_ftruncate, Vec::new());
+        }
         let writing = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
         rules.insert(libc::SYS_openat, vec![none_of(2, writing)?]);
         #[cfg(target_arch = "x86_64")]

@@ -22,6 +22,8 @@ pub(crate) struct Needs {
     written: Vec<PathBuf>,
     /// Folders in which new files appear.
     created_in: Vec<PathBuf>,
+    /// Whether a temporary file that is open by then is written.
+    spills: bool,
 }
 
 impl Needs {
@@ -42,6 +44,12 @@ impl Needs {
         self
     }
 
+    /// Writes into a temporary file that it has opened.
+    pub(crate) fn spilling(mut self) -> Self {
+        self.spills = true;
+        self
+    }
+
     /// Makes new files in a folder.
     pub(crate) fn creating_in(mut self, folder: impl Into<PathBuf>) -> Self {
         self.created_in.push(folder.into());
@@ -57,7 +65,7 @@ pub(crate) fn enter(needs: &Needs, asked: bool) {
     let missing = linux::enter(needs);
     #[cfg(not(target_os = "linux"))]
     let missing = {
-        let Needs { files: _, folders: _, written: _, created_in: _ } = needs;
+        let Needs { files: _, folders: _, written: _, created_in: _, spills: _ } = needs;
         vec!["nothing of it is there on this system".to_owned()]
     };
     if asked && !missing.is_empty() {

@@ -3,20 +3,29 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use diskimage::container::split_name;
+use diskimage::split::parts as parts_of;
+
 use super::Needs;
-use crate::args::{CheckArgs, Command, ConvertArgs, OpenArgs};
+use crate::args::{CheckArgs, Command, ConvertArgs, Joined, OpenArgs};
 use crate::checksum::listed_files;
 use crate::image::beside;
 
 impl Command {
     /// What the command needs of the file system.
     pub(crate) fn needs(&self) -> Needs {
+        let needs = self.needs_of_files();
+        if self.may_spill() { needs.spilling() } else { needs }
+    }
+
+    fn needs_of_files(&self) -> Needs {
         match self {
             Self::Probe(args) => Needs::reading(args.files.iter().cloned()),
             Self::Info(args) => opening(&args.open, [&*args.file]),
             Self::Inspect(args) => {
                 let policy = crate::policy::file_of(&args.policy).map(Path::to_owned);
-                Needs::reading([args.file.clone()].into_iter().chain(policy))
+                let file = split_name(&args.file).0;
+                Needs::reading([file].into_iter().chain(policy))
             }
             Self::Map(args) => opening(&args.open, [&*args.file]),
             Self::Check(args) => checking(args),
@@ -45,6 +54,11 @@ impl Command {
     /// Whether the command gives up what it does not need without being asked to.
     pub(crate) fn is_sandboxed(&self) -> bool {
         matches!(self, Self::Inspect(args) if !args.no_sandbox)
+    }
+
+    /// Whether the command may decode what is compressed into a temporary file.
+    pub(crate) fn may_spill(&self) -> bool {
+        !matches!(self, Self::Probe(_) | Self::Inspect(_))
     }
 
     /// The file that is named in messages about all of it.
@@ -83,9 +97,12 @@ impl Command {
 
 /// Images and the files that they may name, as far as that is allowed.
 fn opening<'a>(open: &OpenArgs, images: impl IntoIterator<Item = &'a Path>) -> Needs {
-    let images: Vec<_> = images.into_iter().collect();
+    // of what lies in a container, the file
+    let images: Vec<_> = images.into_iter().map(|image| split_name(image).0).collect();
+    let parts = images.iter().filter(|_| open.join == Some(Joined::Yes));
+    let parts: Vec<_> = parts.flat_map(|first| parts_of(first).unwrap_or_default()).collect();
     let listed = open.resolve.iter().map(|(_, file)| file.clone());
-    let needs = Needs::reading(images.iter().map(|image| image.to_path_buf()).chain(listed));
+    let needs = Needs::reading(images.iter().cloned().chain(parts).chain(listed));
     match &open.allow_external {
         None => needs,
         Some(Some(folder)) => needs.beneath(folder),
@@ -94,7 +111,7 @@ fn opening<'a>(open: &OpenArgs, images: impl IntoIterator<Item = &'a Path>) -> N
 }
 
 fn checking(args: &CheckArgs) -> Needs {
-    let needs = Needs::reading([args.file.clone()]);
+    let needs = Needs::reading([split_name(&args.file).0]);
     let repairs = args.repair.is_some() && !args.dry_run;
     if repairs { needs.writing(&args.file) } else { needs }
 }

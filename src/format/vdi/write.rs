@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use crate::error::{Detail, ErrorKind, Result};
 use crate::format::blocks::{Blocks, Layout, Placer};
 use crate::num::{Pow2, to_usize};
-use crate::seed::Seed;
 use crate::writer::{Forward, Map, Plan, Run, Writer};
 
 use super::layout::*;
@@ -16,7 +15,7 @@ use super::layout::*;
 pub struct VdiOptions {
     fixed: bool,
     block_size: Option<u64>,
-    seed: Option<Seed>,
+    seed: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +73,10 @@ impl VdiOptions {
         self
     }
 
-    /// What the identifiers are derived from. Default: the content.
+    /// What identifiers derive from beside the content. Default: nothing.
     #[must_use]
-    pub fn seed(mut self, seed: Seed) -> Self {
-        self.seed = Some(seed);
+    pub fn seed(mut self, seed: impl Into<String>) -> Self {
+        self.seed = seed.into();
         self
     }
 
@@ -95,11 +94,7 @@ impl VdiOptions {
         let map = MAP.saturating_add(block.count(size).saturating_mul(4));
         let first = map.max(1).div_ceil(MIB).saturating_mul(MIB);
         let layout = Layout { block, size, table: MAP, first, step: block.size(), all: self.fixed };
-        Ok(VdiWriter {
-            blocks: Placer::new(layout),
-            seed: self.seed,
-            wants_content: self.seed.is_none(),
-        })
+        Ok(VdiWriter { blocks: Placer::new(layout), seed: self.seed.clone() })
     }
 }
 
@@ -107,8 +102,7 @@ impl VdiOptions {
 #[derive(Debug)]
 pub struct VdiWriter {
     blocks: Placer,
-    seed: Option<Seed>,
-    wants_content: bool,
+    seed: String,
 }
 
 /// The entries of the block map: numbers of blocks in the file.
@@ -134,7 +128,7 @@ impl VdiWriter {
     fn header(&self) -> Vec<u8> {
         let layout = self.blocks.layout();
         let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
-        let seed = self.seed.unwrap_or(Seed::new([]));
+        let seed = self.blocks.seed(&self.seed);
         let mut header = FILE_INFO.to_vec();
         header.resize(FILE_INFO_SIZE, 0);
         header.extend(SIGNATURE.to_le_bytes());
@@ -200,12 +194,8 @@ impl Writer for VdiWriter {
         Ok(())
     }
 
-    fn wants_content(&self) -> bool {
-        self.wants_content
-    }
-
-    fn content(&mut self, digest: [u8; 16]) {
-        self.seed.get_or_insert(Seed::new(digest));
+    fn wants_checksums(&self) -> bool {
+        true
     }
 
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {

@@ -9,8 +9,7 @@ use std::borrow::Cow;
 use crate::error::{Detail, ErrorKind, Result};
 use crate::format::blocks::{Blocks, Layout, Placer};
 use crate::num::{Pow2, to_usize};
-use crate::seed::Seed;
-use crate::writer::{Forward, Map, Plan, Run, RunKind, Writer};
+use crate::writer::{Checksum, Forward, Map, Plan, Run, RunKind, Writer};
 
 use super::footer::{DiskType, Geometry, checksum};
 use super::layout::*;
@@ -22,7 +21,7 @@ pub struct VhdOptions {
     fixed: bool,
     block_size: Option<u64>,
     by_geometry: bool,
-    seed: Option<Seed>,
+    seed: String,
     time: u64,
 }
 
@@ -96,10 +95,10 @@ impl VhdOptions {
         self
     }
 
-    /// What the Unique ID is derived from. Default: the content.
+    /// What identifiers derive from beside the content. Default: nothing.
     #[must_use]
-    pub fn seed(mut self, seed: Seed) -> Self {
-        self.seed = Some(seed);
+    pub fn seed(mut self, seed: impl Into<String>) -> Self {
+        self.seed = seed.into();
         self
     }
 
@@ -147,8 +146,8 @@ impl VhdOptions {
             block,
             entries,
             time: u32::try_from(time).unwrap_or(u32::MAX),
-            seed: self.seed,
-            wants_content: self.seed.is_none(),
+            seed: self.seed.clone(),
+            checksum: Checksum::default(),
         })
     }
 }
@@ -169,8 +168,9 @@ pub struct VhdWriter {
     block: Pow2,
     entries: u64,
     time: u32,
-    seed: Option<Seed>,
-    wants_content: bool,
+    seed: String,
+    /// Of fixed images.
+    checksum: Checksum,
 }
 
 /// Entries and bitmaps of a dynamic image.
@@ -203,7 +203,10 @@ impl VhdWriter {
             DiskType::Fixed => (TYPE_FIXED, u64::MAX),
             _ => (TYPE_DYNAMIC, FOOTER_SIZE),
         };
-        let seed = self.seed.unwrap_or(Seed::new([]));
+        let seed = match &self.blocks {
+            Some(blocks) => blocks.seed(&self.seed),
+            None => self.checksum.seed(self.size, &self.seed),
+        };
         let mut footer = Vec::with_capacity(to_usize(FOOTER_SIZE));
         footer.extend(FOOTER_COOKIE);
         footer.extend(FEATURES_RESERVED.to_be_bytes());
@@ -287,19 +290,18 @@ impl Writer for VhdWriter {
         for run in runs {
             let length = run.guest.end.min(self.size).saturating_sub(run.guest.start);
             match run.kind {
-                RunKind::Plain(from) => plan.plain(run.guest.start, from, length),
+                RunKind::Plain(from) => {
+                    self.checksum.add(run);
+                    plan.plain(run.guest.start, from, length);
+                }
                 _ => plan.zeros(run.guest.start, length),
             }
         }
         Ok(())
     }
 
-    fn wants_content(&self) -> bool {
-        self.wants_content
-    }
-
-    fn content(&mut self, digest: [u8; 16]) {
-        self.seed.get_or_insert(Seed::new(digest));
+    fn wants_checksums(&self) -> bool {
+        true
     }
 
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {

@@ -186,6 +186,10 @@ impl Storage for LogOverlay {
         self.base.path()
     }
 
+    fn lies_in(&self) -> Vec<FileIdentity> {
+        self.base.lies_in()
+    }
+
     fn identity(&self) -> Option<FileIdentity> {
         self.base.identity()
     }

@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use crate::error::{Detail, ErrorKind, Result};
 use crate::format::blocks::{Blocks, Layout, Placer};
 use crate::num::{Pow2, to_u64, to_usize};
-use crate::seed::Seed;
 use crate::writer::{Forward, Map, Plan, Run, Writer};
 
 use super::guid::Guid;
@@ -20,7 +19,7 @@ pub struct VhdxOptions {
     block_size: u64,
     logical_sector_size: u32,
     physical_sector_size: u32,
-    seed: Option<Seed>,
+    seed: String,
 }
 
 impl Default for VhdxOptions {
@@ -30,7 +29,7 @@ impl Default for VhdxOptions {
             block_size: 32 << 20,
             logical_sector_size: 512,
             physical_sector_size: 4096,
-            seed: None,
+            seed: String::new(),
         }
     }
 }
@@ -108,10 +107,10 @@ impl VhdxOptions {
         self
     }
 
-    /// What the identifiers are derived from. Default: the content.
+    /// What identifiers derive from beside the content. Default: nothing.
     #[must_use]
-    pub fn seed(mut self, seed: Seed) -> Self {
-        self.seed = Some(seed);
+    pub fn seed(mut self, seed: impl Into<String>) -> Self {
+        self.seed = seed.into();
         self
     }
 
@@ -154,7 +153,6 @@ impl VhdxOptions {
             chunk_ratio,
             bat_length,
             blocks: Placer::new(layout),
-            seed: self.seed,
         })
     }
 }
@@ -166,7 +164,6 @@ pub struct VhdxWriter {
     chunk_ratio: Pow2,
     bat_length: u64,
     blocks: Placer,
-    seed: Option<Seed>,
 }
 
 /// The entries of the block allocation table (2.5.1).
@@ -192,7 +189,8 @@ impl VhdxWriter {
     }
 
     fn guid(&self, name: &str) -> [u8; 16] {
-        stored(Guid::from_text_order(self.seed.unwrap_or(Seed::new([])).identifier(name)))
+        let seed = self.blocks.seed(&self.options.seed);
+        stored(Guid::from_text_order(seed.identifier(name)))
     }
 
     /// 2.2.1.
@@ -325,12 +323,8 @@ impl Writer for VhdxWriter {
         Ok(())
     }
 
-    fn wants_content(&self) -> bool {
-        self.options.seed.is_none()
-    }
-
-    fn content(&mut self, digest: [u8; 16]) {
-        self.seed.get_or_insert(Seed::new(digest));
+    fn wants_checksums(&self) -> bool {
+        true
     }
 
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {

@@ -20,6 +20,7 @@ mod sparse;
 mod tables;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 pub use cowd::CowdHeader;
 pub use descriptor::Descriptor;
@@ -28,3 +29,4 @@ pub use layer::VmdkLayer;
 pub use line::{Access, ExtentLine, ExtentType};
 pub use marker::{GrainHeader, Marker};
 pub use sesparse::SeSparseHeader;
+pub use write::{Subformat, VmdkOptions};

@@ -387,7 +387,7 @@ struct Fields {
 struct Deflated(Deflate, usize);
 
 impl Encoder for Deflated {
-    fn encode(&self, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, unit: &[u8], _guest: u64, out: &mut Vec<u8>) -> Result<bool> {
         self.0.encode(unit, self.1, out)
     }
 }
@@ -398,7 +398,7 @@ struct Zstandard(crate::codec::Zstd, usize);
 
 #[cfg(feature = "zstd")]
 impl Encoder for Zstandard {
-    fn encode(&self, unit: &[u8], out: &mut Vec<u8>) -> Result<bool> {
+    fn encode(&self, unit: &[u8], _guest: u64, out: &mut Vec<u8>) -> Result<bool> {
         self.0.encode(unit, self.1, out)
     }
 }

@@ -1,0 +1,273 @@
+//! What `convert`, `create` and `measure` write, from end to end: options, standard output, backing
+//! files, sizes; and what stays behind when they are stopped.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::*;
+use serde_json::Value;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn same(folder: &Path, first: &Path, second: &Path) {
+    diskimage(["compare", "--allow-external", text(first), text(second)]).ok_with("identical");
+    if has("qemu-img") {
+        output_of(folder, "qemu-img", &["compare", "-q", text(first), text(second)]);
+    }
+}
+
+trait OkWith {
+    fn ok_with(self, word: &str);
+}
+
+impl OkWith for Ran {
+    #[track_caller]
+    fn ok_with(self, word: &str) {
+        assert_eq!((self.code, &*self.stderr), (Some(0), ""), "{self:?}");
+        assert!(self.text().contains(word), "{self:?}");
+    }
+}
+
+#[test]
+fn every_target_has_the_disk_and_is_found_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = fixture("cloud.qcow2");
+    for (name, args) in [
+        ("plain.qcow2", &["-O", "qcow2"][..]),
+        ("packed.qcow2", &["-O", "qcow2", "-c", "-o", "level=9,cluster_size=2M"]),
+        ("zstd.qcow2", &["-O", "qcow2", "-c", "-o", "compression_type=zstd,extended_l2=on"]),
+        ("old.qcow2", &["-O", "qcow2", "-o", "compat=0.10"]),
+        ("room.qcow2", &["-O", "qcow2", "--preallocation=falloc"]),
+        ("all.qcow2", &["-O", "qcow2", "-S", "0"]),
+        ("sparse.vmdk", &["-O", "vmdk"]),
+        ("stream.vmdk", &["-O", "vmdk", "-c", "-o", "subformat=streamOptimized"]),
+    ] {
+        let target = dir.path().join(name);
+        diskimage([&["convert"], args, &[image.text(), text(&target)]].concat()).ok();
+        same(dir.path(), &image.path, &target);
+        assert_eq!(diskimage(["check", text(&target)]).code, Some(0), "{name}");
+        if has("qemu-img") {
+            output_of(dir.path(), "qemu-img", &["check", "-q", name]);
+        }
+        // the same on standard output, where it may need a temporary file and says so
+        let ran = diskimage([&["convert"], args, &[image.text(), "-"]].concat());
+        if name.starts_with("room") {
+            ran.refused(1, Path::new("standard output"), &["room can be set aside in a file only"]);
+            continue;
+        }
+        let spills = name == "sparse.vmdk" || args.contains(&"-c") && name.ends_with("qcow2");
+        assert_eq!(ran.code, Some(0), "{name}: {}", ran.stderr);
+        assert_eq!(ran.stderr.contains("temporary file of at most"), spills, "{}", ran.stderr);
+        let piped = dir.path().join("piped");
+        std::fs::write(&piped, &ran.stdout).unwrap();
+        same(dir.path(), &image.path, &piped);
+    }
+}
+
+#[test]
+fn checksums_are_those_of_the_disk_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out.qcow2");
+    let image = fixture("qcow2/v3-zlib-2M.qcow2");
+    let args = ["convert", "-O", "qcow2", "-c", "--checksum", "sha256", "--output=json"];
+    let ran = diskimage(args.iter().chain(&[image.text(), text(&target)]));
+    let answer = ran.json();
+    let digest = &answer["content-checksums"]["sha256"];
+    assert_eq!(digest.as_str(), image.guest_sha256.as_deref(), "{answer}");
+    // of the file, whose bytes are others, nothing is told
+    assert_eq!(answer["file-checksums"], serde_json::json!({}), "{answer}");
+}
+
+#[test]
+fn create_makes_empty_images_of_the_size_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for (format, size, bytes) in [
+        ("raw", "1G", 1 << 30),
+        ("qcow2", "10T", 10 << 40),
+        ("qcow2", "0", 0),
+        ("vmdk", "3M", 3 << 20),
+    ] {
+        let file = dir.path().join(format!("{size}.{format}"));
+        diskimage(["create", "-f", format, text(&file), size]).ok();
+        let info = diskimage(["info", "-f", format, "--output=json", text(&file)]).ok().json();
+        assert_eq!(
+            (info["format"].as_str(), info["virtual-size"].as_u64()),
+            (Some(format), Some(bytes))
+        );
+        let code = if format == "raw" { 63 } else { 0 };
+        assert_eq!(diskimage(["check", "-f", format, text(&file)]).code, Some(code), "{format}");
+        if has("qemu-img") {
+            let answer = output_of(
+                dir.path(),
+                "qemu-img",
+                &["info", "-f", format, "--output=json", text(&file)],
+            );
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            assert_eq!(answer["virtual-size"], bytes);
+        }
+    }
+    let file = dir.path().join("x");
+    diskimage(["create", "-f", "qcow2", text(&file)]).refused(1, &file, &["no size is given"]);
+    diskimage(["create", "-f", "qed", text(&file), "1G"]).refused(1, &file, &["not written yet"]);
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_backing_file_is_there_of_its_format_and_shows_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, top) = (dir.path().join("base.qcow2"), dir.path().join("top.qcow2"));
+    std::fs::copy(&fixture("cloud.qcow2").path, &base).unwrap();
+    diskimage(["create", "-f", "qcow2", "-b", "base.qcow2", text(&top)]).ok();
+    same(dir.path(), &base, &top);
+    let info = diskimage(["info", "--output=json", text(&top)]).json();
+    assert_eq!(info["backing-filename-format"], "qcow2");
+    // nothing differs, so nothing is written but tables
+    let again = dir.path().join("again.qcow2");
+    let args = ["convert", "-O", "qcow2", "-B", "base.qcow2", "-F", "qcow2"];
+    diskimage(args.iter().chain(&[text(&base), text(&again)])).ok();
+    same(dir.path(), &base, &again);
+    assert!(std::fs::metadata(&again).unwrap().len() <= 4 << 16);
+    // what is not there, is of another format or has none is refused before anything is written
+    let refuse = |args: &[&str], word: &str| {
+        let out = dir.path().join("out.qcow2");
+        let ran = diskimage([&["create", "-f", "qcow2"], args, &[text(&out), "1M"]].concat());
+        assert!(ran.code == Some(1) && ran.stderr.contains(word), "{ran:?}");
+        assert!(!out.exists());
+    };
+    refuse(&["-b", "nowhere.qcow2"], "cannot open the file");
+    refuse(&["-b", "base.qcow2", "-F", "vmdk"], "no VMDK");
+    std::fs::write(dir.path().join("text"), "no disk").unwrap();
+    refuse(&["-b", "text"], "in no format that is known");
+    refuse(&["-F", "raw"], "without a backing file");
+    refuse(&["-b", "base.qcow2", "-o", "preallocation=full"], "set aside");
+    // an image cannot become its own backing file's
+    let own = diskimage(["create", "-f", "qcow2", "-b", "base.qcow2", text(&base)]);
+    own.refused(1, &base, &["is the image that is read"]);
+    let args = ["create", "-f", "vmdk", "-b", "base.qcow2", text(&top)];
+    diskimage(args).refused(1, &top, &["has no backing file"]);
+}
+
+#[test]
+fn measure_tells_the_size_that_convert_writes_and_no_more_than_qemu_img() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = fixture("qcow2/v3-zlib-64k.qcow2");
+    for options in ["cluster_size=64k", "cluster_size=512", "extended_l2=on,refcount_bits=1"] {
+        let args = ["measure", "-O", "qcow2", "-o", options, "--output=json", image.text()];
+        let sizes = diskimage(args).ok().json();
+        let target = dir.path().join("out.qcow2");
+        diskimage(["convert", "-O", "qcow2", "-o", options, image.text(), text(&target)]).ok();
+        let length = std::fs::metadata(&target).unwrap().len();
+        assert!(length <= sizes["required"].as_u64().unwrap(), "{options}: {length}, {sizes}");
+        let options = format!("{options},preallocation=metadata");
+        diskimage(["convert", "-O", "qcow2", "-o", &options, image.text(), text(&target)]).ok();
+        let length = std::fs::metadata(&target).unwrap().len();
+        assert_eq!(sizes["fully-allocated"], length, "{options}");
+        if has("qemu-img") {
+            let args = ["measure", "-O", "qcow2", "-o", &options, "--output=json", image.text()];
+            let theirs: Value =
+                serde_json::from_slice(&output_of(dir.path(), "qemu-img", &args)).unwrap();
+            assert_eq!(theirs["fully-allocated"], sizes["fully-allocated"], "{options}");
+            assert!(theirs["required"].as_u64() >= sizes["required"].as_u64(), "{theirs} {sizes}");
+        }
+    }
+    // compressed, it is an estimate
+    let sizes =
+        diskimage(["measure", "-c", "-O", "qcow2", "--output=json", image.text()]).ok().json();
+    let target = dir.path().join("packed.qcow2");
+    diskimage(["convert", "-c", "-O", "qcow2", image.text(), text(&target)]).ok();
+    let length = std::fs::metadata(&target).unwrap().len() as f64;
+    let estimate = sizes["compressed-estimate"].as_u64().unwrap() as f64;
+    assert!((0.8..1.25).contains(&(estimate / length)), "{estimate} of {length}");
+    // without an image: an empty disk
+    let sizes = diskimage(["measure", "--size", "1G", "-O", "qcow2"]).ok();
+    assert_eq!(sizes.text(), "required size: 196608\nfully allocated size: 1074135040\n");
+    let raw = diskimage(["measure", "--size", "1G"]).ok();
+    assert_eq!(raw.text(), "required size: 0\nfully allocated size: 1073741824\n");
+}
+
+#[test]
+fn options_are_told_and_nonsense_is_refused() {
+    let image = fixture("cloud.qcow2");
+    for command in ["convert", "create", "measure"] {
+        let format = if command == "create" { "-f" } else { "-O" };
+        let ran = diskimage([command, format, "qcow2", "-o", "help", image.text(), "1"]);
+        if command != "measure" {
+            ran.ok_with("cluster_size=SIZE");
+        }
+    }
+    for (options, word) in [
+        ("cluster=64k", "no option 'cluster': choose among compat, cluster_size"),
+        ("cluster_size=banana", "'banana', which must be a size"),
+        ("cluster_size=1000", "1000 bytes"),
+        ("lazy_refcounts=perhaps", "on or off"),
+        ("compat=7", "0.10 or 1.1"),
+        ("compression_type=lzma", "zlib or zstd"),
+        ("preallocation=some", "off|metadata|falloc|full"),
+        ("level=99", "level"),
+        ("compat=0.10,extended_l2=on", "version 3"),
+    ] {
+        let args = ["convert", "-c", "-O", "qcow2", "-o", options, image.text(), "/nowhere/x"];
+        diskimage(args).refused(1, &image.path, &[word]);
+    }
+    let args = ["convert", "-c", image.text(), "/nowhere/x"];
+    diskimage(args).refused(1, &image.path, &["'raw' has no compression"]);
+    let args = ["convert", "-c", "-O", "vmdk", image.text(), "/nowhere/x"];
+    diskimage(args).refused(1, &image.path, &["streamOptimized"]);
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_a_whole_image_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out");
+    let image = fixture("qcow2/v3-zlib-2M.qcow2");
+    let mut outcomes = [0, 0];
+    for round in 0..40u64 {
+        let kinds: [&[&str]; 2] = [&["qcow2", "-c"], &["vmdk", "-o", "subformat=streamOptimized"]];
+        let args = [&["convert", "-O"], kinds[round as usize % 2], &[image.text(), text(&target)]];
+        let mut child = command(args.concat()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(round * round * 60));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        match &entries(dir.path())[..] {
+            [] => outcomes[0] += 1,
+            [only] if only == "out" => {
+                let sum = diskimage(["checksum", text(&target)]).ok();
+                let meant = image.guest_sha256.as_deref().unwrap();
+                assert!(sum.text().starts_with(meant), "round {round}");
+                std::fs::remove_file(&target).unwrap();
+                outcomes[1] += 1;
+            }
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+    assert!(outcomes[0] > 0, "it was never killed in time: {outcomes:?}");
+}
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = fixture("cloud.qcow2");
+    if !has("unshare") {
+        return;
+    }
+    let script = "mount -t tmpfs -o size=300k tmpfs \"$0\" && cd \"$0\" || exit 99
+        \"$1\" convert -O \"$3\" \"$2\" out; code=$?; ls -A; exit $code";
+    for format in ["qcow2", "vmdk"] {
+        for flags in ["-m", "-rm"] {
+            let mut command = Command::new("unshare");
+            command.args([flags, "sh", "-c", script]).arg(dir.path());
+            let ran = ran(command.args([DISKIMAGE, image.text(), format]));
+            if ran.stderr.contains("unshare") || ran.code == Some(99) {
+                continue;
+            }
+            ran.refused(1, Path::new("out"), &["No space left on device"]);
+            break;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Checking an archive: the hashes of its manifest.
+
+use super::Archive;
+#[cfg(feature = "checksum")]
+use super::manifest::{Algorithm, Entry};
+use crate::check::Checking;
+use crate::error::{Error, Result};
+use crate::finding::{Code, Finding};
+use crate::text::printable;
+
+impl Archive {
+    /// Tells `checking` what the directory, the description and the manifest contradict: the hashes
+    /// of the manifest are verified, for which all members that it names are read.
+    pub fn check(&self, checking: &Checking) -> Result<()> {
+        for finding in self.describe().findings {
+            match finding.code {
+                Code::Ova | Code::NotChecked => checking.note(finding),
+                code if code.severity() >= crate::finding::Severity::Error => {
+                    checking.corruption(finding);
+                }
+                _ => checking.note(finding),
+            }
+        }
+        let here = |error: Error| error.in_file(&self.path);
+        // a manifest that cannot be read is among the findings
+        let manifest = match self.manifest() {
+            Err(error) if error.is_no_damage() => return Err(error),
+            other => other.ok().flatten(),
+        };
+        let Some((_, entries, _)) = manifest else { return Ok(()) };
+        let wrong = |code: Code, text: String, at: u64| {
+            checking.corruption(Finding::new(code, text).at(at).in_structure("manifest"));
+        };
+        for entry in &entries {
+            checking.watcher().check()?;
+            let name = printable(&entry.name);
+            let member = match self.find(&entry.name) {
+                Ok(member) => member,
+                Err(error) => {
+                    let text = format!("the manifest names '{name}': {}", error.detail());
+                    wrong(Code::MissingMember, text, entry.at);
+                    continue;
+                }
+            };
+            #[cfg(feature = "checksum")]
+            if hash(self, member, entry).map_err(here)? != entry.hash {
+                let algorithm = entry.algorithm.name();
+                let text = format!("the {algorithm} of '{name}' is not that of the manifest");
+                wrong(Code::ChecksumMismatch, text, member.header);
+            }
+            #[cfg(not(feature = "checksum"))]
+            {
+                let _ = (member, here);
+                let text = format!("the hash of '{name}' was not verified by this build");
+                checking.note(Finding::new(Code::NotChecked, text));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Hashes a member by the algorithm of its line.
+#[cfg(feature = "checksum")]
+fn hash(archive: &Archive, member: &super::Member, entry: &Entry) -> Result<Vec<u8>> {
+    use sha2::digest::DynDigest;
+    use std::io::BufRead;
+    let mut hasher: Box<dyn DynDigest> = match entry.algorithm {
+        Algorithm::Sha1 => Box::new(sha1::Sha1::default()),
+        Algorithm::Sha256 => Box::new(sha2::Sha256::default()),
+        Algorithm::Sha512 => Box::new(sha2::Sha512::default()),
+    };
+    let content = archive.open(member)?;
+    let end = content.size();
+    let mut reader = super::StorageReader::new(content, 0, end);
+    loop {
+        let length = match reader.fill_buf() {
+            Ok([]) => return Ok(hasher.finalize().into_vec()),
+            Ok(bytes) => {
+                hasher.update(bytes);
+                bytes.len()
+            }
+            Err(error) => return Err(from_io(error)),
+        };
+        reader.consume(length);
+    }
+}
+
+/// The error that a reader of this crate wraps.
+#[cfg(feature = "checksum")]
+fn from_io(error: std::io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(other) => Error::io("read", other),
+    }
+}

@@ -1,0 +1,157 @@
+//! The disks in an archive: what each of them is, whether that is what the archive says, and whether
+//! they are whole.
+
+use crate::check::Checking;
+use crate::container::{Archive, Container, Member};
+use crate::error::{Error, ErrorKind, Result};
+use crate::finding::{Code, Finding};
+use crate::format::Format;
+use crate::format::probe::probe;
+use crate::open::{Image, OpenOptions};
+use crate::text::{printable, printable_str};
+
+/// A disk in an archive, described without decompressing or unpacking anything.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct InnerDisk {
+    /// Its name in the archive.
+    pub name: Vec<u8>,
+    /// What the member is: an image, or something compressed. `None` where that is not known.
+    pub format: Option<Format>,
+    /// The size of the disk that a guest sees, bytes, where it can be told.
+    pub virtual_size: Option<u64>,
+    /// What an OVF description says of that.
+    pub capacity: Option<u64>,
+    /// Why it cannot be described, if so.
+    pub error: Option<Error>,
+}
+
+/// Describes the disks of `archive`, and tells where they are not what it says. An error is the
+/// environment's.
+pub fn disks(archive: &Archive, options: &OpenOptions) -> Result<(Vec<InnerDisk>, Vec<Finding>)> {
+    let mut findings = Vec::new();
+    let members = match archive.disks() {
+        Ok(members) => members,
+        Err(error) if error.is_no_damage() => return Err(error),
+        // the description speaks of what is not there, and says so itself
+        Err(_) if archive.ovf().is_some() => Vec::new(),
+        Err(error) => {
+            findings.push(Finding::new(Code::NotChecked, error.detail().to_string()));
+            Vec::new()
+        }
+    };
+    let mut disks = Vec::new();
+    for member in members {
+        let capacity = capacity(archive, member);
+        let mut disk = InnerDisk {
+            name: member.name.clone(),
+            format: None,
+            virtual_size: None,
+            capacity,
+            error: None,
+        };
+        match open(archive, member, options) {
+            Ok(Inner::Image(image)) => {
+                disk.format = Some(image.layer().format());
+                disk.virtual_size = Some(image.layer().size());
+            }
+            Ok(Inner::Container(format)) => disk.format = Some(format),
+            Ok(Inner::Unknown) => {
+                let name = printable(&member.name);
+                let text =
+                    format!("the disk '{name}' has no known signature; it could be a raw disk");
+                findings.push(Finding::new(Code::FormatGuessed, text).at(member.data));
+            }
+            Err(error) if error.is_no_damage() => return Err(error),
+            Err(error) => {
+                let name = printable(&member.name);
+                let text = format!("the disk '{name}' cannot be read: {}", error.detail());
+                findings.push(Finding::new(Code::Unreadable, text).at(member.data));
+                disk.error = Some(error);
+            }
+        }
+        if let (Some(size), Some(capacity)) = (disk.virtual_size, capacity)
+            && size != capacity
+        {
+            let name = printable(&member.name);
+            let text = format!(
+                "the description says that the disk '{name}' has {capacity} bytes, it has {size}"
+            );
+            findings.push(Finding::new(Code::SizeMismatch, text).at(member.header));
+        }
+        disks.push(disk);
+    }
+    Ok((disks, findings))
+}
+
+/// Tells `checking` what is wrong with `archive` and with each of its disks: what
+/// [`Archive::check`] and [`Image::check`] find.
+pub fn check(archive: &Archive, options: &OpenOptions, checking: &Checking) -> Result<()> {
+    archive.check(checking)?;
+    let (disks, findings) = disks(archive, options)?;
+    for finding in findings {
+        match finding.code {
+            Code::Unreadable => checking.corruption(finding),
+            _ => checking.note(finding),
+        }
+    }
+    for disk in disks.iter().filter(|disk| disk.error.is_none()) {
+        checking.watcher().check()?;
+        let name = printable(&disk.name);
+        let note = |text: String| checking.note(Finding::new(Code::NotChecked, text));
+        let member = archive.find(&disk.name)?;
+        let image = match open(archive, member, options)? {
+            Inner::Image(image) => image,
+            Inner::Unknown => continue,
+            Inner::Container(_) => {
+                note(format!("the disk '{name}' is compressed: check it as FILE#MEMBER"));
+                continue;
+            }
+        };
+        let within = Checking::new().threads(checking.thread_count()).max_memory(checking.memory());
+        match image.check(within) {
+            Ok(report) if report.corruptions == 0 && report.check_errors == 0 => {}
+            Ok(report) => {
+                let first = report.findings.iter().find(|finding| finding.code != Code::CheckError);
+                let first =
+                    first.map(|finding| format!(": {}", finding.message)).unwrap_or_default();
+                let text = format!("the disk '{name}' has errors{}", printable_str(&first));
+                let finding = Finding::new(Code::CheckError, text).in_structure("disk");
+                checking.corruption(finding.fix("check it as FILE#MEMBER"));
+            }
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                note(format!("the disk '{name}': {error}"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+enum Inner {
+    Image(Box<Image>),
+    Container(Format),
+    Unknown,
+}
+
+fn open(archive: &Archive, member: &Member, options: &OpenOptions) -> Result<Inner> {
+    let (storage, path) = (archive.open(member)?, archive.name_of(member));
+    let found = probe(&storage).map_err(|error| error.in_file(&path))?;
+    match Container::format_of(&found) {
+        None if found.matches.is_empty() => Ok(Inner::Unknown),
+        Some(format) => Ok(Inner::Container(format)),
+        None => {
+            options.open_image_storage(storage, &path).map(|image| Inner::Image(Box::new(image)))
+        }
+    }
+}
+
+/// What the description says of the size of the disk in this member.
+fn capacity(archive: &Archive, member: &Member) -> Option<u64> {
+    let ovf = archive.ovf()?;
+    let of_member = |href: &str| archive.find(href.as_bytes()).is_ok_and(|found| found == member);
+    ovf.disks
+        .iter()
+        .find(|disk| ovf.file_of(disk).is_some_and(|file| of_member(&file.href)))?
+        .capacity
+}
