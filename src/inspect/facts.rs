@@ -175,6 +175,14 @@ impl Facts {
         facts
     }
 
+    /// The same for an archive or a compressed file of this format, into which nobody looked.
+    pub(super) fn of_passed_container(probe: &Probe, size: u64, format: Format) -> Self {
+        let mut facts = Self::new(probe, size);
+        facts.format = Some(format);
+        facts.miss(Part::Description, None);
+        facts
+    }
+
     /// What signatures tell of a file.
     pub(super) fn new(probe: &Probe, file_size: u64) -> Self {
         Self {

@@ -32,7 +32,7 @@ pub struct Inside {
 
 impl Inspect {
     /// The container that a file is, unless it is said to be something else.
-    fn container_format(&self, probe: &Probe) -> Option<Format> {
+    pub(super) fn container_format(&self, probe: &Probe) -> Option<Format> {
         match self.format {
             Some(format) => Some(format).filter(|&format| Container::is_one(format)),
             None => Container::format_of(probe).filter(|&format| Container::is_one(format)),

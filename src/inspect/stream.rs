@@ -259,7 +259,11 @@ impl Stream {
         let mut candidates = std::mem::take(&mut self.candidates);
         let passing = &self.passing;
         let walk = |image: &Image| end_walk(&mut candidates, image, passing, size);
-        let facts = Facts::of_passing(&options, passing, Path::new(NAME), &probe, walk);
+        let facts = match self.inspect.container_format(&probe) {
+            // what lies in it would have to be looked into
+            Some(format) => Facts::of_passed_container(&probe, size, format),
+            None => Facts::of_passing(&options, passing, Path::new(NAME), &probe, walk),
+        };
         #[cfg_attr(not(feature = "checksum"), expect(unused_mut, reason = "digests are added"))]
         let mut verdict = self.inspect.verdict(facts);
         #[cfg(feature = "checksum")]
