@@ -341,7 +341,7 @@ impl OpenOptions {
     fn choose(&self, probe: &Probe) -> Result<Format> {
         let mut images = probe.images();
         match (images.next(), images.next()) {
-            (Some(only), None) if only.format.is_read() => Ok(only.format),
+            (Some(only), None) if only.format.is_described() => Ok(only.format),
             (Some(only), None) => Err(OpenDetail::NotReadYet(only.format.description()).into()),
             (Some(_), Some(_)) => {
                 let names: Vec<_> = probe.images().map(|m| m.format.name()).collect();
