@@ -460,7 +460,7 @@ impl OpenOptions {
                 let names: Vec<_> = probe.matches.iter().map(|m| m.format.name()).collect();
                 Err(OpenDetail::Ambiguous(names.join(", ")).into())
             }
-            (Some(only), None) if only.format.is_read() => Ok(only.format),
+            (Some(only), None) if only.format.is_described() => Ok(only.format),
             (Some(only), None) => Err(OpenDetail::NotReadYet(only.format.description()).into()),
             (Some(_), Some(_)) => {
                 let names: Vec<_> = probe.images().map(|m| m.format.name()).collect();

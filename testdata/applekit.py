@@ -1,4 +1,4 @@
-"""Writing Apple's images by hand: DMG (UDIF), after its public descriptions."""
+"""Writing Apple's images by hand: DMG (UDIF), sparse images and ASIF, after their public descriptions."""
 
 from __future__ import annotations
 
@@ -175,3 +175,69 @@ def by_content(data: bytes, kind: str, start: int, sectors: int, unit: int) -> l
     """Chunks of this kind, but for what is zeros."""
     parts = split(data[start * 512:(start + sectors) * 512], unit * 512)
     return [(kind if any(part) else "ignore", count) for part, (_, count) in zip(parts, in_chunks(kind, sectors, unit))]
+
+
+def sparseimage(data: bytes, *, band: int = 2, own: Sequence[int] | None = None, in_header: int = 1008, in_list: int = 1010) -> bytearray:
+    """Bands of so many sectors, those in `own` (default: all that are not zero) in this order in the file."""
+    size, sectors = band * 512, -(-len(data) // 512)
+    bands = split(data, size)
+    own = [n for n, part in enumerate(bands) if any(part)] if own is None else list(own)
+    lists = [own[:in_header]]
+    while len(lists[-1]) == (in_header if len(lists) == 1 else in_list) and sum(map(len, lists)) < len(own):
+        lists.append(own[sum(map(len, lists)):][:in_list])
+    out = bytearray()
+    for number, numbers in enumerate(lists):
+        slots = in_header if number == 0 else in_list
+        behind = len(out) + 4096 + slots * size if number + 1 < len(lists) else 0
+        if number == 0:
+            head = struct.pack(">4sIIIIQQ28x", b"sprs", 3, band, 1, sectors & 0xFFFFFFFF, behind, sectors)
+        else:
+            head = struct.pack(">4sIIQ36x", b"sprs", number - 1, 1, behind)
+        out += (head + struct.pack(f">{len(numbers)}I", *[n + 1 for n in numbers])).ljust(4096, b"\0")
+        for n in numbers:
+            out += bands[n]
+    return out
+
+
+def asif(data: bytes, *, sector: int = 512, chunk: int = 1 << 20, flags: int = 0, partial: Sequence[int] = (), swapped: bool = False,
+         max_sectors: int = 0, version: int = 1) -> bytearray:
+    """Chunks that are zeros are left out; of those in `partial`, sectors of zeros are marked as never written."""
+    group = 4 * sector
+    groups = chunk // (8 * (group + 1))
+    span = groups * group * chunk
+    sectors = -(-len(data) // sector)
+    max_sectors = max_sectors or span * 2 // sector
+    tables = -(-max_sectors * sector // span)
+    out = bytearray(chunk * 2)  # the header and the directories, and a table
+    struct.pack_into(">4sIIIQQ16sQQIHHQ", out, 0, b"shdw", version, 512, flags, chunk // 2, chunk // 2 + chunk // 4, bytes(range(16)),
+                     sectors, max_sectors, chunk, sector, 0, 0)
+    directories = [chunk // 2, chunk // 2 + chunk // 4]
+    active, other = directories[::-1] if swapped else directories
+    struct.pack_into(f">QQ", out, active, 7, 1)
+    struct.pack_into(f">QQ", out, other, 6, 99)
+    bitmaps: dict[int, int] = {}
+    for number, part in enumerate(split(data, chunk)):
+        if not any(part):
+            continue
+        entry = chunk + 8 * (number + number // group)
+        place = len(out) // chunk
+        status = 1
+        if number in partial:
+            status = 3
+            if number // group not in bitmaps:
+                bitmaps[number // group] = place
+                struct.pack_into(">Q", out, chunk + 8 * ((number // group + 1) * (group + 1) - 1), place)
+                out += bytes(chunk)
+                place += 1
+            at = bitmaps[number // group] * chunk
+            body = bytearray(part)
+            for index, content in enumerate(split(part, sector)):
+                bit = number % group * (chunk // sector) + index
+                if any(content):
+                    out[at + bit // 4] |= 1 << 2 * (bit % 4)
+                else:
+                    body[index * sector:(index + 1) * sector] = b"\xee" * sector
+            part = bytes(body)
+        struct.pack_into(">Q", out, entry, status << 62 | place)
+        out += part
+    return out

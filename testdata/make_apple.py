@@ -87,4 +87,53 @@ def dmg(make: Factory) -> None:
     bad("beyond-end", late, "a chunk beyond the end of the file; qemu reads zeros", qemu="wrong")
 
 
-GROUPS = [dmg]
+def sparseimage(make: Factory) -> None:
+    one = maker(make, "sparseimage")
+    guest = pieces("sparseimage/hand", 1000 * 512, 0, 100_000, 400_000)
+    data = flat(guest)
+    no = dict(qemu="refuses")  # qemu does not know the format
+    one("bands-1m", guest, kit.sparseimage(data, band=2048), "one band, larger than the disk", **no)
+    one("bands-16", guest, kit.sparseimage(data, band=16), "bands of 16 sectors", "dynamic", **no)
+    own = [n for n in range(63) if any(data[n * 8192:][:8192])]
+    one("backwards", guest, kit.sparseimage(data, band=16, own=own[::-1]), "bands from the last to the first", "dynamic", **no)
+    one("odd-bands", guest, kit.sparseimage(data, band=7), "bands of 7 sectors", "dynamic", **no)
+    one("empty", Guest(4096), kit.sparseimage(bytes(4096)), "a disk that nothing was written to", "dynamic", **no)
+    large = pieces("sparseimage/lists", 2500 * 512, 0, 100_000, 900_000)
+    one("three-lists", large, kit.sparseimage(flat(large), band=1, own=range(2500)), "more bands than two lists hold", "dynamic", **no)
+    for name, change, comment in (
+        ("twice", lambda b: struct.pack_into(">I", b, 68, 1), "a band is there twice"),
+        ("no-such-band", lambda b: struct.pack_into(">I", b, 68, 64), "a band that the disk does not have"),
+        ("no-such-list", lambda b: struct.pack_into(">Q", b, 20, 4096), "a list where none can be"),
+        ("cut", lambda b: b.__delitem__(slice(-512, None)), "the last sector is missing"),
+    ):
+        image = kit.sparseimage(data, band=16)
+        change(image)
+        one(name, guest, image, comment, "damaged", expect="refuse-corrupt", **no)
+
+
+def asif(make: Factory) -> None:
+    one = maker(make, "asif")
+    no = dict(qemu="refuses")
+    guest = pieces("asif/hand", 700 * 512, 0, 100_000, 340_000)
+    data = flat(guest)
+    chunk = 128 * KIB
+    one("full", guest, kit.asif(data, chunk=chunk), "chunks of 128 KiB", "dynamic", **no)
+    one("partial", guest, kit.asif(data, chunk=chunk, partial=[0, 2], swapped=True), "chunks of which some sectors were never written",
+        "dynamic", **no)
+    wide = pieces("asif/4k", 5 * 256 * KIB, 0, 700_000, 1_000_000)
+    one("sectors-4k", wide, kit.asif(flat(wide), sector=4096, chunk=256 * KIB, partial=[2]), "sectors of 4 KiB", "dynamic", **no)
+    one("empty", Guest(700 * 512), kit.asif(bytes(700 * 512), chunk=chunk), "nothing was written", "dynamic", **no)
+    for name, image, comment, expect in (
+        ("flags", kit.asif(data, chunk=chunk, flags=1), "an unknown flag", "refuse-unsupported"),
+        ("version", kit.asif(data, chunk=chunk, version=2), "an unknown version", "refuse-unsupported"),
+        ("cut", kit.asif(data, chunk=chunk)[:-40_000], "the last sectors are missing", "refuse-corrupt"),
+    ):
+        one(name, guest, image, comment, "damaged", expect=expect, **no)
+    for name, entry, expect in (("status-2", 2 << 62 | 2, "refuse-unsupported"), ("reserved", 1 << 62 | 1 << 55 | 2, "refuse-unsupported"),
+                                ("no-bitmap", 3 << 62 | 2, "refuse-corrupt"), ("beyond-end", 1 << 62 | 1 << 40, "refuse-corrupt")):
+        image = kit.asif(data, chunk=chunk)
+        struct.pack_into(">Q", image, chunk, entry)
+        one(name, guest, image, "an entry that has no meaning here", "damaged", expect=expect, **no)
+
+
+GROUPS = [dmg, sparseimage, asif]

@@ -1,8 +1,9 @@
-"""The images of the smaller formats: QCOW version 1, QED, Parallels, Bochs and cloop."""
+"""The images of the smaller formats: QCOW version 1, QED, Parallels, Bochs, cloop, Android sparse; and LUKS."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Any
 
 import relativeskit as kit
@@ -222,4 +223,68 @@ def cloop(make: Factory) -> None:
     one("backwards", guest, wrong, "an offset lies before the one before it", "damaged", expect="refuse-corrupt", qemu="refuses")
 
 
-GROUPS = [qcow, qed, parallels, bochs, cloop]
+def android(make: Factory) -> None:
+    one = maker(make, "android-sparse", ".simg")
+    guest = pieces("android/hand", 200 * 4096, 0, 100_000, 400_000)
+    guest.write(600_000 // 4096 * 4096, b"\xde\xad\xbe\xef" * 7168)
+    data = flat(guest)
+    blocks = [data[at:at + 4096] for at in range(0, len(data), 4096)]
+    chunks: list[tuple[str, int]] = []
+    for block in blocks:
+        kind = "skip" if not any(block) else "fill" if block == block[:4] * 1024 else "raw"
+        if chunks and chunks[-1][0] == kind:
+            chunks[-1] = (kind, chunks[-1][1] + 1)
+        else:
+            chunks.append((kind, 1))
+    no = dict(qemu="refuses")  # qemu does not know the format
+    one("plain", guest, kit.simg(data, chunks), "raw, fill and don't-care chunks", **no)
+    with_sums = [part for chunk in chunks for part in (chunk, ("crc", 0))]
+    one("checksums", guest, kit.simg(data, with_sums, checksum=zlib.crc32(data)), "a checksum behind each chunk, and in the header", **no)
+    zeros = [("fill", count) if kind == "skip" else (kind, count) for kind, count in chunks]
+    one("zero-fill", guest, kit.simg(data, zeros, header=40, chunk_header=16), "zeros as patterns, longer headers", **no)
+    one("blocks-1k", guest, kit.simg(data, [("raw", 400), ("raw", 400)], block=1024), "blocks of 1 KiB", **no)
+    one("empty", Guest(0), kit.simg(b"", []), "a disk of no bytes", **no)
+    wrong = kit.simg(data, with_sums)
+    wrong[-1] ^= 1
+    one("wrong-sum", guest, wrong, "the last checksum is wrong, the data are not", **no)
+    half = [(kind, count) for kind, count in chunks[:-1]]
+    for name, image, comment, expect in (
+        ("short", kit.simg(data, half), "the last chunk is missing", "refuse-corrupt"),
+        ("cut", kit.simg(data, [("raw", 200)])[:-1], "the last byte is missing", "refuse-corrupt"),
+        ("too-many", kit.simg(data, chunks, total=150), "more blocks than the disk has", "refuse-corrupt"),
+        ("unknown-chunk", kit.simg(data, [*chunks[:-1], ("unknown", chunks[-1][1])]), "a chunk of an unknown type", "refuse-unsupported"),
+        ("version-2", kit.simg(data, chunks, version=2), "an unknown version", "refuse-unsupported"),
+    ):
+        one(name, guest, image, comment, "damaged", expect=expect, **no)
+
+
+def luks(make: Factory) -> None:
+    """Containers of cryptsetup; of their key slots nothing is kept."""
+    def strip(image: Image, start: int, end: int) -> None:
+        image.edit("the key material as zeros", lambda data: data.__setitem__(slice(start, end), bytes(end - start)))
+
+    def container(name: str, *options: str) -> Image:
+        image = make.image(f"luks/{name}.luks", 0, "luks", format="luks", expect="refuse-encrypted", qemu="refuses", comment="made by cryptsetup")
+        (image.path.parent / "key").write_bytes(b"test-only")
+        image.tool("truncate", "-s", "20M", image.path.name)
+        image.tool("cryptsetup", "luksFormat", "-q", *options, image.path.name, "key")
+        (image.path.parent / "key").unlink()
+        return image
+
+    one = container("version-1", "--type", "luks1", "--pbkdf-force-iterations", "1000")
+    strip(one, 4096, 2 * MIB)
+    one.guest = Guest(18 * MIB)
+    essiv = container("version-1-essiv", "--type", "luks1", "--pbkdf-force-iterations", "1000", "-c", "aes-cbc-essiv:sha256", "-s", "128")
+    strip(essiv, 4096, 2 * MIB)
+    essiv.guest = Guest(19 * MIB)
+    two = container("version-2", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--luks2-metadata-size", "16k",
+                    "--luks2-keyslots-size", "512k", "--label", "my disk")
+    strip(two, 32 * KIB, MIB)
+    two.guest = Guest(19 * MIB)
+    argon = container("version-2-argon2", "--type", "luks2", "--pbkdf", "argon2id", "--pbkdf-force-iterations", "4", "--pbkdf-memory", "32",
+                      "--luks2-keyslots-size", "512k", "--sector-size", "512")
+    strip(argon, 32 * KIB, MIB)
+    argon.guest = Guest(19 * MIB)
+
+
+GROUPS = [qcow, qed, parallels, bochs, cloop, android, luks]

@@ -165,3 +165,22 @@ def cloop(data: bytes, *, block: int = 65536, level: int = 9) -> bytearray:
         out += struct.pack(">Q", at)
         at += len(stream)
     return out + struct.pack(">Q", at) + b"".join(streams)
+
+
+CHUNKS = {"raw": 0xCAC1, "fill": 0xCAC2, "skip": 0xCAC3, "crc": 0xCAC4, "unknown": 0xCAC5}
+
+
+def simg(data: bytes, chunks: Sequence[tuple[str, int]], *, block: int = 4096, header: int = 28, chunk_header: int = 12, total: int = 0,
+         version: int = 1, checksum: int = 0) -> bytearray:
+    """An Android sparse image; chunks are a kind, and how many blocks."""
+    out = bytearray(struct.pack("<IHHHHIIII", 0xED26FF3A, version, 0, header, chunk_header, block, total or len(data) // block,
+                                len(chunks), checksum).ljust(header, b"\0"))
+    at = 0
+    for kind, count in chunks:
+        part = data[at * block:(at + count) * block]
+        body = {"raw": part, "fill": part[:4]}.get(kind, b"")
+        if kind == "crc":
+            body = struct.pack("<I", zlib.crc32(data[:at * block]))
+        out += struct.pack("<HHII", CHUNKS[kind], 0, count, chunk_header + len(body)).ljust(chunk_header, b"\0") + body
+        at += count
+    return out

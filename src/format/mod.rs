@@ -9,18 +9,22 @@ use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::storage::Storage;
 
+pub mod android_sparse;
+pub mod asif;
 mod blocks;
 pub mod bochs;
 pub mod cloop;
 pub mod dmg;
 mod fault;
 mod glance;
+pub mod luks;
 pub mod parallels;
 pub mod probe;
 pub mod qcow;
 pub mod qcow2;
 pub mod qed;
 pub mod raw;
+pub mod sparseimage;
 mod twolevel;
 mod units;
 pub mod vdi;
@@ -158,7 +162,17 @@ impl Format {
                 | Self::Cloop
                 | Self::Bochs
                 | Self::Dmg
+                | Self::SparseImage
+                | Self::Asif
+                | Self::AndroidSparse
         )
+    }
+
+    /// Whether this crate opens images of it at all: those that are read, and LUKS containers, which
+    /// are described, and whose disk is refused.
+    #[must_use]
+    pub fn is_described(self) -> bool {
+        self.is_read() || self == Self::Luks
     }
 
     /// Opens `storage` as one image of this format. Names of other files are taken up, not
@@ -177,6 +191,14 @@ impl Format {
             Self::Parallels => parallels::open(storage, options),
             Self::Cloop => Ok(Box::new(cloop::CloopLayer::open(storage, options)?)),
             Self::Bochs => Ok(Box::new(bochs::BochsLayer::open(storage, options)?)),
+            Self::AndroidSparse => {
+                Ok(Box::new(android_sparse::AndroidSparseLayer::open(storage, options)?))
+            }
+            Self::SparseImage => {
+                Ok(Box::new(sparseimage::SparseImageLayer::open(storage, options)?))
+            }
+            Self::Asif => Ok(Box::new(asif::AsifLayer::open(storage, options)?)),
+            Self::Luks => Ok(Box::new(luks::LuksLayer::open(storage)?)),
             Self::Dmg => Ok(Box::new(dmg::DmgLayer::open(storage, options)?)),
             Self::EncryptedDmg => Err(FormatDetail::Encrypted(self.description()).into()),
             Self::Vhd => Ok(Box::new(vhd::VhdLayer::open(storage, options)?)),

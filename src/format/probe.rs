@@ -45,13 +45,14 @@ impl Probe {
         self.matches.iter().filter(|m| m.format.class() == Class::Image || self.is_split(m))
     }
 
-    /// The formats that fit and are read; a partition table counts as a raw disk.
+    /// The formats that fit and are read, or described at least; a partition table counts as a raw
+    /// disk.
     pub fn read_formats(&self) -> impl Iterator<Item = Format> {
         let as_read = |m: &Match| match m.format.class() {
             Class::Content => Format::Raw,
             _ => m.format,
         };
-        self.images().map(as_read).filter(|format| format.is_read())
+        self.images().map(as_read).filter(|format| format.is_described())
     }
 
     /// Partition tables and file systems that lie in the open.

@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn pages_are_read_once_and_memory_stays_bounded() {
-        let bytes: Vec<u8> = (0..4 << 20).map(|i: u32| (i >> 16) as u8).collect();
+        let bytes = (0..64).map(|page| vec![page; 1 << 16]).collect::<Vec<_>>().concat();
         let storage =
             Arc::new(FaultStorage::new(MemoryStorage::new(bytes), Fault::NthRead(u64::MAX)));
         let cache = TableCache::new(Arc::clone(&storage) as Arc<dyn Storage>, 1 << 20);

@@ -10,19 +10,16 @@ use crate::writer::{Forward, Map, Plan, Run, Writer};
 
 use super::layout::*;
 
-/// What a VDI image is to be like: a builder. The default is one that grows, with blocks of 1 MiB.
+/// What a VDI image is to be like: a builder. The default is one that grows.
 #[derive(Debug, Clone, Default)]
 pub struct VdiOptions {
     fixed: bool,
-    block_size: Option<u64>,
     seed: String,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum WriteDetail {
-    #[error("blocks of {0} bytes: their size must be a power of two from 64 KiB to 256 MiB")]
-    BlockSize(u64),
-    #[error("a disk of {size} bytes is more than {most}, which blocks of this size hold")]
+    #[error("a disk of {size} bytes is more than the {most} that a VDI holds")]
     TooLarge { size: u64, most: u64 },
 }
 
@@ -33,18 +30,15 @@ impl Detail for WriteDetail {
 
     fn advice(&self) -> Option<Cow<'static, str>> {
         Some(match self {
-            Self::BlockSize(_) => "choose such a size with block_size; 1M is usual".into(),
-            Self::TooLarge { .. } => "choose larger blocks with block_size".into(),
+            Self::TooLarge { .. } => "choose another format".into(),
         })
     }
 }
 
 /// Numbers of blocks that VirtualBox and QEMU take: what a map below 4 GiB holds.
 const MAX_BLOCKS: u64 = 0x3fff_ffff;
-/// The size of VirtualBox's blocks, and of the unit that data are in step with.
+/// The size of blocks, the only one that VirtualBox and QEMU read, and what data are in step with.
 const MIB: u64 = 1 << 20;
-const SMALLEST_BLOCK: u64 = 64 << 10;
-const LARGEST_BLOCK: u64 = 256 << 20;
 /// What the text at the start says, as all that can be told of it.
 const FILE_INFO: &[u8] = b"<<< diskimage VDI >>>\n";
 /// Where the block map lies: behind the header, in a sector of its own.
@@ -66,13 +60,6 @@ impl VdiOptions {
         self
     }
 
-    /// Bytes of a block. VirtualBox reads 1 MiB only. Default: that.
-    #[must_use]
-    pub fn block_size(mut self, bytes: u64) -> Self {
-        self.block_size = Some(bytes);
-        self
-    }
-
     /// What identifiers derive from beside the content. Default: nothing.
     #[must_use]
     pub fn seed(mut self, seed: impl Into<String>) -> Self {
@@ -83,10 +70,7 @@ impl VdiOptions {
     /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole sectors.
     pub fn writer(&self, size: u64) -> Result<VdiWriter> {
         let size = Pow2::SECTOR.ceil(size);
-        let block = self.block_size.unwrap_or(MIB);
-        let block = Pow2::from_size(block)
-            .filter(|b| (SMALLEST_BLOCK..=LARGEST_BLOCK).contains(&b.size()))
-            .ok_or(WriteDetail::BlockSize(block))?;
+        let block = Pow2::from_size(MIB).unwrap_or(Pow2::PAGE);
         let most = MAX_BLOCKS.saturating_mul(block.size());
         if size > most {
             return Err(WriteDetail::TooLarge { size, most }.into());

@@ -213,9 +213,7 @@ mod tests {
         // entries that all speak of the same 60 KiB
         let mut many = good[..20].to_vec();
         many[18..20].copy_from_slice(&60_000u16.to_le_bytes());
-        for _ in 0..60_000 {
-            many.extend([0, 0, 12, 0, 0, 0, 12, 0, 0x60, 0xea, 0x60, 0xea]);
-        }
+        many.extend([0, 0, 12, 0, 0, 0, 12, 0, 0x60, 0xea, 0x60, 0xea].repeat(60_000));
         many.resize(1 << 20, b'x');
         let error = ParentLocator::parse(&many, 0).unwrap_err();
         assert!(error.to_string().contains("more than 1 MiB"), "{error}");

@@ -1,0 +1,137 @@
+//! LUKS containers: described, never read. What a container holds takes a key, and its bytes are
+//! never given out as those of a disk; as a file they can still be copied, in the format `raw`.
+//! Sources: "LUKS1 On-Disk Format Specification" 1.2.3, "LUKS2 On-Disk Format Specification" 1.1.4.
+
+mod v1;
+mod v2;
+
+use std::sync::Arc;
+
+use byteorder::{BigEndian, ByteOrder};
+
+use crate::check::Checking;
+use crate::error::{Error, Result};
+use crate::finding::{Code, Finding};
+use crate::format::Format;
+use crate::format::fault::{Fault, nothing_to_check};
+use crate::layer::{Description, Layer, Mapping, Value};
+use crate::storage::{Storage, read_vec};
+use crate::text::printable;
+
+pub use v1::{KeySlot, Luks1};
+pub use v2::Luks2;
+
+/// The magic.
+pub const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
+
+/// A container as a layer.
+#[derive(Debug)]
+pub struct LuksLayer {
+    header: Header,
+    size: u64,
+}
+
+/// The header of either version.
+#[derive(Debug)]
+pub enum Header {
+    /// Version 1.
+    One(Luks1),
+    /// Version 2.
+    Two(Box<Luks2>),
+}
+
+impl LuksLayer {
+    /// Opens `storage` as a LUKS container.
+    pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
+        let bytes = read_vec(&storage, "the header", 0, 8)?;
+        if !bytes.starts_with(MAGIC) {
+            return Err(Error::new(Fault::NotThis("LUKS")).at(0));
+        }
+        let version = bytes.get(6..8).map(BigEndian::read_u16).unwrap_or_default();
+        let (header, payload) = match version {
+            1 => {
+                let header = Luks1::read(&storage)?;
+                let payload = header.payload(storage.size());
+                (Header::One(header), payload)
+            }
+            2 => {
+                let header = Luks2::read(&storage)?;
+                let payload = header.payload(storage.size());
+                (Header::Two(Box::new(header)), payload)
+            }
+            other => {
+                let text = format!("is a LUKS container of version {other}; 1 and 2 are known");
+                return Err(Error::new(Fault::Unsupported(text)).at(6));
+            }
+        };
+        Ok(Self { header, size: payload })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn refused(&self) -> Error {
+        Error::new(Fault::Encrypted("LUKS")).at(0)
+    }
+}
+
+/// Text of a fixed length that NUL bytes fill up.
+fn text(bytes: &[u8]) -> String {
+    printable(bytes.split(|&byte| byte == 0).next().unwrap_or_default())
+}
+
+/// The names that qemu-img has for a cipher, taken apart: `xts-plain64` and 64 bytes of key, say.
+fn cipher(name: &str, mode: &str, key_bytes: u64) -> Vec<(&'static str, Value)> {
+    let (mode, vector) = mode.split_once('-').unwrap_or((mode, ""));
+    let (vector, hash) = vector.split_once(':').map_or((vector, None), |(v, h)| (v, Some(h)));
+    // XTS takes two keys
+    let bits =
+        if mode == "xts" { key_bytes.saturating_mul(4) } else { key_bytes.saturating_mul(8) };
+    let mut values =
+        vec![("cipher-alg", format!("{name}-{bits}").into()), ("cipher-mode", mode.into())];
+    if !vector.is_empty() {
+        values.push(("ivgen-alg", vector.into()));
+    }
+    values.extend(hash.map(|hash| ("ivgen-hash-alg", hash.into())));
+    values
+}
+
+impl Layer for LuksLayer {
+    fn format(&self) -> Format {
+        Format::Luks
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn cluster_size(&self) -> Option<u64> {
+        None
+    }
+
+    fn check_readable(&self) -> Result<()> {
+        Err(self.refused())
+    }
+
+    fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
+        Err(self.refused().affecting(offset..offset.saturating_add(max)))
+    }
+
+    fn describe(&self) -> Result<Description> {
+        let (version, details, mut findings) = match &self.header {
+            Header::One(header) => (1, header.describe(), header.findings(self.size)),
+            Header::Two(header) => (2, header.describe(), header.findings(self.size)),
+        };
+        let text = format!("is a LUKS container of version {version}");
+        findings.insert(0, Finding::new(Code::Luks, text).at(0));
+        findings.insert(0, Finding::new(Code::Encrypted, "the guest's data are encrypted").at(0));
+        Ok(Description { encrypted: true, details, findings, ..Description::default() })
+    }
+
+    fn check(&self, _checking: &Checking) -> Result<()> {
+        Err(nothing_to_check(Format::Luks))
+    }
+}
