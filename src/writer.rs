@@ -114,7 +114,12 @@ pub struct Checksum {
 
 impl Checksum {
     /// Adds the next run of data.
+    ///
+    /// Runs of other kinds are passed over.
     pub fn add(&mut self, run: &Run) {
+        if !matches!(run.kind, RunKind::Plain(_) | RunKind::Packed(_)) {
+            return;
+        }
         let length = run.guest.end.saturating_sub(run.guest.start);
         self.data.combine(&crc32fast::Hasher::new_with_initial_len(run.checksum, length));
         if self.last.end == run.guest.start {
@@ -128,12 +133,12 @@ impl Checksum {
 
     /// The checksum of all.
     #[must_use]
-    pub fn value(&self) -> u32 {
+    pub fn value(&self) -> u64 {
         let mut all = self.places.clone();
         all.update(&self.last.start.to_le_bytes());
         all.update(&self.last.end.to_le_bytes());
-        all.update(&self.data.clone().finalize().to_le_bytes());
-        all.finalize()
+        let data = u64::from(self.data.clone().finalize());
+        u64::from(all.finalize()).wrapping_shl(32) | data
     }
 }
 

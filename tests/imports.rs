@@ -26,7 +26,7 @@ const FLOORS: &[&[&str]] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[("layer", "format")];
 
 /// What lies beside the formats and is no format.
-const SHARED: &[&str] = &["mod", "probe", "whole", "fault", "twolevel", "units"];
+const SHARED: &[&str] = &["mod", "probe", "whole", "fault", "twolevel", "units", "blockwise"];
 
 fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))

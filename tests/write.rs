@@ -15,6 +15,9 @@ use diskimage::check::Checking;
 use diskimage::convert::measure;
 use diskimage::disk::EmptyDisk;
 use diskimage::format::qcow2::{CompressionType, Qcow2Options};
+use diskimage::format::vdi::VdiOptions;
+use diskimage::format::vhd::VhdOptions;
+use diskimage::format::vhdx::VhdxOptions;
 use diskimage::format::vmdk::{Subformat, VmdkOptions};
 use diskimage::target::{FileTarget, StreamTarget};
 use diskimage::writer::{Forward, Full};
@@ -80,7 +83,10 @@ fn accepted(path: &Path, format: Format, meant: &Path, what: &str) {
     assert!(ours[wanted.len()..].iter().all(|&byte| byte == 0), "{what}");
     ours.truncate(wanted.len());
     assert!(ours == wanted, "{what}: the content differs");
-    qemu_img(&["check", "-q", "-f", format.name()], &[path]);
+    // of a VHD it has nothing to check
+    if format != Format::Vhd {
+        qemu_img(&["check", "-q", "-f", format.name()], &[path]);
+    }
     qemu_img(&["compare", "-q", "-f", "raw", "-F", format.name()], &[meant, path]);
 }
 
@@ -183,13 +189,36 @@ fn vmdk_is_what_was_read_whatever_the_options() {
     }
 }
 
+#[test]
+fn vhd_vhdx_and_vdi_are_what_was_read_whatever_the_options() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let source = folder.path().join("disk.raw");
+    let mut random = Random(14);
+    for round in 0..rounds(20) {
+        let size = SIZES[round as usize % SIZES.len()].max(1);
+        disk(&mut random, size, &source);
+        let fixed = round % 3 == 0;
+        let what = format!("round {round}, {size} bytes, fixed: {fixed}");
+        whole(&source, folder.path(), Format::Vhd, &what, &|size| {
+            Box::new(VhdOptions::new().fixed(fixed).writer(size).unwrap())
+        });
+        whole(&source, folder.path(), Format::Vhdx, &what, &|size| {
+            Box::new(VhdxOptions::new().fixed(fixed).writer(size).unwrap())
+        });
+        whole(&source, folder.path(), Format::Vdi, &what, &|size| {
+            Box::new(VdiOptions::new().fixed(fixed).writer(size).unwrap())
+        });
+    }
+}
+
 /// 7-Zip follows the specification where QEMU does not: it refuses streams without their markers.
 #[test]
 fn seven_zip_reads_what_is_written() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let source = folder.path().join("disk.raw");
     let mut random = Random(11);
-    disk(&mut random, (3 << 20) + 512, &source);
+    // of a VHDX whose size is no multiple of 4 KiB 7-Zip opens none, qemu-img's neither
+    disk(&mut random, (3 << 20) + 4096, &source);
     let meant = std::fs::read(&source).unwrap();
     let image = raw(&source);
     let qcow2 = Qcow2Options::new();
@@ -199,6 +228,10 @@ fn seven_zip_reads_what_is_written() {
         ("packed.qcow2", Box::new(qcow2.compressed(true).writer(image.size()).unwrap())),
         ("stream.vmdk", vmdk(Subformat::StreamOptimized)),
         ("sparse.vmdk", vmdk(Subformat::MonolithicSparse)),
+        ("dynamic.vhd", Box::new(VhdOptions::new().writer(image.size()).unwrap())),
+        ("fixed.vhd", Box::new(VhdOptions::new().fixed(true).writer(image.size()).unwrap())),
+        ("dynamic.vhdx", Box::new(VhdxOptions::new().writer(image.size()).unwrap())),
+        ("dynamic.vdi", Box::new(VdiOptions::new().writer(image.size()).unwrap())),
     ];
     for (name, writer) in writers {
         let path = folder.path().join(name);

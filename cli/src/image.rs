@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use diskimage::format::qcow2::{CompressionType, Qcow2Options};
+use diskimage::format::vdi::VdiOptions;
+use diskimage::format::vhd::VhdOptions;
+use diskimage::format::vhdx::VhdxOptions;
 use diskimage::format::vmdk::{Subformat, VmdkOptions};
 use diskimage::target::Preallocation;
 use diskimage::{Chain, Error, ErrorKind, Format, OpenOptions, Result, VirtualDisk, Writer};
@@ -41,13 +44,26 @@ const VMDK_KEYS: &[Key] = &[
     ("level", "N", "how hard a stream is compressed: 1 to 12 [6]"),
 ];
 
+const VHD_KEYS: &[Key] = &[("subformat", "dynamic|fixed", "the kind of VHD [dynamic]")];
+
+const VHDX_KEYS: &[Key] = &[
+    ("subformat", "dynamic|fixed", "the kind of VHDX [dynamic]"),
+    ("block_size", "SIZE", "1M to 256M, a power of two [2M, more beyond 2 TiB]"),
+];
+
+const VDI_KEYS: &[Key] = &[("static", "on|off", "all blocks are there from the start [off]")];
+
 /// The formats that are written.
-pub(crate) const WRITTEN: &[Format] = &[Format::Raw, Format::Qcow2, Format::Vmdk];
+pub(crate) const WRITTEN: &[Format] =
+    &[Format::Raw, Format::Qcow2, Format::Vmdk, Format::Vhd, Format::Vhdx, Format::Vdi];
 
 fn keys(format: Format) -> &'static [Key] {
     match format {
         Format::Qcow2 => QCOW2_KEYS,
         Format::Vmdk => VMDK_KEYS,
+        Format::Vhd => VHD_KEYS,
+        Format::Vhdx => VHDX_KEYS,
+        Format::Vdi => VDI_KEYS,
         _ => RAW_KEYS,
     }
 }
@@ -100,10 +116,14 @@ impl TargetArgs {
             }
             pairs.insert(key, value);
         }
+        let seed = self.seed.clone().unwrap_or_default();
         let mut spec = Spec {
             format,
             qcow2: Qcow2Options::new(),
-            vmdk: VmdkOptions::new().seed(self.seed.clone().unwrap_or_default()),
+            vmdk: VmdkOptions::new().seed(&*seed),
+            vhd: VhdOptions::new().seed(&*seed).time(time()?),
+            vhdx: VhdxOptions::new().seed(&*seed),
+            vdi: VdiOptions::new().seed(seed),
             room: Room::Off,
             backing: backing.map(Path::to_owned),
             backing_format: self.backing_format,
@@ -146,6 +166,9 @@ pub(crate) struct Spec {
     pub(crate) format: Format,
     qcow2: Qcow2Options,
     vmdk: VmdkOptions,
+    vhd: VhdOptions,
+    vhdx: VhdxOptions,
+    vdi: VdiOptions,
     pub(crate) room: Room,
     /// The backing file, as it was named.
     pub(crate) backing: Option<PathBuf>,
@@ -164,6 +187,24 @@ impl Spec {
             _ => Err(wrong("on or off")),
         };
         let size = || parse_size(value).map_err(|error| wrong("a size").advise(error));
+        if self.format == Format::Vdi {
+            self.vdi = self.vdi.clone().fixed(flag()?);
+            return Ok(());
+        }
+        if key == "block_size" {
+            self.vhdx = self.vhdx.clone().block_size(size()?);
+            return Ok(());
+        }
+        if matches!(self.format, Format::Vhd | Format::Vhdx) {
+            let fixed = match value {
+                "dynamic" => false,
+                "fixed" => true,
+                _ => return Err(wrong(takes(self.format, key))),
+            };
+            self.vhd = self.vhd.clone().fixed(fixed);
+            self.vhdx = self.vhdx.clone().fixed(fixed);
+            return Ok(());
+        }
         if self.format == Format::Vmdk {
             let vmdk = self.vmdk.clone();
             let number = || value.parse().map_err(|_| wrong("a number"));
@@ -298,6 +339,9 @@ impl Spec {
         match self.format {
             Format::Qcow2 => Ok(Some(Box::new(self.qcow2.writer(size)?))),
             Format::Vmdk => Ok(Some(self.vmdk.writer(size)?)),
+            Format::Vhd => Ok(Some(Box::new(self.vhd.writer(size)?))),
+            Format::Vhdx => Ok(Some(Box::new(self.vhdx.writer(size)?))),
+            Format::Vdi => Ok(Some(Box::new(self.vdi.writer(size)?))),
             _ => Ok(None),
         }
     }
@@ -310,6 +354,15 @@ impl Spec {
         }
         Ok((writer.file_size(&diskimage::writer::Full)?, how))
     }
+}
+
+/// The time that images tell, which `SOURCE_DATE_EPOCH` sets; the earliest otherwise.
+fn time() -> Result<u64> {
+    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(0) };
+    let seconds = value.to_str().and_then(|value| value.parse().ok());
+    seconds.ok_or_else(|| {
+        invalid("SOURCE_DATE_EPOCH is no number of seconds").advise("set it to one, or unset it")
+    })
 }
 
 /// What the option takes.

@@ -9,6 +9,7 @@ use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::storage::Storage;
 
+mod blockwise;
 pub mod bochs;
 pub mod cloop;
 mod fault;

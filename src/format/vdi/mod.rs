@@ -9,6 +9,8 @@ mod layer;
 pub mod layout;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 pub use header::{Header, ImageType};
 pub use layer::VdiLayer;
+pub use write::{VdiOptions, VdiWriter};

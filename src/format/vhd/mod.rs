@@ -14,8 +14,10 @@ mod repair;
 mod testimage;
 #[cfg(test)]
 mod tests;
+pub mod write;
 
 pub use footer::{CopyState, DiskType, Footer, FooterCopies, FooterPlace, Geometry};
 pub use header::DynamicHeader;
 pub use layer::VhdLayer;
 pub use locator::ParentLocator;
+pub use write::{VhdOptions, VhdWriter};

@@ -17,6 +17,7 @@ mod repair;
 mod scan;
 #[cfg(test)]
 mod testing;
+pub mod write;
 
 pub use bat::{BatEntry, BlockState};
 pub use guid::Guid;
@@ -26,3 +27,4 @@ pub use locator::ParentLocator;
 pub use log::LogState;
 pub use metadata::Metadata;
 pub use region::{Region, RegionTable};
+pub use write::{VhdxOptions, VhdxWriter};

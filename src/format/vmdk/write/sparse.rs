@@ -138,8 +138,7 @@ impl Writer for SparseWriter {
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {
         self.close_table(plan);
         let [redundant, first] = self.places.map(|(place, _)| Pow2::SECTOR.index(place));
-        let cid =
-            [self.size.to_le_bytes(), u64::from(self.checksum.value()).to_le_bytes()].concat();
+        let cid = [self.size.to_le_bytes(), self.checksum.value().to_le_bytes()].concat();
         let cid = self.options.cid(&cid);
         plan.bytes(SECTOR, self.options.descriptor(self.size, cid));
         let fields = Fields {
