@@ -116,7 +116,12 @@ pub struct Checksum {
 
 impl Checksum {
     /// Adds the next run of data.
+    ///
+    /// Runs of other kinds are passed over.
     pub fn add(&mut self, run: &Run) {
+        if !matches!(run.kind, RunKind::Plain(_) | RunKind::Packed(_)) {
+            return;
+        }
         let length = run.guest.end.saturating_sub(run.guest.start);
         let [first, second] = run.checksum;
         self.data.combine(&crc32fast::Hasher::new_with_initial_len(first, length));

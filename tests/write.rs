@@ -437,6 +437,8 @@ fn what_cannot_be_is_refused_in_words() {
     refused(new().compressed(true).allocate(true), "set aside");
     refused(new().backing("x".repeat(1024), None), "longer than 1023");
     refused(new().backing("", None), "empty");
+    refused(new().backing("nbd:somewhere", None), "protocol");
+    assert!(new().backing("./a:b", None).writer(1 << 20).is_ok());
     refused(new().cluster_size(512).backing("x".repeat(450), None), "take up");
     let large = new().cluster_size(512).writer(1 << 40).unwrap_err();
     assert!(large.to_string().contains("can map"), "{large}");

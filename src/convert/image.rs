@@ -241,6 +241,10 @@ impl Worker<'_> {
         job.observer.map_or(Ok(()), |observer| observer.see(segment, Some(whole)))?;
         part.runs.clear();
         part.packed.clear();
+        if composition.encoder.is_some() {
+            // growing by doubling would take more than that
+            part.packed.reserve(part.length.saturating_add(to_usize(composition.unit.size())));
+        }
         self.find_runs(composition, &mut part)?;
         if let Some(encoder) = &composition.encoder {
             encode_runs(&**encoder, composition.unit, &mut part)?;
@@ -378,18 +382,19 @@ impl Worker<'_> {
 /// What is read and written at a time where nothing is encoded: what stays in a core's cache.
 const PLAIN: u64 = 256 << 10;
 /// The same where units are encoded, which takes longer than taking turns by far.
-const ENCODED: u64 = 1 << 20;
+const ENCODED: u64 = 512 << 10;
 
 impl Composition<'_> {
     /// How much of the disk a worker takes on at once, where an observer wants `observed`, and the
     /// memory that it needs beside that.
     pub(super) fn segment(&self, observed: u64) -> (u64, u64) {
-        // twice, since a part may wait while the thread works on the next
         let usual = if self.encoder.is_some() { ENCODED } else { PLAIN };
         let segment = usual.max(self.unit.size()).max(observed);
         let other = if self.backing.is_some() { segment } else { 0 };
-        let packed = if self.encoder.is_some() { segment.saturating_mul(4) } else { 0 };
-        (segment, other.saturating_add(packed).saturating_add(segment))
+        // what is encoded is no longer by much, and a part may wait while a thread works on another
+        let packed = if self.encoder.is_some() { segment.saturating_mul(2) } else { 0 };
+        let units = self.unit.size().saturating_mul(2);
+        (segment, [segment, other, packed, units].into_iter().fold(0, u64::saturating_add))
     }
 
     /// What the writer may ask.

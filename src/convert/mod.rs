@@ -70,7 +70,9 @@ const THREAD_OVERHEAD: u64 = 384 << 10;
 
 #[derive(Debug, thiserror::Error)]
 enum ConvertDetail {
-    #[error("blocks can be shared with a file only, and not when damage is passed over")]
+    #[error(
+        "blocks can be shared with a raw disk in a file only, and not when damage is passed over"
+    )]
     CannotShare,
     #[error("the data are compressed, and cannot be shared with the image")]
     EncodedShared,

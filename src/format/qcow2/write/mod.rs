@@ -104,7 +104,7 @@ impl Detail for WriteDetail {
             Self::CompressedAndAllocated | Self::BackingAndAllocated => {
                 "leave preallocation at off".into()
             }
-            Self::BackingName(_) => "name it otherwise".into(),
+            Self::BackingName(_) => "name it otherwise, ./NAME for example".into(),
             Self::PackedTooFar => "do not compress it, or choose smaller clusters".into(),
         })
     }
@@ -237,6 +237,9 @@ impl Qcow2Options {
                 name if name.is_empty() => Some("empty"),
                 _ if longest > most => Some("longer than 1023 bytes"),
                 name if name.contains(&0) => Some("cut by a NUL byte"),
+                name if name.split(|&b| b == b'/').next().is_some_and(|s| s.contains(&b':')) => {
+                    Some("what QEMU takes for a protocol, with a colon before any slash")
+                }
                 _ => None,
             };
             why.map_or(Ok(()), |why| Err(WriteDetail::BackingName(why)))?;
