@@ -45,6 +45,7 @@ pub mod conformance;
 pub mod container;
 pub mod contents;
 pub mod convert;
+mod crc;
 pub mod disk;
 pub mod error;
 pub mod extent;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &[
         "error", "limits", "bytes", "num", "extent", "finding", "progress", "text", "check",
-        "parallel", "seed",
+        "parallel", "seed", "crc",
     ],
     &["sys", "storage", "codec"],
     &["layer", "disk", "target", "partition", "writer"],

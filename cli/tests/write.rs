@@ -18,7 +18,11 @@ fn text(path: &Path) -> &str {
 fn same(folder: &Path, first: &Path, second: &Path) {
     diskimage(["compare", "--allow-external", text(first), text(second)]).ok_with("identical");
     if has("qemu-img") {
-        output_of(folder, "qemu-img", &["compare", "-q", text(first), text(second)]);
+        // it takes a fixed VHD for a raw disk unless it is told
+        let info = diskimage(["info", "--allow-external", "--output=json", text(second)]).json();
+        let format = info["format"].as_str().unwrap();
+        let args = ["compare", "-q", "-F", format, text(first), text(second)];
+        output_of(folder, "qemu-img", &args);
     }
 }
 

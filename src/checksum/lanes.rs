@@ -11,6 +11,7 @@ use super::blkhash::Blkhash;
 use super::manifest::{Block, Blocks};
 use super::{Algorithm, Digest};
 use crate::convert::{IN_TURN, Observer};
+use crate::crc::crc32_of_zeros;
 use crate::error::Result;
 use crate::num::Pow2;
 use crate::parallel::Turn;
@@ -178,23 +179,6 @@ impl Lane for Crc32 {
     fn finish(self: Box<Self>) -> Result<Vec<u8>> {
         Ok(self.0.into_inner().finalize().to_be_bytes().to_vec())
     }
-}
-
-/// In as many steps as the length has bits: twice a run is that run combined with itself.
-fn crc32_of_zeros(length: u64) -> crc32fast::Hasher {
-    let mut all = crc32fast::Hasher::new();
-    let mut power = crc32fast::Hasher::new();
-    power.update(&[0]);
-    let mut left = length;
-    while left > 0 {
-        if left & 1 == 1 {
-            all.combine(&power);
-        }
-        let same = power.clone();
-        power.combine(&same);
-        left >>= 1;
-    }
-    all
 }
 
 /// BLAKE3, a tree whose leaves know their offsets: segments are whole subtrees, since all but the

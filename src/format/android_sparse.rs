@@ -9,10 +9,11 @@ use crc32fast::Hasher;
 
 use crate::bytes::LeCursor;
 use crate::check::Checking;
+use crate::crc::crc32_of_zeros;
 use crate::error::{Error, Result};
 use crate::finding::{Code, Finding};
 use crate::format::fault::{Fault, check_limit, field};
-use crate::format::whole::{crc32_of_zeros, note_unused, pieces};
+use crate::format::whole::{note_unused, pieces};
 use crate::format::{Format, LayerOptions};
 use crate::layer::{Description, Layer, Mapping, MappingKind, Reach, Source};
 use crate::num::{to_u64, to_usize};
@@ -282,7 +283,7 @@ impl AndroidSparseLayer {
                     }
                 }
                 Kind::Fill([0, 0, 0, 0]) | Kind::DontCare => {
-                    sum.combine(&Hasher::new_with_initial_len(crc32_of_zeros(length), length));
+                    sum.combine(&crc32_of_zeros(length));
                 }
                 Kind::Fill(pattern) => {
                     let buffer = pattern.repeat(16 << 10);

@@ -37,24 +37,6 @@ pub(super) fn pieces(
     Ok(())
 }
 
-/// The CRC-32 of so many zeros, without making them.
-pub(super) fn crc32_of_zeros(length: u64) -> u32 {
-    let (mut sum, mut rest) = (crc32fast::Hasher::new(), length);
-    // a run of zeros that is twice as long with every turn
-    let (mut run, mut size) = (crc32fast::hash(&[0]), 1u64);
-    while rest > 0 {
-        let part = crc32fast::Hasher::new_with_initial_len(run, size);
-        if rest & 1 == 1 {
-            sum.combine(&part);
-        }
-        let mut twice = part.clone();
-        twice.combine(&part);
-        (run, size) = (twice.finalize(), size.saturating_mul(2));
-        rest >>= 1;
-    }
-    sum.finalize()
-}
-
 /// How many contradictions of one sort are counted before a table is given up.
 const MOST_COUNTED: u64 = 4 << 20;
 
@@ -336,14 +318,6 @@ mod tests {
                 prop_assert!(count == 0 || (0..ranges.len()).any(|o| o != index && meets(&ranges[index], &ranges[o])), "{real}");
             }
         }
-    }
-
-    #[test]
-    fn zeros_have_the_checksum_of_zeros() {
-        for length in [0usize, 1, 2, 3, 511, 512, 4097, 1 << 20] {
-            assert_eq!(crc32_of_zeros(to_u64(length)), crc32fast::hash(&vec![0; length]));
-        }
-        crc32_of_zeros(u64::MAX);
     }
 
     #[test]

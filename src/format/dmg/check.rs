@@ -6,9 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use crc32fast::Hasher;
 
 use crate::check::Checking;
+use crate::crc::crc32_of_zeros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Code, Finding};
-use crate::format::whole::{crc32_of_zeros, pieces};
+use crate::format::whole::pieces;
 use crate::num::{to_u64, to_usize};
 use crate::parallel;
 use crate::storage::Storage;
@@ -121,7 +122,7 @@ fn sum(layer: &DmgLayer, chunk: &Chunk, buffer: &mut Vec<u8>) -> Result<u32> {
     let guest = chunk.guest();
     let length = guest.end.saturating_sub(guest.start);
     if chunk.kind.is_zero() {
-        return Ok(crc32_of_zeros(length));
+        return Ok(crc32_of_zeros(length).finalize());
     }
     layer.check_chunk(chunk)?;
     if chunk.kind.is_encoded() {

@@ -391,7 +391,8 @@ mod tests {
         // what qemu-img gives for the same sizes
         assert_eq!(of(16 << 20), (481, 4, 17));
         assert_eq!(of(1 << 30), (2080, 16, 63));
-        assert_eq!(of(127 << 30), (65535, 16, 255));
+        assert_eq!(of(127 << 30), (65_278, 16, 255));
+        assert_eq!(of(2040 << 30), (65_535, 16, 255));
         assert_eq!(of(0), (0, 4, 17));
     }
 
