@@ -121,7 +121,8 @@ impl Writer for StreamWriter {
     }
 
     fn encoder(&self) -> Option<Arc<dyn Encoder>> {
-        Some(Arc::clone(&self.encoder) as Arc<dyn Encoder>)
+        let encoder: Arc<dyn Encoder> = Arc::<Grains>::clone(&self.encoder);
+        Some(encoder)
     }
 
     fn forward(&self) -> Forward {
