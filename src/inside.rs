@@ -1,8 +1,10 @@
 //! The disks in an archive: what each of them is, whether that is what the archive says, and whether
 //! they are whole.
 
+use std::collections::HashMap;
+
 use crate::check::Checking;
-use crate::container::{Archive, Container, Member};
+use crate::container::{Archive, Container, Member, plain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::format::Format;
@@ -34,15 +36,18 @@ pub fn disks(archive: &Archive, options: &OpenOptions) -> Result<(Vec<InnerDisk>
         Ok(members) => members,
         Err(error) if error.is_no_damage() => return Err(error),
         // the description speaks of what is not there, and says so itself
-        Err(_) if archive.ovf().is_some() => Vec::new(),
+        Err(error) if archive.ovf().is_some() && error.kind() != ErrorKind::LimitExceeded => {
+            Vec::new()
+        }
         Err(error) => {
             findings.push(Finding::new(Code::NotChecked, error.detail().to_string()));
             Vec::new()
         }
     };
+    let capacities = if members.is_empty() { HashMap::new() } else { capacities(archive) };
     let mut disks = Vec::new();
     for member in members {
-        let capacity = capacity(archive, member);
+        let capacity = capacities.get(member.plain_name()).copied();
         let mut disk = InnerDisk {
             name: member.name.clone(),
             format: None,
@@ -61,6 +66,14 @@ pub fn disks(archive: &Archive, options: &OpenOptions) -> Result<(Vec<InnerDisk>
                 let text =
                     format!("the disk '{name}' has no known signature; it could be a raw disk");
                 findings.push(Finding::new(Code::FormatGuessed, text).at(member.data));
+                if let Some(capacity) = capacity.filter(|&capacity| capacity != member.size) {
+                    let text = format!(
+                        "the description says that the disk '{name}' has {capacity} bytes: \
+                         a raw disk it is not, since it has {}",
+                        member.size
+                    );
+                    findings.push(Finding::new(Code::SizeMismatch, text).at(member.header));
+                }
             }
             Err(error) if error.is_no_damage() => return Err(error),
             Err(error) => {
@@ -146,12 +159,14 @@ fn open(archive: &Archive, member: &Member, options: &OpenOptions) -> Result<Inn
     }
 }
 
-/// What the description says of the size of the disk in this member.
-fn capacity(archive: &Archive, member: &Member) -> Option<u64> {
-    let ovf = archive.ovf()?;
-    let of_member = |href: &str| archive.find(href.as_bytes()).is_ok_and(|found| found == member);
-    ovf.disks
-        .iter()
-        .find(|disk| ovf.file_of(disk).is_some_and(|file| of_member(&file.href)))?
-        .capacity
+/// What the description says of the sizes of disks, by the names of their members.
+fn capacities(archive: &Archive) -> HashMap<&[u8], u64> {
+    let mut all = HashMap::new();
+    let Some(ovf) = archive.ovf() else { return all };
+    for disk in &ovf.disks {
+        if let (Some(file), Some(capacity)) = (ovf.file_of(disk), disk.capacity) {
+            all.entry(plain(file.href.as_bytes())).or_insert(capacity);
+        }
+    }
+    all
 }

@@ -58,6 +58,8 @@ enum OpenDetail {
     Ambiguous(String),
     #[error("is {0}, whose content is not read yet")]
     NotReadYet(&'static str),
+    #[error("is a container ({0}), which is not looked into here")]
+    Container(&'static str),
     #[error("says that its {} '{name}' is in the format '{format}', which is not known", role.noun())]
     UnknownParentFormat { role: Role, name: String, format: String },
     #[error("the chain of backing files leads back to this file")]
@@ -72,7 +74,9 @@ impl Detail for OpenDetail {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Unknown | Self::Ambiguous(_) => ErrorKind::InvalidInput,
-            Self::NotReadYet(_) | Self::UnknownParentFormat { .. } => ErrorKind::Unsupported,
+            Self::NotReadYet(_) | Self::Container(_) | Self::UnknownParentFormat { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::Cycle => ErrorKind::Corrupt,
             Self::TooLong(_) | Self::TooLarge { .. } => ErrorKind::LimitExceeded,
         }
@@ -85,6 +89,7 @@ impl Detail for OpenDetail {
             }
             Self::Ambiguous(_) => "say which one with -f, if you trust its maker".into(),
             Self::NotReadYet(_) => "unpack or convert it with another program first".into(),
+            Self::Container(_) => "unpack it first".into(),
             Self::UnknownParentFormat { .. } => "name the backing format in the image".into(),
             Self::Cycle => "the image cannot be read; fetch it again".into(),
             Self::TooLong(_) => "flatten the chain, or allow more with --max-chain".into(),
@@ -183,6 +188,11 @@ impl OpenOptions {
     pub fn open_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Chain> {
         let source = self.way(true).find(self.watched(storage), path, None)?;
         self.open_source(source, &Purpose::Read).and_then(chain_of)
+    }
+
+    /// The bytes of what `path` names, whatever it is: a file, or `FILE#MEMBER` in an archive.
+    pub fn open_bytes(&self, path: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
+        Ok(self.source(path.as_ref(), false)?.storage)
     }
 
     /// What a name stands for: a file, a member of an archive, and `to_disk` the disk in it.
@@ -468,6 +478,9 @@ impl OpenOptions {
             }
             (None, _) if probe.is_raw_disk() || self.assume_raw => Ok(Format::Raw),
             (None, _) => match probe.matches.first() {
+                Some(found) if Container::is_one(found.format) => {
+                    Err(OpenDetail::Container(found.format.description()).into())
+                }
                 Some(found) => Err(OpenDetail::NotReadYet(found.format.description()).into()),
                 None => Err(OpenDetail::Unknown.into()),
             },

@@ -94,7 +94,7 @@ pub(crate) enum Output {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ProbeArgs {
-    /// The files; - is standard input
+    /// The files, or FILE#MEMBER in an archive; - is standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Takes folders too, and all files in them and below; links are not followed

@@ -4,11 +4,11 @@ use std::io::{self, BufWriter, Read, StdoutLock, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diskimage::container::{Compressed, Container};
+use diskimage::container::{Compressed, Container, split_name};
 use diskimage::format::probe::{HEAD, Probe, TAIL, probe, probe_bytes};
 use diskimage::format::{Class, Glance};
 use diskimage::storage::{FileStorage, MemoryStorage};
-use diskimage::{Error, Format, Result, Storage};
+use diskimage::{Error, Format, OpenOptions, Result, Storage};
 use serde_json::{Value, json};
 
 use crate::args::{Output, ProbeArgs};
@@ -116,7 +116,11 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn probe_file(path: &Path) -> Result<Found> {
-    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(path)?);
+    let storage: Arc<dyn Storage> = match split_name(path) {
+        (file, None) => Arc::new(FileStorage::open(file)?),
+        // a member of an archive
+        (_, Some(_)) => OpenOptions::new().open_bytes(path)?,
+    };
     let outer = probe(&storage).map_err(|error| error.in_file(path))?;
     let inside = compressed(&outer).and_then(|format| {
         // what cannot be decoded is named all the same

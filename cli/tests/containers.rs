@@ -292,6 +292,11 @@ fn an_image_in_a_compressed_file_is_judged_without_a_temporary_file_and_read_wit
     made.write("q.qcow2.gz", &bytes);
     let (code, damaged) = judge(&["--policy", "permissive", &path]);
     assert_eq!((code, &damaged["reasons"][0]["rule"]), (Some(3), &"unreadable".into()));
+    // of what cannot be decoded at all, nothing is said
+    made.write("q.qcow2.gz", &bytes[..12]);
+    let (code, nothing) = judge(&["--policy", "permissive", &path]);
+    assert_eq!((code, &nothing["reasons"][0]["rule"]), (Some(3), &"unreadable".into()));
+    assert_eq!(nothing["inside"], Value::Null, "{nothing}");
 }
 
 #[test]
@@ -354,6 +359,8 @@ fn an_archive_that_is_compressed_is_read_through() {
     made.run("tar", &["--format=oldgnu", "-Sczf", "image.tar.gz", "disk.raw"], "");
     assert!(made.converted("image.tar.gz", &[]) == disk());
     assert!(made.converted("image.tar.gz#disk.raw", &[]) == disk());
+    let judged = diskimage(["inspect", "--policy", "permissive", &made.text("image.tar.gz")]);
+    assert!(judged.text().contains("is a container (tar archive)"), "{judged:?}");
     made.run("tar", &["-cf", "a.tar", "image.tar.gz"], "");
     assert!(made.converted("a.tar", &[]) == disk());
     assert!(made.converted("a.tar#image.tar.gz#disk.raw", &[]) == disk());
@@ -427,6 +434,8 @@ fn an_ova_is_described_verified_and_read() {
     assert_eq!(Some(sha256(&made.converted("x.ova#disk1.vmdk", &[]))), vmdk.guest_sha256);
     let member = diskimage(["info", "--output", "json", &made.text("x.ova#disk1.vmdk")]).ok();
     assert_eq!(member.json()["format"], "vmdk");
+    let probed = diskimage(["probe", &made.text("x.ova#disk1.vmdk")]).ok().text().to_owned();
+    assert!(probed.contains("[vmdk]"), "{probed}");
     assert_eq!(diskimage(["check", &path]).code, Some(0));
     let permissive = diskimage(["inspect", "--policy", "permissive", &path]);
     assert_eq!(permissive.code, Some(0), "{permissive:?}");
@@ -451,6 +460,29 @@ fn an_ova_is_described_verified_and_read() {
     ova(&made, &chunked, None);
     let refused = diskimage(["convert", &path, &made.text("out.raw")]);
     refused.refused(1, &made.path("x.ova"), &["chunks"]);
+}
+
+#[test]
+fn many_disks_and_a_manifest_that_repeats_itself_cost_little() {
+    if !has("tar") {
+        return;
+    }
+    let made = Made::new();
+    made.write("disk1.vmdk", b"x");
+    let path = made.text("x.ova");
+    let disk = |number: usize| format!(r#"<Disk ovf:diskId="x{number}" ovf:fileRef="f1"/>"#);
+    let disks: String = (0..300).map(disk).collect();
+    let text = ovf(1, 1);
+    ova(&made, &text.replace("</DiskSection>", &format!("{disks}</DiskSection>")), None);
+    let info = diskimage(["info", &path]).ok().text().to_owned();
+    assert!(info.contains("more than 256 disks"), "{info}");
+    let line = format!("SHA256(disk1.vmdk)= {}\n", sha256(b"x"));
+    ova(&made, &text, Some(&line.repeat(3)));
+    let checked = diskimage(["check", "--output", "json", &path]);
+    assert!(checked.text().contains("more than once"), "{checked:?}");
+    ova(&made, &text, Some(&line.repeat(2000)));
+    let checked = diskimage(["check", "--output", "json", &path]);
+    assert!(checked.text().contains("more than 1024 lines"), "{checked:?}");
 }
 
 #[test]

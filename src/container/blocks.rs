@@ -231,11 +231,36 @@ fn dictionary(storage: &Arc<dyn Storage>, at: u64) -> Option<u64> {
 
 const ZSTD: u32 = 0xfd2f_b528;
 
+/// Headers that lie close together are read at once: a file may be made of nothing but them.
+struct Headers<'a> {
+    storage: &'a Arc<dyn Storage>,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Headers<'_> {
+    fn get(&mut self, at: u64, length: usize) -> Option<&[u8]> {
+        let skip = at.checked_sub(self.at).map(to_usize);
+        let there = skip.and_then(|skip| Some(skip..skip.checked_add(length)?));
+        let range = match there.filter(|range| range.end <= self.bytes.len()) {
+            Some(range) => range,
+            None => {
+                let left = to_usize(self.storage.size().checked_sub(at)?);
+                self.bytes = read_vec(self.storage, "", at, left.min(4 << 10)).ok()?;
+                self.at = at;
+                0..length
+            }
+        };
+        self.bytes.get(range)
+    }
+}
+
 /// The frames, by their headers and those of the blocks in them.
 fn zstd(storage: &Arc<dyn Storage>) -> Option<Vec<Part>> {
     let (size, mut at, mut all) = (storage.size(), 0u64, Vec::new());
+    let mut headers = Headers { storage, at: 0, bytes: Vec::new() };
     while at < size {
-        let head = read_vec(storage, "", at, to_usize(size.checked_sub(at)?.min(18))).ok()?;
+        let head = headers.get(at, to_usize(size.checked_sub(at)?.min(18)))?;
         let magic = u32::from_le_bytes(*head.first_chunk()?);
         if magic & 0xffff_fff0 == 0x184d_2a50 {
             // a frame to pass over
@@ -250,8 +275,7 @@ fn zstd(storage: &Arc<dyn Storage>) -> Option<Vec<Part>> {
         let descriptor = *head.get(4)?;
         let mut end = at.checked_add(4)?.checked_add(header)?;
         loop {
-            let block = read_vec(storage, "", end, 3).ok()?;
-            let [a, b, c] = *block.first_chunk()?;
+            let [a, b, c] = *headers.get(end, 3)?.first_chunk()?;
             let word = u32::from_le_bytes([a, b, c, 0]);
             let length = if word.wrapping_shr(1) & 3 == 1 { 1 } else { word.wrapping_shr(3) };
             end = end.checked_add(3)?.checked_add(length.into())?;

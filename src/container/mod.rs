@@ -39,6 +39,8 @@ use error::{Fault, list};
 
 /// How many containers may lie in one another: a member of an archive that is compressed, say.
 pub const MAX_DEPTH: usize = 3;
+/// More disks than this are in no virtual machine.
+const MAX_DISKS: usize = 256;
 /// In an archive of more files than this none is looked at to find out which of them is a disk.
 const MAX_LOOKED_AT: usize = 64;
 
@@ -189,7 +191,7 @@ impl Member {
     }
 
     /// The name without `./` in front.
-    fn plain_name(&self) -> &[u8] {
+    pub(crate) fn plain_name(&self) -> &[u8] {
         plain(&self.name)
     }
 
@@ -200,7 +202,8 @@ impl Member {
     }
 }
 
-fn plain(mut name: &[u8]) -> &[u8] {
+/// A name without `./` in front.
+pub(crate) fn plain(mut name: &[u8]) -> &[u8] {
     while let Some(rest) = name.strip_prefix(b"./") {
         name = rest;
     }
@@ -371,6 +374,10 @@ impl Archive {
     /// by their content, as far as a look at the start of each tells.
     pub fn disks(&self) -> Result<Vec<&Member>> {
         if let Some(ovf) = self.ovf().filter(|ovf| !ovf.disks.is_empty()) {
+            if ovf.disks.len() > MAX_DISKS {
+                let fault = Fault::TooMany { what: "disks", limit: MAX_DISKS };
+                return Err(Error::new(fault).in_file(&self.path));
+            }
             let files = ovf.disks.iter().filter_map(|disk| ovf.file_of(disk));
             // two disks may be one file
             let mut names = Vec::new();

@@ -12,6 +12,13 @@ use crate::text::{printable, printable_str};
 /// How many of the disks and files that a description names are told.
 const MOST_TOLD: usize = 256;
 
+/// A manifest, its lines, and where it makes no sense.
+pub(super) struct Manifest<'a> {
+    member: &'a Member,
+    pub(super) entries: Vec<Entry>,
+    wrong: Option<u64>,
+}
+
 impl Archive {
     /// The first member of such an extension.
     pub(super) fn with_extension(&self, extension: &[u8]) -> Option<&Member> {
@@ -33,13 +40,12 @@ impl Archive {
         files.iter().any(|file| file.chunked && file.href.as_bytes() == name)
     }
 
-    /// The manifest, the lines of it, and where it makes no sense.
-    pub(super) fn manifest(&self) -> Result<Option<(&Member, Vec<Entry>, Option<u64>)>> {
+    pub(super) fn manifest(&self) -> Result<Option<Manifest<'_>>> {
         let Some(member) = self.with_extension(b".mf") else { return Ok(None) };
         let here = |error: Error| error.at(member.data).in_file(&self.path);
         let text = small(&self.open(member)?, "the manifest", manifest::MAX_SIZE).map_err(here)?;
         let (entries, wrong) = manifest::parse(&text);
-        Ok(Some((member, entries, wrong)))
+        Ok(Some(Manifest { member, entries, wrong }))
     }
 
     pub(super) fn describe_ova(&self, description: &mut Description) {
@@ -72,7 +78,7 @@ impl Archive {
             None => {}
         }
         match self.manifest() {
-            Ok(Some((member, entries, wrong))) => {
+            Ok(Some(Manifest { member, entries, wrong })) => {
                 let algorithm = entries.first().map_or("", |entry| entry.algorithm.name());
                 let name = printable(&member.name);
                 let told =

@@ -383,7 +383,7 @@ impl Ahead {
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 let map = sparse.map.get_or_insert_default();
                 // the offset comes first
-                if (map.len() % 2 == 0) != (key == b"GNU.sparse.offset") {
+                if map.len().is_multiple_of(2) != (key == b"GNU.sparse.offset") {
                     return Err(Fault::Sparse("has entries out of order").into());
                 }
                 map.push(decimal(value)?);

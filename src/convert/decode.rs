@@ -10,6 +10,9 @@ use crate::format::probe::{TAIL, probe_bytes};
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::target::Target;
 
+/// Who gets all bytes too, in their order.
+type Seeing<'a> = Mutex<dyn FnMut(&[u8]) + Send + 'a>;
+
 impl Convert {
     /// Writes the raw disk inside `compressed` to `target`, in parallel where the file has parts that
     /// can be decoded on their own, and gives the report. `None` where its end shows that it is no
@@ -29,7 +32,7 @@ impl Convert {
         &self,
         compressed: &Compressed,
         target: &dyn Target,
-        see: Option<&Mutex<dyn FnMut(&[u8]) + Send + '_>>,
+        see: Option<&Seeing<'_>>,
     ) -> Result<Option<Report>> {
         let unit = self.sparse_unit()?;
         let capabilities = target.capabilities();

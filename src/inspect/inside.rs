@@ -133,8 +133,11 @@ impl Inspect {
                 Err(error) => break Some(error),
             }
         };
-        let inner = stream.finish().facts;
-        facts.inside.push(Inside { name: Vec::new(), facts: inner });
+        // where decoding failed at once, nothing is known of what is inside
+        if failed.is_none() || stream.bytes() > 0 {
+            let inner = stream.finish().facts;
+            facts.inside.push(Inside { name: Vec::new(), facts: inner });
+        }
         failed.map_or(Ok(whole), Err)
     }
 
