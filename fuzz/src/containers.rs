@@ -174,7 +174,7 @@ const XZ: &[u8] = include_bytes!("../seeds/two-blocks.xz");
 const BZIP2: &[u8] = include_bytes!("../seeds/text.bz2");
 
 fn disk() -> Vec<u8> {
-    let mut disk: Vec<u8> = (0..10_000u32).map(|i| (i * i >> 7) as u8).collect();
+    let mut disk: Vec<u8> = (0..10_000u32).map(|i| ((i * i) >> 7) as u8).collect();
     disk[510..512].copy_from_slice(b"\x55\xaa");
     disk[3000..9000].fill(0);
     disk
