@@ -111,7 +111,7 @@ fn a_raw_disk_without_a_table_cannot_be_checked() {
 #[test]
 fn what_is_known_by_name_only_cannot_be_checked() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, bytes) in [("a.vma", &b"VMA\0"[..]), ("a.gz", &[0x1f, 0x8b, 8, 0])] {
+    for (name, bytes) in [("a.zip", &b"PK\x03\x04"[..]), ("a.E01", b"EVF\x09\x0d\x0a\xff\x00")] {
         let path = folder.path().join(name);
         std::fs::write(&path, [bytes, &[0; 4096]].concat()).unwrap();
         check(&path, &[]).refused(63, &path, &["not read yet"]);

@@ -71,7 +71,7 @@ fn complaint(came: &Came) -> Option<String> {
         format!("{} s", came.seconds)
     } else if came.converted && came.code != 0 {
         format!("exit code {} and a target", came.code)
-    } else if came.code == 0 && !came.err.is_empty() {
+    } else if came.code == 0 && !came.err.is_empty() && !is_spill_note(&words()) {
         format!("success, and {}", words())
     } else if came.code != 0 && !told_in_the_answer(came) && came.err.is_empty() {
         "a failure without a word".into()
@@ -79,6 +79,11 @@ fn complaint(came: &Came) -> Option<String> {
         return None;
     };
     Some(format!("{:?}: {bad}", came.args))
+}
+
+/// The one thing that is said of a success: a compressed image went through a temporary file.
+fn is_spill_note(words: &str) -> bool {
+    words.starts_with("diskimage: note: spilled ") && words.lines().count() == 1
 }
 
 /// Size, times and identity of every file of a set: a write would change them.
