@@ -399,13 +399,20 @@ impl Layer for AsifLayer {
                     pieces(&self.storage, "a table", table, checking, |piece, at| {
                         for (number, entry) in (0u64..).zip(piece.as_chunks::<8>().0) {
                             let entry = BigEndian::read_u64(entry);
-                            let is_bitmap = index.checked_rem(entries) == Some(header.group());
+                            let within = index.checked_rem(entries).unwrap_or_default();
+                            let groups = index.checked_div(entries).unwrap_or_default();
+                            let before = groups.saturating_mul(header.group());
+                            let guest = header.chunk.offset_of(before.saturating_add(within));
+                            let guest = guest.map(|offset| start.saturating_add(offset));
+                            // the last table has room for more than the disk has
+                            let is_of_disk = guest.is_some_and(|guest| guest < header.size());
+                            let counts = within != header.group() && is_of_disk;
                             index = index.saturating_add(1);
                             let chunk = entry & CHUNK_NUMBER;
                             if chunk == 0 {
                                 continue;
                             }
-                            allocated = allocated.saturating_add(u64::from(!is_bitmap));
+                            allocated = allocated.saturating_add(u64::from(counts));
                             let behind = header.chunk.offset_of(chunk.saturating_add(1));
                             end = end.max(behind.unwrap_or_default().min(size));
                             if behind.is_none_or(|behind| behind > size) {
