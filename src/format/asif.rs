@@ -227,7 +227,7 @@ impl AsifLayer {
                 return Err(Fault::Entry { what, value: entry, rule: "below 2^55" }.into());
             }
             let start = self.chunk_at(entry)?;
-            check_inside(&self.storage, "a table", start, self.header.table())?;
+            // of a table only the pages count that tell of the disk
             Ok(Some(start..start.saturating_add(self.header.table())))
         };
         let start = index.saturating_mul(self.header.span());
@@ -392,6 +392,12 @@ impl Layer for AsifLayer {
             match self.table(start) {
                 Ok(None) => {}
                 Err(error) => wrong_entry(&mut wrong, error)?,
+                Ok(Some(table))
+                    if let Err(error) =
+                        check_inside(&self.storage, "a table", table.start, header.table()) =>
+                {
+                    wrong_entry(&mut wrong, error.at(table.start))?;
+                }
                 Ok(Some(table)) => {
                     end = end.max(header.chunk.ceil(table.end).min(size));
                     let entries = header.group().saturating_add(1);
