@@ -389,15 +389,15 @@ impl Layer for AsifLayer {
         while start < header.size() {
             checking.watcher().check()?;
             let behind = start.saturating_add(header.span());
-            match self.table(start) {
+            let whole = |table: Option<Range<u64>>| {
+                let Some(table) = table else { return Ok(None) };
+                check_inside(&self.storage, "a table", table.start, header.table())
+                    .map_err(|error| error.at(table.start))?;
+                Ok(Some(table))
+            };
+            match self.table(start).and_then(whole) {
                 Ok(None) => {}
                 Err(error) => wrong_entry(&mut wrong, error)?,
-                Ok(Some(table))
-                    if let Err(error) =
-                        check_inside(&self.storage, "a table", table.start, header.table()) =>
-                {
-                    wrong_entry(&mut wrong, error.at(table.start))?;
-                }
                 Ok(Some(table)) => {
                     end = end.max(header.chunk.ceil(table.end).min(size));
                     let entries = header.group().saturating_add(1);
