@@ -64,11 +64,13 @@ pub fn body(input: &Input) {
     assert!(rounded || behind.iter().all(|&b| b == 0), "{format:?}: another end");
 }
 
-/// Whether some structure of the image is damaged and is read from its second copy.
+/// Whether some structure of the image is damaged and is read from its second copy, or the copies of a
+/// VHD's footer differ: the one at the end counts ("Hard Disk Footer Format"), qemu-img takes the first.
 fn needs_a_copy(format: Format, input: &Input) -> bool {
     let image = OpenOptions::new().format(format).open_image_storage(input.storage(), "".as_ref());
     let described = image.and_then(|image| image.layer().describe());
-    described.is_ok_and(|found| found.findings.iter().any(|f| f.code == Code::RedundantCopyDamaged))
+    let copies = [Code::RedundantCopyDamaged, Code::FooterMismatch];
+    described.is_ok_and(|found| found.findings.iter().any(|f| copies.contains(&f.code)))
 }
 
 /// Whether bytes of something else precede each block of a VDI (`cbBlockExtra`).
