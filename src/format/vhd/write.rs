@@ -365,7 +365,8 @@ fn holding(size: u64) -> Result<Geometry> {
         return Err(WriteDetail::NoGeometry.into());
     }
     let mut sectors = wanted;
-    while sectors < MAX_GEOMETRY {
+    // the largest geometry is one too: what is larger has no other
+    while sectors <= MAX_GEOMETRY {
         let geometry = within(sectors.saturating_mul(SECTOR_SIZE));
         if geometry.total_sectors() >= wanted {
             return Ok(geometry);
@@ -398,10 +399,20 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_geometry_holds_the_disk_and_no_cylinder_more_than_needed(sectors in 1u64..1 << 28) {
+        fn a_geometry_holds_the_disk_and_no_cylinder_more_than_needed(sectors in 1..=MAX_GEOMETRY) {
             let geometry = holding(sectors * 512).unwrap();
             assert!(geometry.total_sectors() >= sectors);
             assert_eq!(within(geometry.total_sectors() * 512), geometry);
         }
+    }
+
+    #[test]
+    fn the_last_cylinder_can_be_used_and_no_sector_beyond_it() {
+        // the first sector of the last cylinder, once refused
+        for sectors in [65_534 * 16 * 255 + 1, MAX_GEOMETRY] {
+            assert_eq!(holding(sectors * 512).unwrap().total_sectors(), MAX_GEOMETRY);
+        }
+        let beyond = holding((MAX_GEOMETRY + 1) * 512).unwrap_err();
+        assert!(beyond.to_string().contains(&((MAX_GEOMETRY + 1) * 512).to_string()), "{beyond}");
     }
 }
