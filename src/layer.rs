@@ -28,6 +28,11 @@ pub trait Layer: Send + Sync + Debug {
     /// The unit of allocation (cluster, grain, block), bytes: a power of two, where there is one.
     fn cluster_size(&self) -> Option<u64>;
 
+    /// The size of a sector as the guest sees it, bytes, where the image says.
+    fn sector_size(&self) -> Option<u64> {
+        None
+    }
+
     /// What the image needs from other files, in a fixed order.
     fn references(&self) -> &[Reference] {
         &[]

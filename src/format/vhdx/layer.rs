@@ -180,6 +180,10 @@ impl Layer for VhdxLayer {
         Some(self.block().size())
     }
 
+    fn sector_size(&self) -> Option<u64> {
+        Some(self.metadata.logical_sector.size())
+    }
+
     fn stores_long_runs(&self) -> bool {
         self.metadata.leave_blocks_allocated
     }
