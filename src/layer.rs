@@ -57,6 +57,12 @@ pub trait Layer: Send + Sync + Debug {
         None
     }
 
+    /// What the guest knows the disk by, a UUID in the byte order of its text form, where the format has
+    /// that: a child has its parent's (VHDX, 2.6.2.3).
+    fn disk_id(&self) -> Option<[u8; 16]> {
+        None
+    }
+
     /// What changes whenever the guest's data do, where the format has such a mark: a child notes
     /// its parent's, and so can tell that the parent was written to (VDI).
     fn modification(&self) -> Option<Identity> {

@@ -241,23 +241,27 @@ fn a_vmdk_of_several_files_appears_whole_and_replaces_no_extents() {
     std::fs::write(&file, before).unwrap();
     same(dir.path(), &image.path, &file);
     // the image cannot be written over itself, nor to what is no file
-    convert(text(dir.path())).refused(1, dir.path(), &["is no file"]);
+    convert(text(dir.path())).refused(1, dir.path(), &["is no regular file"]);
     let args = ["convert", "-n", "-O", "vmdk", "-o", "subformat=monolithicFlat"];
     let ran = diskimage(args.iter().chain(&[image.text(), text(&file)]));
     ran.refused(1, &image.path, &["only a raw disk is written into what exists"]);
-    // empty ones, in pieces; a name without an ending
+}
+
+#[test]
+fn an_empty_vmdk_of_several_files_has_the_size_that_measure_tells() {
     for (kind, size, names) in [
-        ("twoGbMaxExtentSparse", "5G", &["x", "x-s001", "x-s002", "x-s003"][..]),
-        ("twoGbMaxExtentFlat", "2G", &["x", "x-f001", "x-f002"]),
-        ("monolithicFlat", "1", &["x", "x-flat"]),
+        ("twoGbMaxExtentSparse", "5G", &["-s001.vmdk", "-s002.vmdk", "-s003.vmdk", ".vmdk"][..]),
+        ("twoGbMaxExtentFlat", "2G", &["-f001.vmdk", "-f002.vmdk", ".vmdk"]),
+        ("monolithicFlat", "1", &["-flat.vmdk", ".vmdk"]),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("x");
+        let file = dir.path().join("disk.vmdk");
+        let names: Vec<String> = names.iter().map(|name| format!("disk{name}")).collect();
         let option = format!("subformat={kind}");
         diskimage(["create", "-f", "vmdk", "-o", &option, text(&file), size]).ok();
         assert_eq!(entries(dir.path()), names);
         let mut lengths = 0;
-        for name in names {
+        for name in &names {
             lengths += std::fs::metadata(dir.path().join(name)).unwrap().len();
         }
         let args = ["measure", "-O", "vmdk", "-o", &option, "--size", size, "--output=json"];
@@ -267,13 +271,18 @@ fn a_vmdk_of_several_files_appears_whole_and_replaces_no_extents() {
         let meant = meant.iter().find(|(word, _)| *word == size).unwrap().1;
         assert_eq!(info["virtual-size"], meant, "{kind}");
         if has("qemu-img") {
-            let args = ["info", "-f", "vmdk", "--output=json", "x"];
+            let args = ["info", "-f", "vmdk", "--output=json", "disk.vmdk"];
             let answer = output_of(dir.path(), "qemu-img", &args);
             let answer: Value = serde_json::from_slice(&answer).unwrap();
             assert_eq!(answer["virtual-size"], meant, "{kind}");
             assert_eq!(answer["format-specific"]["data"]["create-type"], kind);
         }
     }
+    // a name without an ending
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x");
+    diskimage(["create", "-f", "vmdk", "-o", "subformat=monolithicFlat", text(&file), "1M"]).ok();
+    assert_eq!(entries(dir.path()), ["x", "x-flat"]);
 }
 
 #[test]
@@ -380,8 +389,8 @@ fn killed_at_any_moment_it_leaves_all_files_or_no_image() {
     let mut outcomes = [0, 0];
     for round in 0..24u64 {
         let args = ["convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"];
-        let args = args.iter().chain(&[image.text(), text(&target)]);
-        let mut child = command(args).stderr(Stdio::null()).spawn().unwrap();
+        let paths = [image.text(), text(&target)];
+        let mut child = command(args.iter().chain(&paths)).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_micros(round * round * 160));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -418,7 +427,8 @@ fn a_full_disk_leaves_nothing() {
             if ran.stderr.contains("unshare") || ran.code == Some(99) {
                 continue;
             }
-            ran.refused(1, Path::new("out"), &["No space left on device"]);
+            let file = if format.contains("Flat") { "out-flat" } else { "out" };
+            ran.refused(1, Path::new(file), &["No space left on device"]);
             break;
         }
     }

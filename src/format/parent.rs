@@ -11,6 +11,8 @@ use crate::layer::{Identity, Layer};
 pub(super) struct Parent<I> {
     pub(super) name: String,
     pub(super) id: I,
+    /// As [`Layer::disk_id`].
+    pub(super) disk_id: Option<[u8; 16]>,
     size: u64,
     sector: Option<u64>,
 }
@@ -73,7 +75,8 @@ impl<I> Parent<I> {
         if let Some(why) = why {
             return Err(ParentDetail::Name(why).into());
         }
-        Ok(Self { name, id, size: layer.size(), sector: layer.sector_size() })
+        let (disk_id, size, sector) = (layer.disk_id(), layer.size(), layer.sector_size());
+        Ok(Self { name, id, disk_id, size, sector })
     }
 
     /// Refuses a child of `size` bytes if the parent has more; or fewer, unless a child may `grow`.

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::file::FileTarget;
-use super::place::folder_of;
 use super::{Capabilities, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::{to_u64, to_usize};
@@ -41,6 +40,10 @@ pub struct FilesTarget {
     others: Vec<FileTarget>,
 }
 
+/// Why one of many files cannot be made where others could.
+const TOO_MANY: &str =
+    "the system may allow fewer open files: raise that (ulimit -n), or choose another subformat";
+
 impl FilesTarget {
     /// New files: one that is to appear at `path`, which is a regular file if there is one, and
     /// `files` beside it.
@@ -48,16 +51,20 @@ impl FilesTarget {
         let path = path.as_ref();
         let found = std::fs::symlink_metadata(path);
         if !files.is_empty() && found.is_ok_and(|found| !found.is_file()) {
-            let message = "is no file, and the image consists of several";
+            let message = "is no regular file, which the first of several must be";
             let error = Error::other(ErrorKind::InvalidInput, message).in_file(path);
-            return Err(error.advise("name a file"));
+            return Err(error.advise("name a file, or write an image of one file"));
         }
         let main = FileTarget::create(path, 0)?;
         let (mut ranges, mut others) = (Vec::new(), Vec::new());
         for file in files {
             let size = file.range.end.saturating_sub(file.range.start);
-            let path = folder_of(path).join(&file.name);
-            others.push(FileTarget::create_new(path, if file.whole { size } else { 0 })?);
+            let path = path.with_file_name(&file.name);
+            let created = FileTarget::create_new(path, if file.whole { size } else { 0 });
+            others.push(created.map_err(|error| match (error.kind(), others.len()) {
+                (ErrorKind::Io, 1..) => error.advise(TOO_MANY),
+                _ => error,
+            })?);
             ranges.push(file.range.clone());
         }
         Ok(Self { main, durable: true, ranges, others })
@@ -237,7 +244,7 @@ mod tests {
         let error = FilesTarget::create(&path, &files).unwrap_err();
         assert!(error.to_string().contains("another image"), "{error}");
         let folder = FilesTarget::create(dir.path(), &files).unwrap_err();
-        assert!(folder.to_string().contains("is no file"), "{folder}");
+        assert!(folder.to_string().contains("is no regular file"), "{folder}");
         assert_eq!(names(dir.path()), ["c"]);
     }
 }

@@ -200,6 +200,10 @@ impl Layer for VhdxLayer {
         Some(Identity::Uuid(*self.headers.current.data_write_guid.as_bytes()))
     }
 
+    fn disk_id(&self) -> Option<[u8; 16]> {
+        Some(*self.metadata.virtual_disk_id.as_bytes())
+    }
+
     fn check_parent(&self, parent: &dyn Layer) -> Result<()> {
         let Some(locator) = &self.metadata.parent_locator else { return Ok(()) };
         let found = match parent.identity() {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::bytes::is_zero;
 use crate::error::{Detail, ErrorKind, Result};
 use crate::format::Format;
 use crate::format::blocks::{Block, Blocks, Layout, Placer};
@@ -77,6 +78,8 @@ const LOG: u64 = MIB;
 const METADATA: u64 = 2 * MIB;
 /// Where the block allocation table lies.
 const BAT: u64 = 3 * MIB;
+/// How much of a sector bitmap block is written at a time: most of it is zeros.
+const BITMAP_PIECE: usize = 4 << 10;
 /// Where the first metadata item lies in its region.
 const FIRST_ITEM: u32 = 64 << 10;
 /// The longest name of a parent, UTF-16 units: what Windows takes, well within an item.
@@ -246,7 +249,14 @@ impl Blocks for Bat {
             let entry = match self.bitmap.take() {
                 None => 0,
                 Some((place, bitmap)) => {
-                    plan.bytes(place, bitmap);
+                    let mut at = place;
+                    for piece in bitmap.chunks(BITMAP_PIECE) {
+                        match is_zero(piece) {
+                            true => plan.zeros(at, to_u64(piece.len())),
+                            false => plan.bytes(at, piece.to_vec()),
+                        }
+                        at = at.saturating_add(to_u64(piece.len()));
+                    }
                     (place & BAT_FILE_OFFSET) | BITMAP_PRESENT
                 }
             };
@@ -307,6 +317,14 @@ impl VhdxWriter {
         stored(Guid::from_text_order(self.blocks.seed(&text).identifier(name)))
     }
 
+    /// 2.6.2.3. A child is the same disk as its parent, as Windows has it.
+    fn disk_id(&self) -> [u8; 16] {
+        match self.options.parent.as_ref().and_then(|parent| parent.disk_id) {
+            Some(id) => stored(Guid::from_text_order(id)),
+            None => self.guid("VHDX virtual disk identifier"),
+        }
+    }
+
     /// 2.2.1.
     fn identifier() -> Vec<u8> {
         let mut bytes = FILE_IDENTIFIER_SIGNATURE.to_vec();
@@ -359,7 +377,7 @@ impl VhdxWriter {
         let mut items = vec![
             (ITEM_FILE_PARAMETERS, METADATA_IS_REQUIRED, parameters),
             (ITEM_VIRTUAL_DISK_SIZE, disk, layout.size.to_le_bytes().to_vec()),
-            (ITEM_VIRTUAL_DISK_ID, disk, self.guid("VHDX virtual disk identifier").to_vec()),
+            (ITEM_VIRTUAL_DISK_ID, disk, self.disk_id().to_vec()),
             (ITEM_LOGICAL_SECTOR_SIZE, disk, self.options.logical_sector_size.to_le_bytes().into()),
             (
                 ITEM_PHYSICAL_SECTOR_SIZE,
