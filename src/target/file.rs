@@ -539,6 +539,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_new_takes_the_place_of_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.raw");
+        for nameless in [true, false] {
+            let make = || {
+                let mut target = FileTarget::create_new(&path, 1).unwrap();
+                if !nameless {
+                    let (file, name) = named_file(path.clone()).unwrap();
+                    target = FileTarget::new(file, &path, Place::Named(name), true);
+                    target.only_new = true;
+                }
+                target.write_at(b"x", 0).unwrap();
+                Box::new(target)
+            };
+            let target = make();
+            std::fs::write(&path, "another's").unwrap();
+            let error = target.finish().unwrap_err();
+            assert!(error.to_string().contains("another image"), "{error}");
+            let early = FileTarget::create_new(&path, 1).unwrap_err();
+            assert_eq!(early.to_string(), error.to_string());
+            assert_eq!(std::fs::read(&path).unwrap(), b"another's");
+            assert_eq!(names(dir.path()), ["out.raw"]);
+            std::fs::remove_file(&path).unwrap();
+            make().finish().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"x");
+            assert_eq!(names(dir.path()), ["out.raw"]);
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
     fn an_existing_target_keeps_its_size_and_its_tail() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");

@@ -1,5 +1,6 @@
 //! An image of several files, which appear together.
 
+use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,14 @@ impl FilesTarget {
         let main = FileTarget::create(path, 0)?;
         let (mut ranges, mut others) = (Vec::new(), Vec::new());
         for file in files {
+            let name = Some(OsStr::new(&file.name));
+            if Path::new(&file.name).file_name() != name || path.file_name() == name {
+                let message =
+                    "the name of one of the image's files is a path, or that of the image";
+                return Err(
+                    Error::other(ErrorKind::InvalidInput, message).in_file(Path::new(&file.name))
+                );
+            }
             let size = file.range.end.saturating_sub(file.range.start);
             let path = path.with_file_name(&file.name);
             let created = FileTarget::create_new(path, if file.whole { size } else { 0 });
@@ -243,6 +252,10 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("c")).unwrap(), b"other");
         let error = FilesTarget::create(&path, &files).unwrap_err();
         assert!(error.to_string().contains("another image"), "{error}");
+        for name in ["a", "../b", "x/b", "..", ""] {
+            let error = FilesTarget::create(&path, &[file(name, 100..110, true)]).unwrap_err();
+            assert!(error.to_string().contains("is a path"), "{name}: {error}");
+        }
         let folder = FilesTarget::create(dir.path(), &files).unwrap_err();
         assert!(folder.to_string().contains("is no regular file"), "{folder}");
         assert_eq!(names(dir.path()), ["c"]);

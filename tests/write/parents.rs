@@ -313,3 +313,35 @@ fn identifiers_tell_zeros_apart() {
         assert!(!seen[..number].contains(one), "{seen:?}");
     }
 }
+
+/// Parents that Windows made, and what its own children of them hold.
+#[test]
+fn a_child_of_what_windows_made_is_what_windows_own_child_is() {
+    for image in corpus_images(|_, verdict| verdict == "ok-with-parent") {
+        let (format, kind) = match &*image.format {
+            "vhd" => (Format::Vhd, "VHD"),
+            "vhdx" => (Format::Vhdx, "VHDX"),
+            _ => continue,
+        };
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let theirs = beside(&image.path).open(&image.path).unwrap();
+        let parent = theirs.images()[1].path();
+        let name = parent.file_name().unwrap().to_str().unwrap();
+        std::fs::copy(parent, dir.path().join(name)).unwrap();
+        let below = OpenOptions::new().open(dir.path().join(name)).unwrap();
+        let over = Some((name, below.images()[0].layer()));
+        let writer = match format {
+            Format::Vhd => vhd(&VhdOptions::new(), theirs.size(), over).unwrap(),
+            _ => vhdx(&VhdxOptions::new(), theirs.size(), over).unwrap(),
+        };
+        let path = dir.path().join("ours");
+        let target = FileTarget::create(&path, 0).unwrap().durable(false);
+        Convert::new().image(&theirs, writer, Some(&below), &target).unwrap();
+        Box::new(target).finish().unwrap();
+        let ours = beside(&path).open(&path).unwrap();
+        assert_eq!(sha256_of(&ours).unwrap(), image.guest_sha256.unwrap(), "{}", image.name);
+        let meant = dir.path().join("meant");
+        std::fs::write(&meant, content(&theirs).unwrap()).unwrap();
+        seven_zip(kind, &meant, &path);
+    }
+}
