@@ -173,6 +173,41 @@ fn qcow2_is_what_was_read_whatever_the_options() {
 }
 
 #[test]
+#[cfg(feature = "checksum")]
+fn clusters_of_the_same_content_are_stored_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    // five contents, a dozen times each and not in step, and an end that is like none
+    let mut random = Random(11);
+    let kinds: Vec<Vec<u8>> =
+        (0..5).map(|_| (0..64 << 7).flat_map(|_| random.next().to_le_bytes()).collect()).collect();
+    let order: Vec<_> = (0..60).map(|_| random.below(5) as usize).collect();
+    let mut bytes: Vec<u8> = order.iter().flat_map(|&kind| kinds[kind].clone()).collect();
+    bytes.extend(&kinds[0][..5000]);
+    std::fs::write(&source, &bytes).unwrap();
+    for (cluster, bits) in
+        [(64 << 10, 16), (64 << 10, 1), (64 << 10, 4), (4096, 16), (512, 2), (2 << 20, 8)]
+    {
+        for (compressed, version) in [(false, 3), (true, 3), (false, 2), (true, 2)] {
+            if version == 2 && bits != 16 {
+                continue;
+            }
+            let options = Qcow2Options::new().cluster_size(cluster).refcount_bits(bits);
+            let options = options.version(version).compressed(compressed).dedupe(true);
+            let what = format!("{options:?}");
+            whole(&source, folder.path(), Format::Qcow2, &what, &|size| {
+                Box::new(options.writer(size).unwrap())
+            });
+            let length = std::fs::metadata(folder.path().join("image")).unwrap().len();
+            let (all, few) = (bytes.len() as u64, 1 << 20);
+            // a count of one bit cannot be two, and clusters of 2 MiB are all different
+            let shares = bits > 2 && cluster <= 64 << 10;
+            assert_eq!(length < few, shares, "{length} of {all}: {what}");
+        }
+    }
+}
+
+#[test]
 fn vmdk_is_what_was_read_whatever_the_options() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let source = folder.path().join("disk.raw");

@@ -168,6 +168,9 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::other(ErrorKind::InvalidInput, message)
 }
 
+/// The most bytes of bitmaps that are copied: those of 32 TiB, a bit for 64 KiB each.
+const MAX_BITMAPS: u64 = 64 << 20;
+
 /// A format with its options.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
@@ -299,6 +302,46 @@ impl Spec {
             return Err(invalid(message).advise("leave -c out"));
         }
         self.qcow2 = self.qcow2.clone().compressed(true);
+        Ok(())
+    }
+
+    /// Stores clusters of the same content once.
+    pub(crate) fn dedupe(&mut self) -> Result<()> {
+        if self.format != Format::Qcow2 {
+            let message = format!("the format '{}' cannot share clusters", self.format);
+            return Err(invalid(message).advise("leave --dedupe out, or write a qcow2"));
+        }
+        self.qcow2 = self.qcow2.clone().dedupe(true);
+        Ok(())
+    }
+
+    /// Copies the bitmaps of `disk`, or of a snapshot in it, which has none.
+    pub(crate) fn bitmaps(
+        &mut self,
+        disk: &Chain,
+        is_snapshot: bool,
+        skip_broken: bool,
+    ) -> Result<()> {
+        let layer = disk.images().first().map(|image| image.layer());
+        let source = layer.map_or(Format::Raw, |layer| layer.format());
+        for (format, does) in [(self.format, "written"), (source, "read")] {
+            if format != Format::Qcow2 {
+                let message = format!("the format '{format}', which is {does}, has no bitmaps");
+                return Err(invalid(message).advise("leave --bitmaps out"));
+            }
+        }
+        if is_snapshot {
+            return Err(invalid("an internal snapshot has no bitmaps of its own")
+                .advise("leave --bitmaps out"));
+        }
+        let bitmaps = layer.map_or(Ok(Vec::new()), |layer| layer.dirty_bitmaps(MAX_BITMAPS))?;
+        let (sound, broken): (Vec<_>, _) = bitmaps.into_iter().partition(|b| b.is_consistent);
+        if let Some(bitmap) = broken.first().filter(|_| !skip_broken) {
+            let name = diskimage::text::printable(&bitmap.name);
+            return Err(invalid(format!("the bitmap '{name}' was not saved properly"))
+                .advise("leave such ones out with --skip-broken-bitmaps"));
+        }
+        self.qcow2 = self.qcow2.clone().bitmaps(sound);
         Ok(())
     }
 

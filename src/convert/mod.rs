@@ -71,7 +71,8 @@ const THREAD_OVERHEAD: u64 = 384 << 10;
 #[derive(Debug, thiserror::Error)]
 enum ConvertDetail {
     #[error(
-        "blocks can be shared with a raw disk in a file only, and not when damage is passed over"
+        "blocks can be shared with a file only that is a raw disk or a QCOW2 with nothing compressed, \
+         and not when damage is passed over"
     )]
     CannotShare,
     #[error("the data are compressed, and cannot be shared with the image")]
@@ -188,6 +189,9 @@ impl Convert {
     /// the same there is left out: the writer has to name that image as the backing file. Otherwise
     /// what is zeros is left out.
     ///
+    /// With [`Reflink::Always`] the map decides what is stored, and all of it is shared: zeros that were
+    /// stored stay stored. That is for a QCOW2 without a backing file in which nothing is compressed.
+    ///
     /// A target that takes ascending writes only gets what the [map](VirtualDisk::extent_at) calls
     /// data, where the writer must know beforehand: zeros that were stored stay stored then.
     pub fn image(
@@ -214,17 +218,25 @@ impl Convert {
         let composition = match output {
             Output::Raw => None,
             Output::Image { writer, backing } => {
+                let shares = always
+                    && !ascending
+                    && backing.is_none()
+                    && Composition::can_share(&*writer);
                 let by_map = match writer.forward() {
+                    _ if shares => true,
                     Forward::Always => false,
                     Forward::ByMap if backing.is_none() => ascending,
                     _ if ascending => return Err(ConvertDetail::NotForward.into()),
                     _ => false,
                 };
-                Some(Composition::new(writer, by_map, backing))
+                let mut composition = Composition::new(writer, by_map, backing);
+                composition.shares = shares;
+                Some(composition)
             }
         };
         let is_image = composition.is_some();
-        if always && (ascending || is_image || self.salvage || observer.is_some()) {
+        let shares = composition.as_ref().is_some_and(|composition| composition.shares);
+        if always && (ascending || (is_image && !shares) || self.salvage || observer.is_some()) {
             return Err(ConvertDetail::CannotShare.into());
         }
         let offload = match self.reflink {
@@ -242,7 +254,7 @@ impl Convert {
             None => (wanted, 0),
         };
         let segment = if whole { piece.max(wanted) } else { SEGMENT };
-        let buffer = if whole { segment } else { piece };
+        let buffer = if whole && !shares { segment } else { piece };
         // the compressed form of a cluster is held beside its piece
         let beside = disk.cluster_size().min(SEGMENT).saturating_add(THREAD_OVERHEAD);
         let each = buffer.saturating_add(beside).saturating_add(more);

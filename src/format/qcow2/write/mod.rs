@@ -12,10 +12,13 @@ use super::header::CompressionType;
 use super::layout::*;
 use crate::codec::{Deflate, Wrapper};
 use crate::error::{Detail, ErrorKind, Result};
+use crate::layer::DirtyBitmap;
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::writer::Encoder;
 
+mod bitmaps;
 mod place;
+mod share;
 mod space;
 
 pub use place::Qcow2Writer;
@@ -33,6 +36,8 @@ pub struct Qcow2Options {
     lazy_refcounts: bool,
     extended_l2: bool,
     allocate: bool,
+    dedupe: bool,
+    bitmaps: Vec<DirtyBitmap>,
     backing: Option<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
@@ -48,6 +53,8 @@ impl Default for Qcow2Options {
             lazy_refcounts: false,
             extended_l2: false,
             allocate: false,
+            dedupe: false,
+            bitmaps: Vec::new(),
             backing: None,
         }
     }
@@ -69,6 +76,10 @@ enum WriteDetail {
     Compression(&'static str),
     #[error("clusters cannot be compressed and set aside before both")]
     CompressedAndAllocated,
+    #[error("the bitmap '{name}' {why}")]
+    Bitmap { name: String, why: &'static str },
+    #[error("clusters cannot be shared and {0}")]
+    SharedAnd(&'static str),
     #[error("clusters cannot be set aside where a backing file shows through")]
     BackingAndAllocated,
     #[error("the name of the backing file is {0}")]
@@ -104,6 +115,8 @@ impl Detail for WriteDetail {
             Self::CompressedAndAllocated | Self::BackingAndAllocated => {
                 "leave preallocation at off".into()
             }
+            Self::Bitmap { .. } => "leave the bitmaps out, or this one".into(),
+            Self::SharedAnd(_) => "leave dedupe, preallocation or extended_l2 out".into(),
             Self::BackingName(_) => "name it otherwise, ./NAME for example".into(),
             Self::PackedTooFar => "do not compress it, or choose smaller clusters".into(),
         })
@@ -182,6 +195,23 @@ impl Qcow2Options {
         self
     }
 
+    /// Stores clusters of the same content once, as far as the first million different ones go. They
+    /// are told by BLAKE3. Whoever changes such a cluster later copies it first. Default: no.
+    #[cfg(feature = "checksum")]
+    #[must_use]
+    pub fn dedupe(mut self, yes: bool) -> Self {
+        self.dedupe = yes;
+        self
+    }
+
+    /// Keeps these bitmaps, all of the disk that is written: those of
+    /// [`dirty_bitmaps`](crate::Layer::dirty_bitmaps). Default: none.
+    #[must_use]
+    pub fn bitmaps(mut self, bitmaps: Vec<DirtyBitmap>) -> Self {
+        self.bitmaps = bitmaps;
+        self
+    }
+
     /// The name of the backing file, and the word for its format, as the image will tell them.
     #[must_use]
     pub fn backing(mut self, name: impl Into<Vec<u8>>, format: Option<&str>) -> Self {
@@ -213,6 +243,7 @@ impl Qcow2Options {
         if self.version == 2 {
             let needs = [
                 (self.extended_l2, "extended_l2"),
+                (!self.bitmaps.is_empty(), "a bitmap"),
                 (self.lazy_refcounts, "lazy_refcounts"),
                 (self.compression != CompressionType::Zlib, "compression_type=zstd"),
                 (width.bits() != V2_REFCOUNT_ORDER, "refcount_bits other than 16"),
@@ -226,6 +257,11 @@ impl Qcow2Options {
         }
         if self.allocate && self.compressed {
             return Err(WriteDetail::CompressedAndAllocated.into());
+        }
+        if self.dedupe && (self.allocate || self.extended_l2) {
+            let what =
+                if self.allocate { "set aside one by one" } else { "parted into subclusters" };
+            return Err(WriteDetail::SharedAnd(what).into());
         }
         if self.allocate && self.backing.is_some() {
             return Err(WriteDetail::BackingAndAllocated.into());
@@ -305,6 +341,13 @@ impl Qcow2Options {
             // so that a program that does not know a feature can name it
             extension(EXTENSION_FEATURE_NAMES, &names);
         }
+        if let Some(count) = u32::try_from(self.bitmaps.len()).ok().filter(|&count| count > 0) {
+            let mut data = Vec::from(count.to_be_bytes());
+            data.extend([0; 4]);
+            data.extend(fields.bitmaps.size.to_be_bytes());
+            data.extend(fields.bitmaps.offset.to_be_bytes());
+            extension(EXTENSION_BITMAPS, &data);
+        }
         extension(EXTENSION_END, &[]);
         let length = if shape.version == 2 { V2_HEADER_LENGTH } else { WRITTEN_HEADER_LENGTH };
         let (name, at) = match &self.backing {
@@ -330,7 +373,8 @@ impl Qcow2Options {
         if shape.version == 3 {
             put64(&mut header, used.fold(0, |bits, (_, bit, ..)| bits | bit));
             put64(&mut header, if self.lazy_refcounts { COMPATIBLE_LAZY_REFCOUNTS } else { 0 });
-            put64(&mut header, 0); // autoclear_features
+            let bitmaps = if self.bitmaps.is_empty() { 0 } else { AUTOCLEAR_BITMAPS };
+            put64(&mut header, bitmaps); // autoclear_features
             put32(&mut header, shape.refcount_order);
             put32(&mut header, length);
             header.push(u8::from(zstd));
@@ -384,6 +428,7 @@ struct Fields {
     l1_table_offset: u64,
     /// Its offset, and how many clusters it has.
     refcount_table: (u64, u64),
+    bitmaps: bitmaps::Directory,
 }
 
 #[derive(Debug)]

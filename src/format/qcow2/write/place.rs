@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::share::{self, Shared};
 use super::space::{Cursor, Space};
-use super::{Fields, Qcow2Options, Shape, WriteDetail};
+use super::{Fields, Qcow2Options, Shape, WriteDetail, bitmaps};
 use crate::error::Result;
 use crate::format::qcow2::layout::*;
-use crate::num::{Pow2, to_usize};
+use crate::num::{Pow2, to_u64, to_usize};
 use crate::writer::{Encoder, Forward, Map, Plan, Run, RunKind, Writer};
 
 /// Lays out a QCOW2 image; see [`Qcow2Options::writer`].
@@ -21,6 +22,9 @@ pub struct Qcow2Writer {
     l1: Vec<u64>,
     l1_table_offset: u64,
     table: Option<Table>,
+    shared: Option<Shared>,
+    /// Where the bitmaps are, once they are written.
+    bitmaps: bitmaps::Directory,
     /// All is known beforehand: tables are written before what they map.
     is_known: bool,
 }
@@ -60,6 +64,7 @@ impl Qcow2Writer {
             return Err(WriteDetail::TooLarge { size, cluster, most }.into());
         }
         let size = Pow2::SECTOR.ceil(size);
+        bitmaps::check(&options.bitmaps, size)?;
         let space = Space::new(shape.cluster, shape.refcount_order, None);
         let entries = shape.span().count(size);
         let writer = Self {
@@ -71,6 +76,8 @@ impl Qcow2Writer {
             l1: vec![0; to_usize(entries)],
             l1_table_offset: 0,
             table: None,
+            shared: options.dedupe.then(Shared::default),
+            bitmaps: bitmaps::Directory::default(),
             is_known: false,
         };
         // names that do not fit are told before anything is written
@@ -86,7 +93,8 @@ impl Qcow2Writer {
     fn header(&self, refcount_table: (u64, u64)) -> Result<Vec<u8>> {
         let l1_size = u32::try_from(self.l1.len()).unwrap_or_default();
         let l1_table_offset = self.l1_table_offset;
-        let fields = Fields { size: self.size, l1_size, l1_table_offset, refcount_table };
+        let (size, bitmaps) = (self.size, self.bitmaps);
+        let fields = Fields { size, l1_size, l1_table_offset, refcount_table, bitmaps };
         self.options.header(&self.shape, &fields)
     }
 
@@ -135,6 +143,9 @@ impl Qcow2Writer {
                 place(guest);
             }
         })?;
+        if !self.options.bitmaps.is_empty() {
+            cursor.contiguous(bitmaps::clusters(&self.options.bitmaps, cluster), |_| {});
+        }
         let (start, count) = cursor.table(cluster, |_| {});
         let refcount_table = (offset(start), count);
         Ok(Layout { l1, l1_table_offset, refcount_table, clusters: cursor.next })
@@ -190,11 +201,20 @@ impl Qcow2Writer {
             let behind = at.saturating_add(span.rest(at)).min(run.guest.end);
             self.open_table(span.index(at), map, plan)?;
             let Some(table) = &mut self.table else { return Ok(()) };
+            if let (Some(shared), Some(digest)) = (&mut self.shared, &run.digest) {
+                let space = &mut self.space;
+                let refer = |stored: &share::Stored| space.refer(stored.host, stored.length);
+                if let Some(entry) = shared.find(digest, refer) {
+                    table.entries.put(table.entries.place(at), entry);
+                    return Ok(());
+                }
+            }
             if let RunKind::Packed(range) = &run.kind {
-                let length = crate::num::to_u64(range.len());
+                let length = to_u64(range.len());
                 let host = self.space.pack(length, plan);
                 table.entries.set_packed(at, host, length)?;
                 plan.packed(host, range.clone());
+                self.remember(run, (host, length));
                 return Ok(());
             }
             let from = match run.kind {
@@ -204,9 +224,42 @@ impl Qcow2Writer {
             let start = run.guest.start;
             let mut room = Here { space: &mut self.space, plan, from, start };
             table.entries.set(at..behind, kind, &mut room);
+            if run.digest.is_some() {
+                let host = table.entries.get(table.entries.place(at)) & ENTRY_OFFSET;
+                self.remember(run, (host, self.shape.cluster.size()));
+            }
             at = behind;
         }
         Ok(())
+    }
+
+    /// Remembers what the run, which is one cluster, has become.
+    fn remember(&mut self, run: &Run, (host, length): (u64, u64)) {
+        let (Some(shared), Some(digest), Some(table)) = (&mut self.shared, run.digest, &self.table)
+        else {
+            return;
+        };
+        if !shared.has_room() {
+            return;
+        }
+        let entry = table.entries.get(table.entries.place(run.guest.start));
+        let first = (entry & ENTRY_COPIED != 0).then_some(run.guest.start);
+        let entry = entry & !ENTRY_COPIED;
+        shared.remember(digest, share::Stored { entry, host, length, first });
+        self.space.keep(host, length);
+    }
+
+    /// Mends the entries of what was referred to again after they were written.
+    fn mend_entries(&mut self, plan: &mut Plan) {
+        let Some(shared) = &mut self.shared else { return };
+        let places = Entries { shape: self.shape, bytes: Vec::new() };
+        for (guest, entry) in shared.take_twice() {
+            let span = self.shape.span();
+            let table = self.l1.get(to_usize(span.index(guest))).copied().unwrap_or_default();
+            let place = to_u64(places.place(guest));
+            let offset = (table & ENTRY_OFFSET).saturating_add(place);
+            plan.bytes(offset, entry.to_be_bytes().to_vec());
+        }
     }
 }
 
@@ -228,7 +281,14 @@ impl Writer for Qcow2Writer {
     }
 
     fn forward(&self) -> Forward {
-        if self.encoder.is_some() { Forward::Never } else { Forward::ByMap }
+        match self.encoder.is_some() || self.shared.is_some() || !self.options.bitmaps.is_empty() {
+            true => Forward::Never,
+            false => Forward::ByMap,
+        }
+    }
+
+    fn wants_digests(&self) -> bool {
+        self.shared.is_some()
     }
 
     fn longest_run(&self) -> u64 {
@@ -264,6 +324,8 @@ impl Writer for Qcow2Writer {
 
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {
         self.close_table(plan);
+        self.mend_entries(plan);
+        self.bitmaps = bitmaps::write(&self.options.bitmaps, &mut self.space, plan);
         let refcount_table = self.space.finish(plan);
         if !self.is_known {
             plan.bytes(self.l1_table_offset, self.l1_bytes());
