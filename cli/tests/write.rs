@@ -191,7 +191,7 @@ fn bitmaps_are_copied_bit_by_bit() {
     run("qemu-img", &["create", "-q", "-f", "qcow2", "a.qcow2", "1100M"]);
     run("qemu-img", &["bitmap", "--add", "-g", "64k", "a.qcow2", "b0"]);
     run("qemu-img", &["bitmap", "--add", "-g", "512", "a.qcow2", "b1"]);
-    let writes = ["write 1M 64k", "write 5M 4k", "write 1000M 70k", "write 1152823k 1k"];
+    let writes = ["write 1M 64k", "write 5M 4k", "write 1000M 70k", "write 1126399k 1k"];
     let writes: Vec<_> = writes.iter().flat_map(|write| ["-c", write]).collect();
     run("qemu-io", &[&writes[..], &["a.qcow2"]].concat());
     run("qemu-io", &["-c", "discard 300M 200M", "a.qcow2"]);
