@@ -28,6 +28,11 @@ pub trait Layer: Send + Sync + Debug {
     /// The unit of allocation (cluster, grain, block), bytes: a power of two, where there is one.
     fn cluster_size(&self) -> Option<u64>;
 
+    /// The size of a sector as the guest sees it, bytes, where the image says.
+    fn sector_size(&self) -> Option<u64> {
+        None
+    }
+
     /// What the image needs from other files, in a fixed order.
     fn references(&self) -> &[Reference] {
         &[]
@@ -49,6 +54,12 @@ pub trait Layer: Send + Sync + Debug {
 
     /// What tells that this image is the parent that a child means, where the format has that.
     fn identity(&self) -> Option<Identity> {
+        None
+    }
+
+    /// What the guest knows the disk by, a UUID in the byte order of its text form, where the format has
+    /// that: a child has its parent's (VHDX, 2.6.2.3).
+    fn disk_id(&self) -> Option<[u8; 16]> {
         None
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diskimage::disk::EmptyDisk;
-use diskimage::target::FileTarget;
+use diskimage::target::{FileTarget, FilesTarget};
 use diskimage::{Chain, Convert, Error, ErrorKind, Result, Target};
 
 use crate::args::CreateArgs;
@@ -45,18 +45,26 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
         None => (size, (size, spec.room.into())),
         Some(writer) => (0, spec.room_of(&**writer)?),
     };
-    let target = FileTarget::create(&args.file, length)?;
-    image::refuse_own_source(&target, &args.file, backing.iter().flat_map(Chain::storages))?;
-    let target = target.preallocate(room, how)?.durable(!args.no_sync);
+    let read = backing.iter().flat_map(Chain::storages);
+    let files = writer.as_ref().map_or(&[][..], |writer| writer.files());
+    let target: Box<dyn Target> = if files.is_empty() {
+        let target = FileTarget::create(&args.file, length)?;
+        image::refuse_own_source(&target, &args.file, read)?;
+        Box::new(target.preallocate(room, how)?.durable(!args.no_sync))
+    } else {
+        let target = FilesTarget::create(&args.file, files)?;
+        image::refuse_own_source(target.main(), &args.file, read)?;
+        Box::new(target.durable(!args.no_sync))
+    };
     let job = Convert::new().max_memory(buffers).progress(Arc::clone(&progress));
     watched(None, signals, &progress, || {
         match writer {
-            None => job.run(&disk, &target)?,
-            Some(writer) => job.image(&disk, writer, None, &target)?,
+            None => job.run(&disk, &*target)?,
+            Some(writer) => job.image(&disk, writer, None, &*target)?,
         };
         if signals.caught().is_some() {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
         }
-        Box::new(target).finish()
+        target.finish()
     })
 }

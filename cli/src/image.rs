@@ -10,7 +10,7 @@ use diskimage::format::vhdx::VhdxOptions;
 use diskimage::format::vmdk::{Subformat, VmdkOptions};
 use diskimage::target::Preallocation;
 use diskimage::{
-    Chain, Error, ErrorKind, Format, OpenOptions, Result, Storage, VirtualDisk, Writer,
+    Chain, Error, ErrorKind, Format, Layer, OpenOptions, Result, Storage, VirtualDisk, Writer,
 };
 
 use crate::args::{OpenArgs, Room, argument_bytes};
@@ -55,7 +55,11 @@ const VHDX_KEYS: &[Key] = &[
 const VDI_KEYS: &[Key] = &[("static", "on|off", "all blocks from the start [off]")];
 
 const VMDK_KEYS: &[Key] = &[
-    ("subformat", "monolithicSparse|streamOptimized", "the kind of VMDK [monolithicSparse]"),
+    (
+        "subformat",
+        "monolithicSparse|streamOptimized|monolithicFlat|twoGbMaxExtentFlat|twoGbMaxExtentSparse",
+        "the kind of VMDK; the last three are several files [monolithicSparse]",
+    ),
     ("adapter_type", "ide|buslogic|lsilogic|legacyESX", "what the disk hangs on [ide]"),
     ("hwversion", "N", "the version of the virtual hardware [4]"),
     ("level", "N", "how hard a stream is compressed: 1 to 12 [6]"),
@@ -226,11 +230,10 @@ impl Spec {
             let vmdk = self.vmdk.clone();
             let number = || value.parse().map_err(|_| wrong("a number"));
             self.vmdk = match key {
-                "subformat" => match value {
-                    "monolithicSparse" => vmdk.subformat(Subformat::MonolithicSparse),
-                    "streamOptimized" => vmdk.subformat(Subformat::StreamOptimized),
-                    _ => return Err(wrong(takes(self.format, key))),
-                },
+                "subformat" => {
+                    let named = Subformat::ALL.iter().find(|kind| kind.name() == value);
+                    vmdk.subformat(*named.ok_or_else(|| wrong(takes(self.format, key)))?)
+                }
                 "adapter_type" => vmdk.adapter(value),
                 "hwversion" => vmdk.hardware_version(number()?),
                 _ => vmdk.level(value.parse().map_err(|_| wrong("a number"))?),
@@ -377,18 +380,36 @@ impl Spec {
         open: &OpenArgs,
         adjust: impl FnOnce(OpenOptions) -> OpenOptions,
     ) -> Result<Option<Chain>> {
-        let Some(name) = &self.backing else { return Ok(None) };
-        if self.format != Format::Qcow2 {
+        let Some(name) = self.backing.clone() else { return Ok(None) };
+        if !matches!(self.format, Format::Qcow2 | Format::Vmdk | Format::Vhd | Format::Vhdx) {
             let message = format!("the format '{}' has no backing file", self.format);
-            return Err(invalid(message).advise("write a qcow2"));
+            return Err(invalid(message).advise("write a qcow2, vmdk, vpc or vhdx"));
         }
-        let path = beside(target, name);
+        let path = beside(target, &name);
         let disk = adjust(open.options_as(&path, self.backing_format)?).open(&path)?;
-        let format = disk.images().first().map(|image| image.layer().format());
-        let format = format.unwrap_or(Format::Raw);
-        let name = argument_bytes(&name.clone().into_os_string());
-        self.qcow2 = self.qcow2.clone().backing(name, Some(format.name()));
+        if let Some(image) = disk.images().first() {
+            self.set_parent(&name, image.layer()).map_err(|error| error.in_file(&path))?;
+        }
         Ok(Some(disk))
+    }
+
+    /// Names the backing file as the format has it.
+    fn set_parent(&mut self, name: &Path, parent: &dyn Layer) -> Result<()> {
+        if self.format == Format::Qcow2 {
+            let name = argument_bytes(&name.as_os_str().to_owned());
+            self.qcow2 = self.qcow2.clone().backing(name, Some(parent.format().name()));
+            return Ok(());
+        }
+        let name = name.to_str().ok_or_else(|| {
+            let message = format!("its name is no UTF-8 text, as a '{}' needs it", self.format);
+            invalid(message).advise("name it otherwise, or write a qcow2")
+        })?;
+        match self.format {
+            Format::Vmdk => self.vmdk = self.vmdk.clone().parent(name, parent)?,
+            Format::Vhd => self.vhd = self.vhd.clone().parent(name, parent)?,
+            _ => self.vhdx = self.vhdx.clone().parent(name, parent)?,
+        }
+        Ok(())
     }
 
     /// What writes a disk of `size` bytes; `None` for a raw disk.

@@ -56,6 +56,9 @@ fn every_target_has_the_disk_and_is_found_whole() {
         ("fixed.vhdx", &["-O", "vhdx", "-o", "subformat=fixed,block_size=1M"]),
         ("dynamic.vdi", &["-O", "vdi"]),
         ("stream.vmdk", &["-O", "vmdk", "-c", "-o", "subformat=streamOptimized"]),
+        ("flat.vmdk", &["-O", "vmdk", "-o", "subformat=monolithicFlat"]),
+        ("pieces.vmdk", &["-O", "vmdk", "-o", "subformat=twoGbMaxExtentFlat"]),
+        ("split.vmdk", &["-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"]),
     ] {
         let target = dir.path().join(name);
         diskimage([&["convert"], args, &[image.text(), text(&target)]].concat()).ok();
@@ -66,6 +69,10 @@ fn every_target_has_the_disk_and_is_found_whole() {
         }
         // the same on standard output, where it may need a temporary file and says so
         let ran = diskimage([&["convert"], args, &[image.text(), "-"]].concat());
+        if ["flat.vmdk", "pieces.vmdk", "split.vmdk"].contains(&name) {
+            ran.refused(1, &image.path, &["consists of 2 files, and standard output is one"]);
+            continue;
+        }
         if name.starts_with("room") {
             ran.refused(1, &image.path, &["room can be set aside in a file only"]);
             continue;
@@ -160,7 +167,7 @@ fn a_backing_file_is_there_of_its_format_and_shows_through() {
     // an image cannot become its own backing file's
     let own = diskimage(["create", "-f", "qcow2", "-b", "base.qcow2", text(&base)]);
     own.refused(1, &base, &["is the image that is read"]);
-    let args = ["create", "-f", "vmdk", "-b", "base.qcow2", text(&top)];
+    let args = ["create", "-f", "vdi", "-b", "base.qcow2", text(&top)];
     diskimage(args).refused(1, &top, &["has no backing file"]);
 }
 
@@ -250,6 +257,120 @@ fn in_use(path: &Path) -> Vec<u8> {
         at = (at + 24 + name).next_multiple_of(8);
     }
     bytes
+}
+
+/// A VMDK, VHD or VHDX has a parent of its own format, which `info` names.
+#[test]
+fn a_parent_of_the_same_format_shows_through() {
+    for (format, name) in [("vmdk", "vmdk"), ("vpc", "vhd"), ("vhdx", "vhdx")] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(format!("{name}.{format}"));
+        let (base, top, empty) = (path("base"), path("top"), path("empty"));
+        let (first, second) = (fixture("cloud.qcow2"), dir.path().join("second.raw"));
+        diskimage(["convert", "-O", format, first.text(), text(&base)]).ok();
+        diskimage(["convert", first.text(), text(&second)]).ok();
+        let mut bytes = std::fs::read(&second).unwrap();
+        let half = bytes.len() / 2;
+        bytes[half..half + 70_000].fill(0);
+        bytes[..3].copy_from_slice(b"new");
+        std::fs::write(&second, bytes).unwrap();
+        let parent = format!("base.{format}");
+        let args = ["convert", "-f", "raw", "-O", format, "-B", &parent];
+        diskimage(args.iter().chain(&[text(&second), text(&top)])).ok();
+        let open = ["--allow-external"];
+        let args = [&["compare"], &open[..], &["-f", "raw", text(&second), text(&top)]].concat();
+        diskimage(args).ok_with("identical");
+        assert!(std::fs::metadata(&top).unwrap().len() < 8 << 20, "only what differs is in it");
+        assert_eq!(diskimage(["check", text(&top)]).code, Some(0), "{format}");
+        let info = diskimage(["info", "--output=json", text(&top)]).json();
+        assert_eq!(info["format"], format, "{info}");
+        assert!(info["backing-filename"].as_str().unwrap().ends_with(&parent), "{info}");
+        diskimage(["create", "-f", format, "-b", &parent, text(&empty)]).ok();
+        let args = [&["compare"], &open[..], &[text(&base), text(&empty)]].concat();
+        diskimage(args).ok_with("identical");
+        // what is no parent of it is refused before anything is written
+        let refuse = |args: &[&str], file: &Path, word: &str| {
+            let out = path("out");
+            let ran = diskimage([&["create", "-f", format], args, &[text(&out)]].concat());
+            ran.refused(1, file, &[word]);
+            assert!(!out.exists(), "{format}");
+        };
+        let nowhere = dir.path().join("nowhere");
+        refuse(&["-b", "nowhere"], &nowhere, "cannot open the file");
+        std::fs::copy(&first.path, dir.path().join("other")).unwrap();
+        let word = format!("the parent of a {name} must be one, too, and this is a qcow2");
+        let word = if name == "vhd" { word.replace("a vhd", "a vpc") } else { word };
+        refuse(&["-b", "other"], &dir.path().join("other"), &word);
+        let ran = diskimage(["create", "-f", format, "-b", &parent, text(&path("out")), "512"]);
+        ran.refused(1, &path("out"), &["the parent's disk has"]);
+    }
+}
+
+#[test]
+fn a_vmdk_of_several_files_appears_whole_and_replaces_no_extents() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("disk.vmdk");
+    let image = fixture("cloud.qcow2");
+    let options = ["-O", "vmdk", "-o", "subformat=monolithicFlat"];
+    let convert =
+        |target: &str| diskimage([&["convert"], &options[..], &[image.text(), target]].concat());
+    // a descriptor is replaced as any file is
+    std::fs::write(&file, "old").unwrap();
+    convert(text(&file)).ok();
+    assert_eq!(entries(dir.path()), ["disk-flat.vmdk", "disk.vmdk"]);
+    same(dir.path(), &image.path, &file);
+    let before = std::fs::read(&file).unwrap();
+    // and the extents of what is there are kept
+    let extent = dir.path().join("disk-flat.vmdk");
+    convert(text(&file)).refused(1, &extent, &["exists, and may belong to another image"]);
+    std::fs::remove_file(&file).unwrap();
+    convert(text(&file)).refused(1, &extent, &["exists, and may belong to another image"]);
+    assert_eq!(entries(dir.path()), ["disk-flat.vmdk"]);
+    std::fs::write(&file, before).unwrap();
+    same(dir.path(), &image.path, &file);
+    // the image cannot be written over itself, nor to what is no file
+    convert(text(dir.path())).refused(1, dir.path(), &["is no regular file"]);
+    let args = ["convert", "-n", "-O", "vmdk", "-o", "subformat=monolithicFlat"];
+    let ran = diskimage(args.iter().chain(&[image.text(), text(&file)]));
+    ran.refused(1, &image.path, &["only a raw disk is written into what exists"]);
+}
+
+#[test]
+fn an_empty_vmdk_of_several_files_has_the_size_that_measure_tells() {
+    for (kind, size, names) in [
+        ("twoGbMaxExtentSparse", "5G", &["-s001.vmdk", "-s002.vmdk", "-s003.vmdk", ".vmdk"][..]),
+        ("twoGbMaxExtentFlat", "2G", &["-f001.vmdk", "-f002.vmdk", ".vmdk"]),
+        ("monolithicFlat", "1", &["-flat.vmdk", ".vmdk"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("disk.vmdk");
+        let names: Vec<String> = names.iter().map(|name| format!("disk{name}")).collect();
+        let option = format!("subformat={kind}");
+        diskimage(["create", "-f", "vmdk", "-o", &option, text(&file), size]).ok();
+        assert_eq!(entries(dir.path()), names);
+        let mut lengths = 0;
+        for name in &names {
+            lengths += std::fs::metadata(dir.path().join(name)).unwrap().len();
+        }
+        let args = ["measure", "-O", "vmdk", "-o", &option, "--size", size, "--output=json"];
+        assert_eq!(diskimage(args).json()["required"], lengths, "{kind}");
+        let info = diskimage(["info", "--output=json", "--allow-external", text(&file)]).json();
+        let meant = [("5G", 5u64 << 30), ("2G", 2 << 30), ("1", 512)];
+        let meant = meant.iter().find(|(word, _)| *word == size).unwrap().1;
+        assert_eq!(info["virtual-size"], meant, "{kind}");
+        if has("qemu-img") {
+            let args = ["info", "-f", "vmdk", "--output=json", "disk.vmdk"];
+            let answer = output_of(dir.path(), "qemu-img", &args);
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            assert_eq!(answer["virtual-size"], meant, "{kind}");
+            assert_eq!(answer["format-specific"]["data"]["create-type"], kind);
+        }
+    }
+    // a name without an ending
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x");
+    diskimage(["create", "-f", "vmdk", "-o", "subformat=monolithicFlat", text(&file), "1M"]).ok();
+    assert_eq!(entries(dir.path()), ["x", "x-flat"]);
 }
 
 #[test]
@@ -349,6 +470,35 @@ fn killed_at_any_moment_it_leaves_a_whole_image_or_none() {
 }
 
 #[test]
+fn killed_at_any_moment_it_leaves_all_files_or_no_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out");
+    let image = fixture("qcow2/v3-zlib-2M.qcow2");
+    let mut outcomes = [0, 0];
+    for round in 0..24u64 {
+        let args = ["convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"];
+        let paths = [image.text(), text(&target)];
+        let mut child = command(args.iter().chain(&paths)).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(round * round * 160));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = entries(dir.path());
+        if left.contains(&"out".to_owned()) {
+            let sum = diskimage(["checksum", "--allow-external", text(&target)]).ok();
+            let meant = image.guest_sha256.as_deref().unwrap();
+            assert!(sum.text().starts_with(meant), "round {round}");
+            outcomes[1] += 1;
+        } else {
+            // between the two names: an extent that is whole, and that no one takes for a disk
+            assert!(left.is_empty() || left == ["out-s001"], "round {round}: {left:?}");
+            outcomes[0] += 1;
+        }
+        left.iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).unwrap());
+    }
+    assert!(outcomes[0] > 0, "it was never killed in time: {outcomes:?}");
+}
+
+#[test]
 fn a_full_disk_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let image = fixture("cloud.qcow2");
@@ -356,8 +506,8 @@ fn a_full_disk_leaves_nothing() {
         return;
     }
     let script = "mount -t tmpfs -o size=300k tmpfs \"$0\" && cd \"$0\" || exit 99
-        \"$1\" convert -O \"$3\" \"$2\" out; code=$?; ls -A; exit $code";
-    for format in ["qcow2", "vmdk"] {
+        \"$1\" convert -O $3 \"$2\" out; code=$?; ls -A; exit $code";
+    for format in ["qcow2", "vmdk", "vmdk -o subformat=monolithicFlat"] {
         for flags in ["-m", "-rm"] {
             let mut command = Command::new("unshare");
             command.args([flags, "sh", "-c", script]).arg(dir.path());
@@ -365,7 +515,8 @@ fn a_full_disk_leaves_nothing() {
             if ran.stderr.contains("unshare") || ran.code == Some(99) {
                 continue;
             }
-            ran.refused(1, Path::new("out"), &["No space left on device"]);
+            let file = if format.contains("Flat") { "out-flat" } else { "out" };
+            ran.refused(1, Path::new(file), &["No space left on device"]);
             break;
         }
     }

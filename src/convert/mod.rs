@@ -79,6 +79,10 @@ enum ConvertDetail {
     EncodedShared,
     #[error("the image's bytes are not those of a file, and cannot be shared")]
     NoFile,
+    #[error("an image that names no parent is to hold only what differs from one")]
+    NoParent,
+    #[error("the image consists of {0} files, which are not those of the target")]
+    OtherFiles(usize),
     #[error("this image cannot be written from its start to its end without going back")]
     NotForward,
     #[error("the granularity of zeros is {0}, which must be 0 or a power of two of at least 512")]
@@ -88,7 +92,9 @@ enum ConvertDetail {
 impl Detail for ConvertDetail {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Sparse(_) | Self::CannotShare => ErrorKind::InvalidInput,
+            Self::Sparse(_) | Self::CannotShare | Self::NoParent | Self::OtherFiles(_) => {
+                ErrorKind::InvalidInput
+            }
             Self::EncodedShared | Self::NoFile | Self::NotForward => ErrorKind::Unsupported,
         }
     }
@@ -97,6 +103,8 @@ impl Detail for ConvertDetail {
         Some(match self {
             Self::Sparse(_) => "give such a size with -S".into(),
             Self::NotForward => "write it to a file".into(),
+            Self::NoParent => "name the parent in the options of the format".into(),
+            Self::OtherFiles(_) => "make the target of what the writer says of its files".into(),
             Self::CannotShare | Self::EncodedShared | Self::NoFile => {
                 "leave --reflink at auto".into()
             }
@@ -218,6 +226,14 @@ impl Convert {
         let composition = match output {
             Output::Raw => None,
             Output::Image { writer, backing } => {
+                let files = writer.files();
+                if !files.iter().map(|file| &file.range).eq(target.files()) {
+                    let count = files.len().saturating_add(1);
+                    return Err(ConvertDetail::OtherFiles(count).into());
+                }
+                if backing.is_some() && !writer.has_parent() {
+                    return Err(ConvertDetail::NoParent.into());
+                }
                 let shares = always
                     && !ascending
                     && backing.is_none()

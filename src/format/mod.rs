@@ -19,6 +19,7 @@ mod fault;
 mod glance;
 pub mod luks;
 pub mod parallels;
+mod parent;
 pub mod probe;
 pub mod qcow;
 pub mod qcow2;

@@ -291,6 +291,10 @@ impl Writer for Qcow2Writer {
         self.shared.is_some()
     }
 
+    fn has_parent(&self) -> bool {
+        self.options.backing.is_some()
+    }
+
     fn longest_run(&self) -> u64 {
         // a table is written for each span
         if self.shape.allocate { self.shape.span().size() } else { u64::MAX }
