@@ -35,6 +35,8 @@ const QCOW2_KEYS: &[Key] = &[
         "off|metadata|falloc|full",
         "gives every cluster its place; falloc and full set room aside too [off]",
     ),
+    ("data_file", "NAME", "puts the data into a file of their own, beside the image"),
+    ("data_file_raw", "on|off", "that file stays a raw disk by itself [off]"),
     ("backing_file", "FILE", "the file that it differs from, as -B or -b"),
     ("backing_fmt", "FORMAT", "the backing file's format, as -F"),
 ];
@@ -139,10 +141,20 @@ impl TargetArgs {
             room: Room::Off,
             backing: backing.map(Path::to_owned),
             backing_format: self.backing_format,
+            data_file: (None, false),
         };
         for (key, value) in &pairs {
             spec.set(key, value)?;
         }
+        match std::mem::take(&mut spec.data_file) {
+            (Some(name), raw) => spec.qcow2 = spec.qcow2.data_file(name, raw),
+            (None, true) => {
+                return Err(invalid("data_file_raw without a data_file")
+                    .advise("name the file with data_file"));
+            }
+            (None, false) => {}
+        }
+        spec.check_room()?;
         if spec.backing.is_none() && spec.backing_format.is_some() {
             return Err(invalid("a backing format without a backing file")
                 .advise("name the file with backing_file"));
@@ -188,6 +200,8 @@ pub(crate) struct Spec {
     /// The backing file, as it was named.
     pub(crate) backing: Option<PathBuf>,
     backing_format: Option<Format>,
+    /// The external data file, and whether it is a raw disk.
+    data_file: (Option<String>, bool),
 }
 
 impl Spec {
@@ -268,6 +282,14 @@ impl Spec {
                     _ => return Err(wrong(takes(self.format, key))),
                 };
                 qcow2.allocate(value != "off")
+            }
+            "data_file" => {
+                self.data_file.0 = Some(value.to_owned());
+                qcow2
+            }
+            "data_file_raw" => {
+                self.data_file.1 = flag()?;
+                qcow2
             }
             "backing_file" => {
                 if self.backing.is_some() {
@@ -362,7 +384,15 @@ impl Spec {
         }
         self.room = room;
         self.qcow2 = self.qcow2.clone().allocate(true);
-        Ok(())
+        self.check_room()
+    }
+
+    fn check_room(&self) -> Result<()> {
+        if self.room == Room::Off || !self.qcow2.has_data_file() {
+            return Ok(());
+        }
+        Err(invalid("room is not set aside in an external data file")
+            .advise("choose preallocation=metadata, or off"))
     }
 
     /// The file that is written, whose name some formats repeat.

@@ -252,7 +252,8 @@ fn a_qcow2_shares_the_data_of_what_it_is_made_of() {
                 std::fs::remove_file(&target).unwrap();
             }
             // the content decides which bytes another file has: nothing can be shared with that
-            for more in [&["-O", "qcow2", "-c"][..], &["-O", "vhdx"], &["-O", "qcow2", "--dedupe"]] {
+            for more in [&["-O", "qcow2", "-c"][..], &["-O", "vhdx"], &["-O", "qcow2", "--dedupe"]]
+            {
                 let args = [&["-f", format, "--reflink=always"], more].concat();
                 let refused = convert(&args, source, &on.at("out"));
                 assert_eq!(refused.code, Some(1), "{refused:?}");

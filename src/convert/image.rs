@@ -585,9 +585,8 @@ fn share(job: &Job<'_>, range: Range<u64>, to: u64) -> Result<()> {
         job.progress.check()?;
         let extent = job.disk.extent_at(at, range.end.saturating_sub(at))?;
         let to = to.saturating_add(at.saturating_sub(range.start));
-        let refuse = |detail: ConvertDetail| {
-            Error::new(detail).affecting(extent.start..extent.end())
-        };
+        let refuse =
+            |detail: ConvertDetail| Error::new(detail).affecting(extent.start..extent.end());
         match extent.kind {
             kind if kind.is_zero() && job.target.capabilities().fresh_zeros => {}
             kind if kind.is_zero() => job.target.write_zeros(to, extent.length)?,

@@ -234,10 +234,8 @@ impl Convert {
                 if backing.is_some() && !writer.has_parent() {
                     return Err(ConvertDetail::NoParent.into());
                 }
-                let shares = always
-                    && !ascending
-                    && backing.is_none()
-                    && Composition::can_share(&*writer);
+                let shares =
+                    always && !ascending && backing.is_none() && Composition::can_share(&*writer);
                 let by_map = match writer.forward() {
                     _ if shares => true,
                     Forward::Always => false,

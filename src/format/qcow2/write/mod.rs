@@ -14,6 +14,7 @@ use crate::codec::{Deflate, Wrapper};
 use crate::error::{Detail, ErrorKind, Result};
 use crate::layer::DirtyBitmap;
 use crate::num::{Pow2, to_u64, to_usize};
+use crate::text::printable_str;
 use crate::writer::Encoder;
 
 mod bitmaps;
@@ -37,6 +38,8 @@ pub struct Qcow2Options {
     extended_l2: bool,
     allocate: bool,
     dedupe: bool,
+    /// Its name, and whether it is a raw disk by itself.
+    data_file: Option<(String, bool)>,
     bitmaps: Vec<DirtyBitmap>,
     backing: Option<(Vec<u8>, Option<Vec<u8>>)>,
 }
@@ -54,6 +57,7 @@ impl Default for Qcow2Options {
             extended_l2: false,
             allocate: false,
             dedupe: false,
+            data_file: None,
             bitmaps: Vec::new(),
             backing: None,
         }
@@ -76,6 +80,10 @@ enum WriteDetail {
     Compression(&'static str),
     #[error("clusters cannot be compressed and set aside before both")]
     CompressedAndAllocated,
+    #[error("clusters in an external data file cannot be {0}")]
+    DataFileAnd(&'static str),
+    #[error("the external data file is called '{0}', which must be a plain name without / and :")]
+    DataFileName(String),
     #[error("the bitmap '{name}' {why}")]
     Bitmap { name: String, why: &'static str },
     #[error("clusters cannot be shared and {0}")]
@@ -115,6 +123,8 @@ impl Detail for WriteDetail {
             Self::CompressedAndAllocated | Self::BackingAndAllocated => {
                 "leave preallocation at off".into()
             }
+            Self::DataFileAnd(_) => "leave that or the data file out".into(),
+            Self::DataFileName(_) => "the file lies beside the image: name it only".into(),
             Self::Bitmap { .. } => "leave the bitmaps out, or this one".into(),
             Self::SharedAnd(_) => "leave dedupe, preallocation or extended_l2 out".into(),
             Self::BackingName(_) => "name it otherwise, ./NAME for example".into(),
@@ -204,6 +214,15 @@ impl Qcow2Options {
         self
     }
 
+    /// Puts the data into a file of their own beside the image, which is called `name`; the image is
+    /// tables then ("External data file name string"). `raw` says that this file stays a raw disk by
+    /// itself whatever is written to the image later. Default: none.
+    #[must_use]
+    pub fn data_file(mut self, name: impl Into<String>, raw: bool) -> Self {
+        self.data_file = Some((name.into(), raw));
+        self
+    }
+
     /// Keeps these bitmaps, all of the disk that is written: those of
     /// [`dirty_bitmaps`](crate::Layer::dirty_bitmaps). Default: none.
     #[must_use]
@@ -217,6 +236,12 @@ impl Qcow2Options {
     pub fn backing(mut self, name: impl Into<Vec<u8>>, format: Option<&str>) -> Self {
         self.backing = Some((name.into(), format.map(|format| format.as_bytes().to_vec())));
         self
+    }
+
+    /// Whether the data go into a file of their own.
+    #[must_use]
+    pub fn has_data_file(&self) -> bool {
+        self.data_file.is_some()
     }
 
     /// Whether every cluster gets its place.
@@ -244,6 +269,7 @@ impl Qcow2Options {
             let needs = [
                 (self.extended_l2, "extended_l2"),
                 (!self.bitmaps.is_empty(), "a bitmap"),
+                (self.data_file.is_some(), "data_file"),
                 (self.lazy_refcounts, "lazy_refcounts"),
                 (self.compression != CompressionType::Zlib, "compression_type=zstd"),
                 (width.bits() != V2_REFCOUNT_ORDER, "refcount_bits other than 16"),
@@ -257,6 +283,23 @@ impl Qcow2Options {
         }
         if self.allocate && self.compressed {
             return Err(WriteDetail::CompressedAndAllocated.into());
+        }
+        if let Some((name, raw)) = &self.data_file {
+            let alone = [
+                (self.compressed, "compressed"),
+                (self.dedupe, "shared"),
+                (*raw && self.backing.is_some(), "those of a backing file, where it is raw"),
+            ];
+            if let Some((_, what)) = alone.iter().find(|(wanted, _)| *wanted) {
+                return Err(WriteDetail::DataFileAnd(what).into());
+            }
+            let is_plain = |name: &str| {
+                let most = to_usize(MAX_NAME_LENGTH.into());
+                !name.is_empty() && name.len() <= most && !name.contains(['/', ':', '\0'])
+            };
+            if !is_plain(name) || matches!(&**name, "." | "..") {
+                return Err(WriteDetail::DataFileName(printable_str(name)).into());
+            }
         }
         if self.dedupe && (self.allocate || self.extended_l2) {
             let what =
@@ -324,8 +367,12 @@ impl Qcow2Options {
         if let Some((_, Some(format))) = &self.backing {
             extension(EXTENSION_BACKING_FORMAT, format);
         }
+        if let Some((name, _)) = &self.data_file {
+            extension(EXTENSION_DATA_FILE, name.as_bytes());
+        }
         let zstd = self.compression == CompressionType::Zstd;
         let incompatible = [
+            (self.data_file.is_some(), INCOMPATIBLE_DATA_FILE, 2, "external data file"),
             (zstd, INCOMPATIBLE_COMPRESSION_TYPE, 3, "compression type"),
             (self.extended_l2, INCOMPATIBLE_EXTENDED_L2, 4, "extended L2 entries"),
         ];
@@ -374,7 +421,8 @@ impl Qcow2Options {
             put64(&mut header, used.fold(0, |bits, (_, bit, ..)| bits | bit));
             put64(&mut header, if self.lazy_refcounts { COMPATIBLE_LAZY_REFCOUNTS } else { 0 });
             let bitmaps = if self.bitmaps.is_empty() { 0 } else { AUTOCLEAR_BITMAPS };
-            put64(&mut header, bitmaps); // autoclear_features
+            let raw = matches!(self.data_file, Some((_, true)));
+            put64(&mut header, bitmaps | if raw { AUTOCLEAR_DATA_FILE_RAW } else { 0 });
             put32(&mut header, shape.refcount_order);
             put32(&mut header, length);
             header.push(u8::from(zstd));

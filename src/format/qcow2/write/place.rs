@@ -9,7 +9,7 @@ use super::{Fields, Qcow2Options, Shape, WriteDetail, bitmaps};
 use crate::error::Result;
 use crate::format::qcow2::layout::*;
 use crate::num::{Pow2, to_u64, to_usize};
-use crate::writer::{Encoder, Forward, Map, Plan, Run, RunKind, Writer};
+use crate::writer::{Encoder, Forward, ImageFile, Map, Plan, Run, RunKind, Writer};
 
 /// Lays out a QCOW2 image; see [`Qcow2Options::writer`].
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Qcow2Writer {
     l1_table_offset: u64,
     table: Option<Table>,
     shared: Option<Shared>,
+    /// The external data file, if there is to be one.
+    files: Vec<ImageFile>,
     /// Where the bitmaps are, once they are written.
     bitmaps: bitmaps::Directory,
     /// All is known beforehand: tables are written before what they map.
@@ -77,6 +79,7 @@ impl Qcow2Writer {
             l1_table_offset: 0,
             table: None,
             shared: options.dedupe.then(Shared::default),
+            files: options.data_file.iter().map(|(name, _)| data_file(name, size)).collect(),
             bitmaps: bitmaps::Directory::default(),
             is_known: false,
         };
@@ -129,7 +132,7 @@ impl Qcow2Writer {
                 let first = cluster.index(at);
                 let first = if last == Some(first) { first.saturating_add(1) } else { first };
                 let mut left = cluster.count(behind).saturating_sub(first);
-                while left > 0 {
+                while left > 0 && self.files.is_empty() {
                     let (_, count) = cursor.run(left, |_| {});
                     left = left.saturating_sub(count);
                 }
@@ -222,7 +225,8 @@ impl Qcow2Writer {
                 _ => None,
             };
             let start = run.guest.start;
-            let mut room = Here { space: &mut self.space, plan, from, start };
+            let outside = (!self.files.is_empty()).then_some(self.size);
+            let mut room = Here { space: &mut self.space, plan, from, start, outside };
             table.entries.set(at..behind, kind, &mut room);
             if run.digest.is_some() {
                 let host = table.entries.get(table.entries.place(at)) & ENTRY_OFFSET;
@@ -281,10 +285,15 @@ impl Writer for Qcow2Writer {
     }
 
     fn forward(&self) -> Forward {
-        match self.encoder.is_some() || self.shared.is_some() || !self.options.bitmaps.is_empty() {
-            true => Forward::Never,
-            false => Forward::ByMap,
-        }
+        let by_map = self.encoder.is_none()
+            && self.shared.is_none()
+            && self.files.is_empty()
+            && self.options.bitmaps.is_empty();
+        if by_map { Forward::ByMap } else { Forward::Never }
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        &self.files
     }
 
     fn wants_digests(&self) -> bool {
@@ -302,7 +311,9 @@ impl Writer for Qcow2Writer {
 
     fn file_size(&self, map: &dyn Map) -> Result<u64> {
         let clusters = self.layout(map)?.clusters;
-        Ok(self.shape.cluster.offset_of(clusters).unwrap_or(u64::MAX))
+        let data = if self.files.is_empty() { 0 } else { self.size };
+        let tables = self.shape.cluster.offset_of(clusters).unwrap_or(u64::MAX);
+        Ok(tables.saturating_add(data))
     }
 
     fn begin(&mut self, map: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
@@ -340,6 +351,15 @@ impl Writer for Qcow2Writer {
     }
 }
 
+/// Where the offsets of the external data file begin: no file of metadata is as long.
+const OUTSIDE: u64 = 1 << 62;
+
+/// Each guest byte of it has its own offset, so that it can be a raw disk.
+fn data_file(name: &str, size: u64) -> ImageFile {
+    let range = OUTSIDE..OUTSIDE.saturating_add(size);
+    ImageFile { name: name.to_owned(), range, whole: true }
+}
+
 /// What a run is to an L2 table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stored {
@@ -351,8 +371,9 @@ enum Stored {
 
 /// Where clusters are taken from.
 trait Room {
-    /// Takes up to `wanted` clusters in a row: the offset of the first, and how many.
-    fn take(&mut self, wanted: u64) -> (u64, u64);
+    /// Takes up to `wanted` clusters in a row, for the guest bytes from `guest` on: the offset of the
+    /// first, and how many.
+    fn take(&mut self, wanted: u64, guest: u64) -> (u64, u64);
 
     /// The guest bytes from `guest` on are stored at `host`.
     fn stored(&mut self, host: u64, guest: u64, length: u64);
@@ -366,14 +387,24 @@ struct Here<'a> {
     from: Option<usize>,
     /// Its first guest byte.
     start: u64,
+    /// The size of the disk, where its data are in a file of their own.
+    outside: Option<u64>,
 }
 
 impl Room for Here<'_> {
-    fn take(&mut self, wanted: u64) -> (u64, u64) {
-        self.space.run(wanted, self.plan)
+    fn take(&mut self, wanted: u64, guest: u64) -> (u64, u64) {
+        match self.outside {
+            Some(_) => (self.space.cluster.floor(guest), wanted),
+            None => self.space.run(wanted, self.plan),
+        }
     }
 
     fn stored(&mut self, host: u64, guest: u64, length: u64) {
+        let (host, length) = match self.outside {
+            // that file ends where the disk does
+            Some(size) => (OUTSIDE.saturating_add(host), length.min(size.saturating_sub(guest))),
+            None => (host, length),
+        };
         match self.from {
             Some(from) => {
                 let skip = to_usize(guest.saturating_sub(self.start));
@@ -391,7 +422,7 @@ struct Ahead {
 }
 
 impl Room for Ahead {
-    fn take(&mut self, wanted: u64) -> (u64, u64) {
+    fn take(&mut self, wanted: u64, _guest: u64) -> (u64, u64) {
         let (first, count) = self.cursor.run(wanted, |_| {});
         (self.cluster.offset_of(first).unwrap_or(u64::MAX), count)
     }
@@ -447,7 +478,7 @@ impl Entries {
                 at = at.saturating_add(cluster.size());
                 continue;
             }
-            let (host, count) = room.take(cluster.count(guest.end.saturating_sub(at)));
+            let (host, count) = room.take(cluster.count(guest.end.saturating_sub(at)), at);
             let length = cluster.offset_of(count).unwrap_or_default();
             room.stored(host, at, length);
             for index in 0..count {
@@ -468,7 +499,7 @@ impl Entries {
             let place = self.place(at);
             let mut host = self.get(place) & ENTRY_OFFSET;
             if host == 0 && kind != Stored::Zero {
-                host = room.take(1).0;
+                host = room.take(1, at).0;
                 self.put(place, host | ENTRY_COPIED);
             }
             let first = sub.index(cluster.within(at));
