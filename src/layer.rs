@@ -120,6 +120,13 @@ pub trait Layer: Send + Sync + Debug {
         Err(Error::other(ErrorKind::InvalidInput, "nothing is encoded in this format"))
     }
 
+    /// The dirty bitmaps that it keeps, with all their bits: an error if these take up more than `max`
+    /// bytes.
+    fn dirty_bitmaps(&self, max: u64) -> Result<Vec<DirtyBitmap>> {
+        let _ = max;
+        Ok(Vec::new())
+    }
+
     /// What the image says of itself.
     fn describe(&self) -> Result<Description>;
 
@@ -158,6 +165,21 @@ pub struct Mapping {
     pub length: u64,
     /// What they are.
     pub kind: MappingKind,
+}
+
+/// Which parts of a disk were written to since somebody began to watch: what incremental backups go by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirtyBitmap {
+    /// The name, as bytes.
+    pub name: Vec<u8>,
+    /// How many guest bytes a bit stands for: a power of two.
+    pub granularity: u64,
+    /// Whether whoever writes to the image next is to go on with it.
+    pub auto: bool,
+    /// Whether it was saved properly; else its bits mean nothing, and there are none.
+    pub is_consistent: bool,
+    /// A bit for each so many guest bytes, the least significant one of a byte first.
+    pub bits: Vec<u8>,
 }
 
 impl Mapping {

@@ -45,6 +45,11 @@ pub trait Writer: Send + Debug {
         false
     }
 
+    /// Whether each unit of data is to be a run with a [digest](Run::digest).
+    fn wants_digests(&self) -> bool {
+        false
+    }
+
     /// The longest run that does not make a plan too large to hold, bytes: whole units.
     fn longest_run(&self) -> u64 {
         u64::MAX
@@ -125,6 +130,17 @@ pub struct Run {
     pub kind: RunKind,
     /// The CRC-32 and the CRC-32C of data before they are encoded, if the writer wants them; else 0.
     pub checksum: [u32; 2],
+    /// The BLAKE3 of data before they are encoded, if the writer [wants it](Writer::wants_digests):
+    /// the run is one unit then.
+    pub digest: Option<[u8; 32]>,
+}
+
+impl Run {
+    /// A run without checksums.
+    #[must_use]
+    pub fn new(guest: Range<u64>, kind: RunKind) -> Self {
+        Self { guest, kind, checksum: [0; 2], digest: None }
+    }
 }
 
 /// A checksum of data and where on the disk they are, and where zeros are that the parent does not
@@ -274,6 +290,10 @@ impl Plan {
     /// From `offset` on the file reads as zeros.
     pub fn zeros(&mut self, offset: u64, length: u64) {
         self.writes.push(Write { offset, bytes: Bytes::Zeros(length) });
+    }
+
+    pub(crate) fn push(&mut self, write: Write) {
+        self.writes.push(write);
     }
 
     pub(crate) fn take(&mut self) -> Vec<Write> {

@@ -54,6 +54,9 @@ fn convert(
     if args.compress {
         spec.compress()?;
     }
+    if args.dedupe {
+        spec.dedupe()?;
+    }
     spec.set_room(args.preallocation)?;
     spec.set_name(&args.target);
     let (limits, buffers) = bounds.limits(if spec.backing.is_some() { 2 } else { 1 });
@@ -76,6 +79,9 @@ fn convert(
     }
     let disk = options.open(&args.source)?;
     bounds.tell_spilled();
+    if args.bitmaps {
+        spec.bitmaps(&disk, args.snapshot.is_some(), args.skip_broken_bitmaps)?;
+    }
     let backing = spec.open_backing(&args.target, &args.open, |options| {
         options.limits(limits).progress(Arc::clone(&progress))
     })?;

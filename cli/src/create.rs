@@ -39,7 +39,6 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
         Error::other(ErrorKind::InvalidInput, "no size is given, and no backing file has one")
             .advise("give a size such as 10G")
     })?;
-    let disk = EmptyDisk(size);
     let writer = spec.writer(size)?;
     let (length, (room, how)) = match &writer {
         None => (size, (size, spec.room.into())),
@@ -59,8 +58,8 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
     let job = Convert::new().max_memory(buffers).progress(Arc::clone(&progress));
     watched(None, signals, &progress, || {
         match writer {
-            None => job.run(&disk, &*target)?,
-            Some(writer) => job.image(&disk, writer, None, &*target)?,
+            None => job.run(&EmptyDisk(size), &*target)?,
+            Some(writer) => job.create(writer, &*target)?,
         };
         if signals.caught().is_some() {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));

@@ -35,6 +35,8 @@ const QCOW2_KEYS: &[Key] = &[
         "off|metadata|falloc|full",
         "gives every cluster its place; falloc and full set room aside too [off]",
     ),
+    ("data_file", "NAME", "puts the data into a file of their own, beside the image"),
+    ("data_file_raw", "on|off", "that file stays a raw disk by itself [off]"),
     ("backing_file", "FILE", "the file that it differs from, as -B or -b"),
     ("backing_fmt", "FORMAT", "the backing file's format, as -F"),
 ];
@@ -139,10 +141,20 @@ impl TargetArgs {
             room: Room::Off,
             backing: backing.map(Path::to_owned),
             backing_format: self.backing_format,
+            data_file: (None, false),
         };
         for (key, value) in &pairs {
             spec.set(key, value)?;
         }
+        match std::mem::take(&mut spec.data_file) {
+            (Some(name), raw) => spec.qcow2 = spec.qcow2.data_file(name, raw),
+            (None, true) => {
+                return Err(invalid("data_file_raw without a data_file")
+                    .advise("name the file with data_file"));
+            }
+            (None, false) => {}
+        }
+        spec.check_room()?;
         if spec.backing.is_none() && spec.backing_format.is_some() {
             return Err(invalid("a backing format without a backing file")
                 .advise("name the file with backing_file"));
@@ -172,6 +184,9 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::other(ErrorKind::InvalidInput, message)
 }
 
+/// The most bytes of bitmaps that are copied: those of 32 TiB, a bit for 64 KiB each.
+const MAX_BITMAPS: u64 = 64 << 20;
+
 /// A format with its options.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
@@ -185,6 +200,8 @@ pub(crate) struct Spec {
     /// The backing file, as it was named.
     pub(crate) backing: Option<PathBuf>,
     backing_format: Option<Format>,
+    /// The external data file, and whether it is a raw disk.
+    data_file: (Option<String>, bool),
 }
 
 impl Spec {
@@ -266,6 +283,14 @@ impl Spec {
                 };
                 qcow2.allocate(value != "off")
             }
+            "data_file" => {
+                self.data_file.0 = Some(value.to_owned());
+                qcow2
+            }
+            "data_file_raw" => {
+                self.data_file.1 = flag()?;
+                qcow2
+            }
             "backing_file" => {
                 if self.backing.is_some() {
                     return Err(invalid("two backing files are named"));
@@ -305,6 +330,46 @@ impl Spec {
         Ok(())
     }
 
+    /// Stores clusters of the same content once.
+    pub(crate) fn dedupe(&mut self) -> Result<()> {
+        if self.format != Format::Qcow2 {
+            let message = format!("the format '{}' cannot share clusters", self.format);
+            return Err(invalid(message).advise("leave --dedupe out, or write a qcow2"));
+        }
+        self.qcow2 = self.qcow2.clone().dedupe(true);
+        Ok(())
+    }
+
+    /// Copies the bitmaps of `disk`, or of a snapshot in it, which has none.
+    pub(crate) fn bitmaps(
+        &mut self,
+        disk: &Chain,
+        is_snapshot: bool,
+        skip_broken: bool,
+    ) -> Result<()> {
+        let layer = disk.images().first().map(|image| image.layer());
+        let source = layer.map_or(Format::Raw, |layer| layer.format());
+        for (format, does) in [(self.format, "written"), (source, "read")] {
+            if format != Format::Qcow2 {
+                let message = format!("the format '{format}', which is {does}, has no bitmaps");
+                return Err(invalid(message).advise("leave --bitmaps out"));
+            }
+        }
+        if is_snapshot {
+            return Err(invalid("an internal snapshot has no bitmaps of its own")
+                .advise("leave --bitmaps out"));
+        }
+        let bitmaps = layer.map_or(Ok(Vec::new()), |layer| layer.dirty_bitmaps(MAX_BITMAPS))?;
+        let (sound, broken): (Vec<_>, _) = bitmaps.into_iter().partition(|b| b.is_consistent);
+        if let Some(bitmap) = broken.first().filter(|_| !skip_broken) {
+            let name = diskimage::text::printable(&bitmap.name);
+            return Err(invalid(format!("the bitmap '{name}' was not saved properly"))
+                .advise("leave such ones out with --skip-broken-bitmaps"));
+        }
+        self.qcow2 = self.qcow2.clone().bitmaps(sound);
+        Ok(())
+    }
+
     /// Sets room aside, as `--preallocation` says.
     pub(crate) fn set_room(&mut self, room: Room) -> Result<()> {
         if room == Room::Off {
@@ -319,7 +384,15 @@ impl Spec {
         }
         self.room = room;
         self.qcow2 = self.qcow2.clone().allocate(true);
-        Ok(())
+        self.check_room()
+    }
+
+    fn check_room(&self) -> Result<()> {
+        if self.room == Room::Off || !self.qcow2.has_data_file() {
+            return Ok(());
+        }
+        Err(invalid("room is not set aside in an external data file")
+            .advise("choose preallocation=metadata, or off"))
     }
 
     /// The file that is written, whose name some formats repeat.

@@ -171,6 +171,94 @@ fn a_backing_file_is_there_of_its_format_and_shows_through() {
     diskimage(args).refused(1, &top, &["has no backing file"]);
 }
 
+/// What qemu calls dirty in a bitmap of an image.
+fn dirty(folder: &Path, image: &str, bitmap: &str) -> Value {
+    let args = ["-r", "-f", "qcow2", "-B", bitmap, "-k", "socket", "--fork", image];
+    // the name of a socket must be short
+    let socket = folder.join("socket");
+    let _ = std::fs::remove_file(&socket);
+    let args = args.map(|arg| if arg == "socket" { text(&socket) } else { arg });
+    output_of(folder, "qemu-nbd", &args);
+    let options = format!(
+        "driver=nbd,server.type=unix,server.path={},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}",
+        text(&socket)
+    );
+    let map = output_of(folder, "qemu-img", &["map", "--output=json", "--image-opts", &options]);
+    serde_json::from_slice(&map).unwrap()
+}
+
+#[test]
+fn bitmaps_are_copied_bit_by_bit() {
+    if !has("qemu-img") || !has("qemu-nbd") || !has("qemu-io") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let run = |program: &str, args: &[&str]| drop(output_of(folder, program, args));
+    run("qemu-img", &["create", "-q", "-f", "qcow2", "a.qcow2", "1100M"]);
+    run("qemu-img", &["bitmap", "--add", "-g", "64k", "a.qcow2", "b0"]);
+    run("qemu-img", &["bitmap", "--add", "-g", "512", "a.qcow2", "b1"]);
+    let writes = ["write 1M 64k", "write 5M 4k", "write 1000M 70k", "write 1126399k 1k"];
+    let writes: Vec<_> = writes.iter().flat_map(|write| ["-c", write]).collect();
+    run("qemu-io", &[&writes[..], &["a.qcow2"]].concat());
+    run("qemu-io", &["-c", "discard 300M 200M", "a.qcow2"]);
+    run("qemu-img", &["bitmap", "--disable", "a.qcow2", "b0"]);
+    let bitmaps = |name: &str| {
+        let info = output_of(folder, "qemu-img", &["info", "--output=json", name]);
+        let info: Value = serde_json::from_slice(&info).unwrap();
+        info["format-specific"]["data"]["bitmaps"].clone()
+    };
+    let (b0, b1) = (dirty(folder, "a.qcow2", "b0"), dirty(folder, "a.qcow2", "b1"));
+    assert!(b1.as_array().unwrap().len() > 6, "{b1}");
+    for args in [&["-o", "cluster_size=4k"][..], &["-c"], &["--dedupe", "-o", "cluster_size=512"]] {
+        let (from, to) = (folder.join("a.qcow2"), folder.join("out.qcow2"));
+        let base = ["convert", "-O", "qcow2", "--bitmaps", text(&from), text(&to)];
+        diskimage(base.iter().chain(args)).ok();
+        same(folder, &from, &to);
+        run("qemu-img", &["check", "-q", "out.qcow2"]);
+        assert_eq!(diskimage(["check", text(&to)]).code, Some(0));
+        assert_eq!(bitmaps("out.qcow2"), bitmaps("a.qcow2"), "{args:?}");
+        assert_eq!(dirty(folder, "out.qcow2", "b0"), b0, "{args:?}");
+        assert_eq!(dirty(folder, "out.qcow2", "b1"), b1, "{args:?}");
+    }
+    // what has none, and what was not saved properly
+    let refuse = |args: &[&str], word: &str| {
+        let out = folder.join("refused");
+        let ran = diskimage([&["convert", "--bitmaps"], args, &[text(&out)]].concat());
+        assert!(ran.code == Some(1) && ran.stderr.contains(word), "{ran:?}");
+        assert!(!out.exists());
+    };
+    let (image, vdi) = (folder.join("a.qcow2"), folder.join("a.vdi"));
+    diskimage(["convert", "-O", "vdi", text(&image), text(&vdi)]).ok();
+    refuse(&["-O", "vdi", text(&image)], "has no bitmaps");
+    refuse(&["-O", "qcow2", text(&vdi)], "has no bitmaps");
+    refuse(&["-O", "qcow2", "-o", "compat=0.10", text(&image)], "version 3");
+    let broken = in_use(&image);
+    std::fs::write(&image, broken).unwrap();
+    refuse(&["-O", "qcow2", text(&image)], "not saved properly");
+    let args = ["convert", "-O", "qcow2", "--bitmaps", "--skip-broken-bitmaps"];
+    diskimage(args.iter().chain(&[text(&image), text(&folder.join("out.qcow2"))])).ok();
+    assert_eq!(bitmaps("out.qcow2"), Value::Null);
+}
+
+/// The image with its bitmaps in use.
+fn in_use(path: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).unwrap();
+    let be64 = |bytes: &[u8], at: usize| {
+        u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
+    };
+    let magic = 0x2385_2875u32.to_be_bytes();
+    let extension = bytes.windows(4).position(|window| window == magic).unwrap();
+    let mut at = be64(&bytes, extension + 24);
+    let end = at + be64(&bytes, extension + 16);
+    while at < end {
+        bytes[at + 15] |= 1;
+        let name = usize::from(bytes[at + 18]) << 8 | usize::from(bytes[at + 19]);
+        at = (at + 24 + name).next_multiple_of(8);
+    }
+    bytes
+}
+
 /// A VMDK, VHD or VHDX has a parent of its own format, which `info` names.
 #[test]
 fn a_parent_of_the_same_format_shows_through() {
@@ -200,6 +288,20 @@ fn a_parent_of_the_same_format_shows_through() {
         diskimage(["create", "-f", format, "-b", &parent, text(&empty)]).ok();
         let args = [&["compare"], &open[..], &[text(&base), text(&empty)]].concat();
         diskimage(args).ok_with("identical");
+        if format == "vmdk" {
+            for kind in ["twoGbMaxExtentSparse", "streamOptimized"] {
+                let (other, options) = (path(kind), format!("subformat={kind}"));
+                let args = ["convert", "-f", "raw", "-O", format, "-B", &parent, "-o", &options];
+                diskimage(args.iter().chain(&[text(&second), text(&other)])).ok();
+                let args = [&["compare"], &open[..], &["-f", "raw", text(&second), text(&other)]];
+                diskimage(args.concat()).ok_with("identical");
+                if has("qemu-img") {
+                    let args = ["compare", "-q", "-f", "raw", "-F", format];
+                    let args = [&args[..], &[text(&second), text(&other)]].concat();
+                    output_of(dir.path(), "qemu-img", &args);
+                }
+            }
+        }
         // what is no parent of it is refused before anything is written
         let refuse = |args: &[&str], file: &Path, word: &str| {
             let out = path("out");

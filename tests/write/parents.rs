@@ -224,7 +224,10 @@ fn vhdiinfo_shows_the_parent() {
         // an absolute name, which is the one of a VHDX that it shows
         let absolute = format!("/{}", base.file_name().unwrap().to_str().unwrap());
         let named = if ending == "vhd" { absolute[1..].to_owned() } else { absolute };
-        written(&EmptyDisk(3 << 20), make(3 << 20, Some((&named, parent))).unwrap(), 1, &path);
+        let target = FileTarget::create(&path, 0).unwrap().durable(false);
+        let writer = make(3 << 20, Some((&named, parent))).unwrap();
+        Convert::new().create(writer, &target).unwrap();
+        Box::new(target).finish().unwrap();
         let Some(told) = tool_output("vhdiinfo", &[path.as_os_str()]) else { return };
         let told = String::from_utf8_lossy(&told).into_owned();
         let Some(diskimage::layer::Identity::Uuid(id)) = parent.identity() else { panic!() };
@@ -288,6 +291,10 @@ fn a_parent_that_cannot_be_is_refused_in_words() {
     let target = Memory::new(1 << 20);
     let error = Convert::new().image(&a_vhd, writer, Some(&a_vhd), &target).unwrap_err();
     assert!(error.to_string().contains("names no parent"), "{error}");
+    // and the other way round, zeros would be its data
+    let writer = layer(&a_vhd, &|p| vhd(&vhds, size, Some(("p", p)))).unwrap();
+    let error = Convert::new().image(&EmptyDisk(size), writer, None, &target).unwrap_err();
+    assert!(error.to_string().contains("names a parent"), "{error}");
 }
 
 /// Only zeros differ: identifiers that derive from data alone would be the parent's.

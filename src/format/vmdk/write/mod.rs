@@ -232,7 +232,8 @@ impl VmdkOptions {
         Ok(self)
     }
 
-    /// What writes a disk of `size` bytes that way; sizes are rounded up to whole sectors.
+    /// What writes a disk of `size` bytes that way; sizes are rounded up to whole sectors. Where that is
+    /// several files, a [`FilesTarget`](crate::target::FilesTarget) takes them.
     pub fn writer(&self, size: u64) -> Result<Box<dyn Writer>> {
         if !ADAPTERS.contains(&&*self.adapter) {
             let adapter = crate::text::printable_str(&self.adapter);

@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(starts.len(), 2);
         let mut plan = Plan::default();
         let guest = TWO_GB - grain..TWO_GB + 2 * grain;
-        let run = Run { guest, kind: RunKind::Plain(7), checksum: [1, 2] };
+        let run = Run { checksum: [1, 2], ..Run::new(guest, RunKind::Plain(7)) };
         writer.place(&[run], None, &mut plan).unwrap();
         let places: Vec<(u64, Option<Range<usize>>)> = plan
             .take()
