@@ -225,8 +225,13 @@ fn an_external_data_file_is_the_disk_and_the_image_its_tables() {
             let report = report.unwrap();
             let found = (report.corruptions, report.leaks, report.check_errors);
             assert_eq!(found, (0, 0, 0), "{what}: {:?}", report.findings);
-            qemu_img(&["check", "-q", "-f", "qcow2"], &[&path]);
-            qemu_img(&["compare", "-q", "-f", "raw", "-F", "qcow2"], &[&source, &path]);
+            // by its name alone it is looked for in the working directory
+            let text = |path: &Path| path.to_str().unwrap().to_owned();
+            let (image, data) = (text(&path), text(&place.path().join("data")));
+            let image = format!("driver=qcow2,file.filename={image},data-file.filename={data}");
+            let disk = format!("driver=raw,file.filename={}", text(&source));
+            qemu_img(&["check", "-q", "--image-opts", &image], &[]);
+            qemu_img(&["compare", "-q", "--image-opts", &disk, &image], &[]);
         }
     }
     let refused = |options: Qcow2Options, word: &str| {

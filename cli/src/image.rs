@@ -35,7 +35,12 @@ const QCOW2_KEYS: &[Key] = &[
         "off|metadata|falloc|full",
         "gives every cluster its place; falloc and full set room aside too [off]",
     ),
-    ("data_file", "NAME", "puts the data into a file of their own, beside the image"),
+    (
+        "data_file",
+        "NAME",
+        "puts the data into a file of their own, beside the image; QEMU looks for it in its working \
+         directory",
+    ),
     ("data_file_raw", "on|off", "that file stays a raw disk by itself [off]"),
     ("backing_file", "FILE", "the file that it differs from, as -B or -b"),
     ("backing_fmt", "FORMAT", "the backing file's format, as -F"),
