@@ -29,6 +29,12 @@ pub trait Writer: Send + Debug {
     /// Whether its bytes can be written in the order of the file.
     fn forward(&self) -> Forward;
 
+    /// Whether the [map](Map) of the disk must be all that decides what is stored, wherever it is
+    /// written to: a table before the data has to be right at once.
+    fn needs_map(&self) -> bool {
+        false
+    }
+
     /// Whether runs of data are to have [checksums](Run::checksum).
     fn wants_checksums(&self) -> bool {
         false

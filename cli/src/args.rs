@@ -10,10 +10,11 @@ use diskimage::container::split_name;
 use diskimage::resolve::Listed;
 use diskimage::split::Join;
 use diskimage::target::{Preallocation, Reflink};
-use diskimage::{Beneath, DenyAll, Format, OpenOptions, RepairScope, Result};
+use diskimage::{Beneath, DenyAll, Format, OpenOptions, Platform, RepairScope, Result};
 
 use crate::bounds::BoundArgs;
 use crate::image::TargetArgs;
+use crate::package::{Aim, parse_target};
 use crate::size::parse_size;
 
 /// Exit codes that several commands share, for the help.
@@ -49,6 +50,19 @@ Examples:
     diskimage inspect --declared qcow2 --policy openstack upload.qcow2
     curl -s URL | tee upload.img | diskimage inspect --checksum sha256 -";
 
+/// The exit codes of `lint`, for its help.
+const LINT_EXIT_CODES: &str = "\
+Exit codes: 0 nothing was found that the platform would refuse, 3 refused (any of the files), 1 an
+error: nothing can be said of a file. No other file is opened, whatever an image names.
+The rules are from the platforms' documentation, which is named beside each. Whether a machine starts
+from the disk (drivers, boot loader, agents) is not looked at.
+
+Platforms: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox, proxmox.
+
+Examples:
+    diskimage lint --for azure disk.vhd
+    diskimage lint --for openstack --output json *.qcow2";
+
 #[derive(Debug, Parser)]
 #[command(name = "diskimage", version, about, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Args {
@@ -67,6 +81,9 @@ pub(crate) enum Command {
     /// Judges an image from a stranger: is it what it is said to be, whole, alone, and allowed?
     #[command(after_help = INSPECT_EXIT_CODES)]
     Inspect(InspectArgs),
+    /// Tells what a cloud or a hypervisor would refuse of images, why, and what mends it
+    #[command(after_help = LINT_EXIT_CODES)]
+    Lint(LintArgs),
     /// Lists where data, zeros and holes of the disk are
     Map(MapArgs),
     /// Reads all tables of an image, tells what is wrong with them, and repairs what can be
@@ -249,6 +266,22 @@ pub(crate) struct InspectArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct LintArgs {
+    /// Where the images are to be taken to
+    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
+    pub(crate) platform: Platform,
+    /// The images, or FILE#MEMBER in an archive
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Takes the images for this format instead of detecting it
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    pub(crate) format: Option<Format>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct MapArgs {
     /// The image
     pub(crate) file: PathBuf,
@@ -388,9 +421,14 @@ pub(crate) struct ConvertArgs {
     pub(crate) target: PathBuf,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
-    /// The format to write
-    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
-    pub(crate) output_format: Format,
+    /// The format to write: raw, qcow2, vmdk, vpc (VHD), vhdx, vdi, ova, or gce (Compute Engine's tar.gz)
+    /// [default: raw, or what suits --for]
+    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = parse_target)]
+    pub(crate) output_format: Option<Format>,
+    /// Writes what this platform takes: the format, its options, and the disk's size rounded up to
+    /// what it must be: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox or proxmox
+    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
+    pub(crate) platform: Option<Platform>,
     #[command(flatten)]
     pub(crate) written: TargetArgs,
     /// Compresses what is written
@@ -450,6 +488,13 @@ pub(crate) struct ConvertArgs {
     pub(crate) output: Output,
 }
 
+impl ConvertArgs {
+    /// Where the image is taken to, if that is said.
+    pub(crate) fn aim(&self) -> Result<Option<Aim>> {
+        self.platform.map(|platform| Aim::new(platform, self.output_format)).transpose()
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct CreateArgs {
     /// The file to write
@@ -458,7 +503,7 @@ pub(crate) struct CreateArgs {
     #[arg(value_parser = parse_size)]
     pub(crate) size: Option<u64>,
     /// The format to write
-    #[arg(short, long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
+    #[arg(short, long, value_name = "FORMAT", default_value = "raw", value_parser = parse_target)]
     pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -483,7 +528,7 @@ pub(crate) struct MeasureArgs {
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// The format to write
-    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
+    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_target)]
     pub(crate) output_format: Format,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -552,6 +597,12 @@ fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
 }
 
 fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
+    name.parse().map_err(|error: diskimage::Error| {
+        format!("{error}: {}", error.advice().unwrap_or_default())
+    })
+}
+
+fn parse_platform(name: &str) -> Result<Platform, String> {
     name.parse().map_err(|error: diskimage::Error| {
         format!("{error}: {}", error.advice().unwrap_or_default())
     })

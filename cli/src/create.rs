@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskimage::disk::EmptyDisk;
 use diskimage::target::FileTarget;
-use diskimage::{Chain, Convert, Error, ErrorKind, Result, Target};
+use diskimage::{Chain, Convert, Error, ErrorKind, Result, Writer};
 
 use crate::args::CreateArgs;
 use crate::bounds::Bounds;
@@ -48,15 +48,17 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
     let target = FileTarget::create(&args.file, length)?;
     image::refuse_own_source(&target, &args.file, backing.iter().flat_map(Chain::storages))?;
     let target = target.preallocate(room, how)?.durable(!args.no_sync);
+    let inner = writer.as_deref().map_or(0, Writer::size);
+    let target = spec.packages.wrap(spec.format, Box::new(target), inner)?;
     let job = Convert::new().max_memory(buffers).progress(Arc::clone(&progress));
     watched(None, signals, &progress, || {
         match writer {
-            None => job.run(&disk, &target)?,
-            Some(writer) => job.image(&disk, writer, None, &target)?,
+            None => job.run(&disk, &*target)?,
+            Some(writer) => job.image(&disk, writer, None, &*target)?,
         };
         if signals.caught().is_some() {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
         }
-        Box::new(target).finish()
+        target.finish()
     })
 }

@@ -20,9 +20,9 @@ pub use adc::adc_exact;
 #[cfg(feature = "bzip2")]
 pub use bzip::bzip2_exact;
 pub use deflate::{Wrapper, inflate_exact};
-pub use encode::Deflate;
 #[cfg(feature = "zstd")]
 pub use encode::Zstd;
+pub use encode::{Deflate, DeflatePieces};
 pub use lzfse::lzfse_exact;
 #[cfg(feature = "xz")]
 pub use xz::xz_exact;

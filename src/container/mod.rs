@@ -21,9 +21,14 @@ mod compressed;
 mod decoder;
 mod enter;
 mod error;
+mod gce;
+mod listing;
 mod manifest;
 mod ova;
 mod ovf;
+mod pack;
+#[cfg(feature = "checksum")]
+mod package;
 mod spill;
 mod tar;
 mod vma;
@@ -31,7 +36,11 @@ mod vma;
 pub use compressed::Compressed;
 pub use decoder::{Decoder, StorageReader};
 pub(crate) use enter::{Found, Place, Way};
+pub use gce::{GceOptions, GceWriter};
+pub use listing::Listing;
 pub use ovf::{Ovf, OvfDisk, OvfFile};
+#[cfg(feature = "checksum")]
+pub use package::{OvaOptions, OvaTarget};
 pub use spill::Spill;
 pub use vma::Vma;
 

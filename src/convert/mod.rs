@@ -214,9 +214,11 @@ impl Convert {
         let composition = match output {
             Output::Raw => None,
             Output::Image { writer, backing } => {
+                let needs_map = writer.needs_map();
                 let by_map = match writer.forward() {
                     Forward::Always => false,
-                    Forward::ByMap if backing.is_none() => ascending,
+                    Forward::ByMap if backing.is_none() => ascending || needs_map,
+                    _ if needs_map => return Err(ConvertDetail::NotForward.into()),
                     _ if ascending => return Err(ConvertDetail::NotForward.into()),
                     _ => false,
                 };
