@@ -13,7 +13,7 @@ use crate::size::parse_size;
 /// What `-O gce` writes: of compressed files it is the only one.
 pub(crate) const GCE: Format = Format::Gzip;
 
-pub(crate) const GCE_KEYS: &[Key] = &[("level", "N", "how hard it is compressed: 1 to 9 [6]")];
+pub(crate) const GCE_KEYS: &[Key] = &[("level", "N", "how hard it is compressed: 1 to 12 [6]")];
 
 pub(crate) const OVA_KEYS: &[Key] = &[
     ("name", "TEXT", "the machine's name [that of the file]"),

@@ -87,7 +87,7 @@ fn what_is_asked_for_and_contradicts_the_platform_is_refused_by_both_names() {
         (&["-O", "ova", "-o", "cpus=0"], &["a machine of 0 processors"]),
         (&["-O", "ova", "-o", "memory=1000"], &["whole MiB"]),
         (&["-O", "ova", "-o", "firmware=coreboot"], &["bios or efi"]),
-        (&["-O", "gce", "-o", "level=10"], &["the level of deflate is 10"]),
+        (&["-O", "gce", "-o", "level=13"], &["the level of deflate is 13"]),
         (&["-O", "gce", "-B", "base.raw"], &["'gce' has no backing file"]),
         (&["-O", "gce", "--preallocation=full"], &["not set aside for the format 'gce'"]),
         (&["-O", "tar"], &["'tar' is not written yet", "ova, gce"]),

@@ -7,14 +7,14 @@ use super::Wrapper;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Encoders that nobody uses just now.
-struct Idle<T>(Mutex<Vec<T>>);
+pub(super) struct Idle<T>(Mutex<Vec<T>>);
 
 impl<T> Idle<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
-    fn with<R>(&self, make: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
+    pub(super) fn with<R>(&self, make: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
         let idle = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = idle().pop();
         let mut encoder = taken.unwrap_or_else(make);
@@ -98,65 +98,6 @@ impl Deflate {
     }
 }
 
-/// Deflate (RFC 1951) in pieces of one stream: each begins and ends at a whole byte and refers to
-/// nothing before it, so that any thread encodes any of them, and they go one behind the other.
-pub struct DeflatePieces {
-    level: i32,
-    idle: Idle<flate2::Compress>,
-}
-
-impl fmt::Debug for DeflatePieces {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeflatePieces").field("level", &self.level).finish_non_exhaustive()
-    }
-}
-
-impl DeflatePieces {
-    /// The level where none is asked for.
-    pub const DEFAULT_LEVEL: i32 = 6;
-    /// The highest level.
-    pub const MAX_LEVEL: i32 = 9;
-    /// What ends the stream: a last block without data.
-    pub const END: [u8; 2] = [3, 0];
-
-    /// An encoder of this level, from 1 to [`MAX_LEVEL`](Self::MAX_LEVEL).
-    pub fn new(level: i32) -> Result<Self> {
-        if !(1..=Self::MAX_LEVEL).contains(&level) {
-            return Err(bad_level("deflate", level, 1, Self::MAX_LEVEL));
-        }
-        Ok(Self { level, idle: Idle::new() })
-    }
-
-    /// Appends the encoded form of `input`, which is not empty, to `out`.
-    pub fn encode(&self, input: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        use flate2::{Compress, Compression, FlushCompress};
-        let level = Compression::new(u32::try_from(self.level).unwrap_or(6));
-        // stored blocks are what the worst comes to
-        let bound = input.len().saturating_add(input.len() >> 8).saturating_add(64);
-        out.reserve(bound);
-        self.idle.with(
-            || Compress::new(level, false),
-            |encoder| {
-                encoder.reset();
-                loop {
-                    let taken = crate::num::to_usize(encoder.total_in());
-                    let rest = input.get(taken..).unwrap_or_default();
-                    let failed = |error: flate2::CompressError| {
-                        Error::other(ErrorKind::Io, format!("cannot compress: {error}"))
-                    };
-                    encoder.compress_vec(rest, out, FlushCompress::Sync).map_err(failed)?;
-                    let whole = crate::num::to_usize(encoder.total_in()) == input.len();
-                    // what did not fit comes with the next call
-                    if whole && out.len() < out.capacity() {
-                        return Ok(());
-                    }
-                    out.reserve(bound);
-                }
-            },
-        )
-    }
-}
-
 /// Zstandard (RFC 8878), one frame for each buffer, its size declared.
 #[cfg(feature = "zstd")]
 pub struct Zstd {
@@ -200,7 +141,7 @@ impl Zstd {
 }
 
 #[cold]
-fn bad_level(codec: &str, level: i32, least: i32, most: i32) -> Error {
+pub(super) fn bad_level(codec: &str, level: i32, least: i32, most: i32) -> Error {
     let message = format!("the level of {codec} is {level}, which must be from {least} to {most}");
     Error::other(ErrorKind::InvalidInput, message).advise("choose such a level")
 }
@@ -246,43 +187,6 @@ mod tests {
             super::super::deflate::streaming(&input, &mut back, Wrapper::Raw).unwrap();
             assert_eq!(back, data);
         }
-    }
-
-    #[test]
-    fn pieces_make_one_stream() {
-        let data = [sample(60_000), sample(40_000)].concat();
-        for level in [1, 6, DeflatePieces::MAX_LEVEL] {
-            let encoder = DeflatePieces::new(level).unwrap();
-            // any thread encodes any of them: here, from the end
-            let piece = |part: &[u8]| {
-                let mut out = Vec::new();
-                encoder.encode(part, &mut out).unwrap();
-                out
-            };
-            let parts = [&data[..50_000], &data[50_000..50_001], &data[50_001..]];
-            let mut pieces: Vec<_> = parts.iter().rev().map(|part| piece(part)).collect();
-            pieces.reverse();
-            let stream = [pieces.concat(), DeflatePieces::END.to_vec()].concat();
-            let mut back = vec![0; data.len()];
-            super::super::inflate_exact(&stream, &mut back, Wrapper::Raw).unwrap();
-            assert_eq!(back, data, "level {level}");
-            assert_eq!(piece(parts[0]), pieces[0], "an encoder remembers nothing");
-        }
-        // what cannot be compressed
-        let mut state = 1u32;
-        let noise: Vec<u8> = (0..100_000)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 24) as u8
-            })
-            .collect();
-        let mut out = Vec::new();
-        DeflatePieces::new(6).unwrap().encode(&noise, &mut out).unwrap();
-        out.extend(DeflatePieces::END);
-        let mut back = vec![0; noise.len()];
-        super::super::inflate_exact(&out, &mut back, Wrapper::Raw).unwrap();
-        assert_eq!(back, noise);
-        assert!(DeflatePieces::new(0).is_err() && DeflatePieces::new(10).is_err());
     }
 
     #[cfg(feature = "zstd")]

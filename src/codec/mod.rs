@@ -11,6 +11,7 @@ mod deflate;
 mod encode;
 mod lzfse;
 mod lzvn;
+mod pieces;
 #[cfg(feature = "xz")]
 mod xz;
 #[cfg(feature = "zstd")]
@@ -20,10 +21,11 @@ pub use adc::adc_exact;
 #[cfg(feature = "bzip2")]
 pub use bzip::bzip2_exact;
 pub use deflate::{Wrapper, inflate_exact};
+pub use encode::Deflate;
 #[cfg(feature = "zstd")]
 pub use encode::Zstd;
-pub use encode::{Deflate, DeflatePieces};
 pub use lzfse::lzfse_exact;
+pub use pieces::DeflatePieces;
 #[cfg(feature = "xz")]
 pub use xz::xz_exact;
 #[cfg(feature = "zstd")]

@@ -47,7 +47,7 @@ impl GceOptions {
         Self::default()
     }
 
-    /// How hard it is compressed: 1 to 9. Default: 6.
+    /// How hard it is compressed, as [`DeflatePieces::new`] has it. Default: 6.
     #[must_use]
     pub fn level(mut self, level: i32) -> Self {
         self.level = level;
@@ -339,7 +339,7 @@ mod tests {
             let unit = 1 << UNIT_BITS;
             for at in range.step_by(unit) {
                 let number = at >> UNIT_BITS;
-                tell(at..at + unit as u64, number % 2 == 0);
+                tell(at..at + unit as u64, number.is_multiple_of(2));
             }
             Ok(())
         }
@@ -357,7 +357,7 @@ mod tests {
         }
         let few = runs_of(&Striped, 100 << UNIT_BITS, unit).unwrap();
         assert_eq!(few.len(), 50);
-        assert_eq!(runs_of(&Full, 1, unit).unwrap(), [0..1 << UNIT_BITS]);
+        assert_eq!(runs_of(&Full, 1, unit).unwrap(), vec![0..unit.size(); 1]);
         assert_eq!(runs_of(&Full, 0, unit).unwrap(), []);
     }
 
