@@ -14,7 +14,8 @@ use diskimage::{Beneath, DenyAll, Format, OpenOptions, Platform, RepairScope, Re
 
 use crate::bounds::BoundArgs;
 use crate::image::TargetArgs;
-use crate::package::{Aim, parse_target};
+use crate::lint::{LINT_EXIT_CODES, LintArgs};
+use crate::package::{Aim, parse_platform, parse_target};
 use crate::size::parse_size;
 
 /// Exit codes that several commands share, for the help.
@@ -49,19 +50,6 @@ takes all that can be read without going wrong. A TOML file starts from one and 
 Examples:
     diskimage inspect --declared qcow2 --policy openstack upload.qcow2
     curl -s URL | tee upload.img | diskimage inspect --checksum sha256 -";
-
-/// The exit codes of `lint`, for its help.
-const LINT_EXIT_CODES: &str = "\
-Exit codes: 0 nothing was found that the platform would refuse, 3 refused (any of the files), 1 an
-error: nothing can be said of a file. No other file is opened, whatever an image names.
-The rules are from the platforms' documentation, which is named beside each. Whether a machine starts
-from the disk (drivers, boot loader, agents) is not looked at.
-
-Platforms: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox, proxmox.
-
-Examples:
-    diskimage lint --for azure disk.vhd
-    diskimage lint --for openstack --output json *.qcow2";
 
 #[derive(Debug, Parser)]
 #[command(name = "diskimage", version, about, after_help = EXIT_CODES, max_term_width = 100)]
@@ -260,22 +248,6 @@ pub(crate) struct InspectArgs {
     /// Computes a checksum of the bytes of standard input on the way; can be given several times
     #[arg(long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
     pub(crate) checksum: Vec<Algorithm>,
-    /// The form of the answer
-    #[arg(long, value_enum, default_value = "human")]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct LintArgs {
-    /// Where the images are to be taken to
-    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
-    pub(crate) platform: Platform,
-    /// The images, or FILE#MEMBER in an archive
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Takes the images for this format instead of detecting it
-    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
-    pub(crate) format: Option<Format>,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
@@ -597,12 +569,6 @@ fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
 }
 
 fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
-    name.parse().map_err(|error: diskimage::Error| {
-        format!("{error}: {}", error.advice().unwrap_or_default())
-    })
-}
-
-fn parse_platform(name: &str) -> Result<Platform, String> {
     name.parse().map_err(|error: diskimage::Error| {
         format!("{error}: {}", error.advice().unwrap_or_default())
     })

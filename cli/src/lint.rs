@@ -1,16 +1,46 @@
 //! `diskimage lint`: what a platform would refuse of images.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diskimage::platform::{Lint, Platform, Remedy, Report, Source};
 use diskimage::{Format, Result};
 use serde_json::{Value, json};
 
-use crate::args::{LintArgs, Output};
+use crate::args::{Output, parse_format};
 use crate::bounds::Bounds;
+use crate::package::parse_platform;
 use crate::{output, report};
+
+/// The exit codes of `lint`, for its help.
+pub(crate) const LINT_EXIT_CODES: &str = "\
+Exit codes: 0 nothing was found that the platform would refuse, 3 refused (any of the files), 1 an
+error: nothing can be said of a file. No other file is opened, whatever an image names.
+The rules are from the platforms' documentation, which is named beside each. Whether a machine starts
+from the disk (drivers, boot loader, agents) is not looked at.
+
+Platforms: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox, proxmox.
+
+Examples:
+    diskimage lint --for azure disk.vhd
+    diskimage lint --for openstack --output json *.qcow2";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LintArgs {
+    /// Where the images are to be taken to
+    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
+    pub(crate) platform: Platform,
+    /// The images, or FILE#MEMBER in an archive
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Takes the images for this format instead of detecting it
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    pub(crate) format: Option<Format>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
 
 pub(crate) fn run(args: &LintArgs, bounds: &Bounds) -> u8 {
     let (mut code, mut told) = (report::OK, Vec::new());
@@ -119,14 +149,18 @@ fn fix_of(platform: Platform, file: &Path, remedy: Remedy, format: &Option<Forma
         _ => "",
     };
     let Some(preset) = platform.preset(None) else { return String::new() };
-    let mut target = file.file_stem().map_or_else(|| "disk".into(), std::ffi::OsStr::to_os_string);
+    // what lies in an archive is written beside it
+    let (outer, member) = diskimage::container::split_name(file);
+    let member = member.map(|name| String::from_utf8_lossy(&name).into_owned());
+    let own = member.as_deref().map_or(file, Path::new);
+    let mut target = own.file_stem().map_or_else(|| "disk".into(), std::ffi::OsStr::to_os_string);
     // what was x.tar.gz
     if let Some(inner) = Path::new(&target).file_stem().filter(|_| *format == Some(Format::Gzip)) {
         target = inner.to_os_string();
     }
     target.push(".");
     target.push(preset.extension);
-    let target = file.with_file_name(target);
+    let target = outer.with_file_name(target);
     // it must not be the file that is read
     let target = if target == file {
         file.with_file_name(format!("{platform}.{}", preset.extension))

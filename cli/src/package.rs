@@ -5,7 +5,7 @@ use std::path::Path;
 use diskimage::container::{GceOptions, OvaOptions, OvaTarget};
 use diskimage::contents::{Bounds, look};
 use diskimage::format::vmdk::{Subformat, VmdkOptions};
-use diskimage::{Error, ErrorKind, Format, Result, Target, VirtualDisk, Writer};
+use diskimage::{Error, ErrorKind, Format, Platform, Result, Target, VirtualDisk, Writer};
 
 use crate::image::{Key, invalid};
 use crate::size::parse_size;
@@ -41,6 +41,13 @@ pub(crate) fn parse_target(name: &str) -> Result<Format, String> {
         }
         format => Ok(format),
     }
+}
+
+/// The platform of a name.
+pub(crate) fn parse_platform(name: &str) -> Result<Platform, String> {
+    name.parse().map_err(|error: diskimage::Error| {
+        format!("{error}: {}", error.advice().unwrap_or_default())
+    })
 }
 
 /// Options of what is written around a disk.
@@ -162,22 +169,22 @@ impl Packages {
 /// Where an image is taken to, and how it is written for that.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Aim {
-    pub(crate) platform: diskimage::Platform,
+    pub(crate) platform: Platform,
     pub(crate) preset: &'static diskimage::platform::Preset,
 }
 
 impl Aim {
     /// How to write for `platform`, in `format` if that is said.
-    pub(crate) fn new(platform: diskimage::Platform, format: Option<Format>) -> Result<Self> {
+    pub(crate) fn new(platform: Platform, format: Option<Format>) -> Result<Self> {
         match (platform.preset(format), format) {
             (Some(preset), _) => Ok(Self { platform, preset }),
             (None, format) => {
                 let names = platform.presets().iter().map(|preset| name_of(preset.format));
                 let message = format!(
-                    "--for {platform} and -O {} contradict each other: {} takes {}",
+                    "--for {platform} and -O {} contradict each other: {} takes -O {}",
                     format.map_or("raw", name_of),
                     platform.title(),
-                    names.collect::<Vec<_>>().join(", ")
+                    names.collect::<Vec<_>>().join(", -O ")
                 );
                 Err(invalid(message).advise("leave one of them out"))
             }

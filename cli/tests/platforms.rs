@@ -69,8 +69,8 @@ fn what_is_asked_for_and_contradicts_the_platform_is_refused_by_both_names() {
     let image = fixture("cloud.qcow2");
     let target = dir.path().join("out");
     for (args, words) in [
-        (&["--for", "azure", "-O", "qcow2"][..], &["--for azure", "-O qcow2", "takes vpc"][..]),
-        (&["--for", "gce", "-O", "raw"], &["--for gce", "-O raw", "takes gce"]),
+        (&["--for", "azure", "-O", "qcow2"][..], &["--for azure", "-O qcow2", "takes -O vpc"][..]),
+        (&["--for", "gce", "-O", "raw"], &["--for gce", "-O raw", "takes -O gce"]),
         (
             &["--for", "azure", "-o", "subformat=dynamic"],
             &["--for azure", "-o subformat=dynamic", "subformat=fixed only"],
