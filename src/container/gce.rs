@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::pack::{self, Kind};
+use super::pack;
 use crate::codec::DeflatePieces;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::{Pow2, to_u64};
@@ -170,19 +170,27 @@ impl GceWriter {
         }
         Ok(())
     }
+}
 
-    /// The header of the file in the archive.
-    fn header(&self) -> Vec<u8> {
-        let cut = |run: &Range<u64>| run.start..run.end.min(self.size);
-        let runs: Vec<_> = self.stored.iter().map(cut).collect();
-        match runs.as_slice() {
-            [] if self.size == 0 => pack::header(Kind::OldGnu, NAME, 0, self.time),
-            [all] if *all == (0..self.size) => {
-                pack::header(Kind::OldGnu, NAME, self.size, self.time)
-            }
-            runs => pack::sparse_header(NAME, self.size, runs, self.time),
-        }
+/// The header of the file in the archive, of which these runs are stored: whole units.
+fn header(stored: &[Range<u64>], size: u64, time: u64) -> Vec<u8> {
+    let cut = |run: &Range<u64>| run.start..run.end.min(size);
+    let runs: Vec<_> = stored.iter().map(cut).collect();
+    let whole = match runs.as_slice() {
+        [] => size == 0,
+        [only] => *only == (0..size),
+        _ => false,
+    };
+    match whole {
+        true => pack::header(pack::OLD_GNU, NAME, size, time),
+        false => pack::sparse_header(NAME, size, &runs, time),
     }
+}
+
+/// How many bytes there are in these runs.
+fn sum(runs: &[Range<u64>]) -> u64 {
+    let length = |run: &Range<u64>| run.end.saturating_sub(run.start);
+    runs.iter().map(length).fold(0, u64::saturating_add)
 }
 
 #[cold]
@@ -249,24 +257,23 @@ impl Writer for GceWriter {
     }
 
     fn file_size(&self, map: &dyn Map) -> Result<u64> {
-        let mut sized = Self { stored: runs_of(map, self.size, self.unit)?, ..self.like() };
-        sized.data = sized.stored.iter().map(|run| run.end.saturating_sub(run.start)).sum();
-        let header = to_u64(sized.header().len());
-        let pieces = self.unit.index(sized.data).saturating_add(2).saturating_mul(SLACK);
-        let archive = pack::whole(header.saturating_add(sized.data));
+        let stored = runs_of(map, self.size, self.unit)?;
+        let (header, data) = (header(&stored, self.size, self.time), sum(&stored));
+        let pieces = self.unit.index(data).saturating_add(2).saturating_mul(SLACK);
+        let archive = pack::whole(to_u64(header.len()).saturating_add(data));
         Ok(archive.saturating_add(pieces))
     }
 
     fn begin(&mut self, map: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
         let none = || Error::other(ErrorKind::InvalidInput, "the map of the disk must be known");
         self.stored = runs_of(map.ok_or_else(none)?, self.size, self.unit)?;
-        let length = |run: &Range<u64>| run.end.saturating_sub(run.start);
-        self.data = self.stored.iter().map(length).fold(0, u64::saturating_add);
+        self.data = sum(&self.stored);
         // of the last unit only what belongs to the disk is of the file
         let last = self.stored.last().map_or(0, |last| last.end.saturating_sub(self.size));
         let file = self.data.saturating_sub(last);
-        let header = self.header();
-        self.least = to_u64(header.len()).saturating_add(Pow2::SECTOR.ceil(file));
+        let header = header(&self.stored, self.size, self.time);
+        let filled = file.saturating_add(to_u64(pack::padding(file)));
+        self.least = to_u64(header.len()).saturating_add(filled);
         plan.bytes(0, GZIP.to_vec());
         self.at = to_u64(GZIP.len());
         self.put(&header, plan)
@@ -303,26 +310,6 @@ impl Writer for GceWriter {
         end.extend([a, b, c, d]);
         plan.bytes(self.at, end);
         Ok(())
-    }
-}
-
-impl GceWriter {
-    /// The same before anything was written.
-    fn like(&self) -> Self {
-        Self {
-            size: self.size,
-            unit: self.unit,
-            time: self.time,
-            encoder: Arc::clone(&self.encoder),
-            zeros: self.zeros.clone(),
-            at: 0,
-            archive: 0,
-            least: 0,
-            data: 0,
-            checksum: crc32fast::Hasher::new(),
-            stored: Vec::new(),
-            next: 0,
-        }
     }
 }
 

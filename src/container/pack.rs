@@ -10,16 +10,12 @@ use crate::num::{Pow2, to_u64, to_usize};
 /// Blocks are written in records of 20 of them, as tar does.
 pub(super) const RECORD: u64 = 10_240;
 
-/// The kind of archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Ustar,
-    OldGnu,
-}
+/// GNU's old format: `magic` and `version` of a header.
+pub(super) const OLD_GNU: &[u8; 8] = b"ustar  \0";
 
-/// A header of a file that has no holes.
-pub(super) fn header(kind: Kind, name: &str, size: u64, time: u64) -> Vec<u8> {
-    let mut block = start(kind, name, size, time);
+/// A header of a file that has no holes; `magic` says in which format.
+pub(super) fn header(magic: &[u8; 8], name: &str, size: u64, time: u64) -> Vec<u8> {
+    let mut block = start(magic, name, size, time);
     put(&mut block, 156..157, b"0");
     seal(&mut block);
     block
@@ -35,7 +31,7 @@ pub(super) fn sparse_header(name: &str, size: u64, runs: &[Range<u64>], time: u6
     if runs.last().is_none_or(|last| last.end < size) {
         entries.push((size, 0));
     }
-    let mut block = start(Kind::OldGnu, name, stored, time);
+    let mut block = start(OLD_GNU, name, stored, time);
     put(&mut block, 156..157, b"S");
     let (first, rest) = entries.split_at(entries.len().min(IN_HEADER));
     put_entries(&mut block, 386, first);
@@ -63,7 +59,7 @@ pub(super) fn padding(size: u64) -> usize {
     to_usize(Pow2::SECTOR.ceil(size).saturating_sub(size))
 }
 
-fn start(kind: Kind, name: &str, size: u64, time: u64) -> Vec<u8> {
+fn start(magic: &[u8; 8], name: &str, size: u64, time: u64) -> Vec<u8> {
     let mut block = vec![0; BLOCK];
     put(&mut block, 0..100, name.as_bytes());
     put(&mut block, 100..108, b"0000644\0");
@@ -71,12 +67,9 @@ fn start(kind: Kind, name: &str, size: u64, time: u64) -> Vec<u8> {
     put(&mut block, 116..124, b"0000000\0");
     put_number(&mut block, 124..136, size);
     put_number(&mut block, 136..148, time);
-    let magic = match kind {
-        Kind::Ustar => b"ustar\x0000",
-        Kind::OldGnu => b"ustar  \0",
-    };
     put(&mut block, 257..265, magic);
-    if kind == Kind::Ustar {
+    // POSIX has numbers in every field
+    if magic != OLD_GNU {
         put(&mut block, 329..337, b"0000000\0");
         put(&mut block, 337..345, b"0000000\0");
     }
@@ -141,8 +134,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_as_it_was_meant() {
-        for kind in [Kind::Ustar, Kind::OldGnu] {
-            let mut bytes = header(kind, "a-disk1.vmdk", 700, 12);
+        for magic in [b"ustar\x0000", OLD_GNU] {
+            let mut bytes = header(magic, "a-disk1.vmdk", 700, 12);
             bytes.resize(512 + 1024 + 1024, 0);
             let members = read(bytes);
             assert_eq!((members[0].size, members[0].data), (700, 512));

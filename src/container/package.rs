@@ -1,7 +1,7 @@
 //! Writing an OVA (DSP0243, "Open Virtualization Format Specification" 1.1): a description, a disk as a
 //! streamOptimized VMDK, and a manifest of their hashes.
 //!
-//! The description comes first (5.3, "Distribution as a Single File") and tells the size of the
+//! The description comes first ("Distribution as a Single File") and tells the size of the
 //! disk's file, which is known in the end: room is left for it, and it is written last. The manifest may
 //! lie at the end, and does.
 
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use super::pack::{self, Kind};
+use super::pack;
 use super::tar::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::num::{to_u64, to_usize};
@@ -34,6 +34,8 @@ impl Default for OvaOptions {
     }
 }
 
+/// POSIX's format, which that section asks for: `magic` and `version` of a header.
+const USTAR: &[u8; 8] = b"ustar\x0000";
 /// The longest name of a machine, bytes.
 const MAX_NAME: usize = 200;
 /// How much of it goes into names of files: those of POSIX end at 100 bytes.
@@ -368,7 +370,7 @@ impl Target for OvaTarget {
         let State { hash, at: size } = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let (stem, time) = (options.stem(), options.time);
         let member = |name: &str, content: &str| {
-            let mut bytes = pack::header(Kind::Ustar, name, to_u64(content.len()), time);
+            let mut bytes = pack::header(USTAR, name, to_u64(content.len()), time);
             bytes.extend(content.as_bytes());
             bytes.resize(bytes.len().saturating_add(pack::padding(to_u64(content.len()))), 0);
             bytes
@@ -376,7 +378,7 @@ impl Target for OvaTarget {
         let text = options.description(capacity, Some(size));
         let (ovf, disk) = (format!("{stem}.ovf"), options.disk_name());
         let mut front = member(&ovf, &text);
-        front.extend(pack::header(Kind::Ustar, &disk, size, time));
+        front.extend(pack::header(USTAR, &disk, size, time));
         if to_u64(front.len()) != base {
             let message = "the description of the OVA outgrew its room";
             return Err(Error::other(ErrorKind::Unsupported, message));
