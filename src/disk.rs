@@ -81,6 +81,64 @@ impl VirtualDisk for EmptyDisk {
     }
 }
 
+/// A disk with zeros behind its end.
+pub struct GrownDisk<'a> {
+    disk: &'a dyn VirtualDisk,
+    size: u64,
+}
+
+impl<'a> GrownDisk<'a> {
+    /// `disk`, grown to `size` bytes, if that is more than it has.
+    #[must_use]
+    pub fn new(disk: &'a dyn VirtualDisk, size: u64) -> Self {
+        Self { disk, size: size.max(disk.size()) }
+    }
+}
+
+impl std::fmt::Debug for GrownDisk<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GrownDisk").field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl VirtualDisk for GrownDisk<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn cluster_size(&self) -> u64 {
+        self.disk.cluster_size()
+    }
+
+    fn extent_at(&self, offset: u64, max: u64) -> Result<Extent> {
+        let end = self.disk.size();
+        if offset < end {
+            return self.disk.extent_at(offset, max.min(end.saturating_sub(offset)));
+        }
+        EmptyDisk(self.size).extent_at(offset, max)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        check_range(self.size, offset, to_u64(buf.len()))?;
+        let own = to_usize(self.disk.size().saturating_sub(offset)).min(buf.len());
+        let (inside, beyond) = buf.split_at_mut(own);
+        beyond.fill(0);
+        if inside.is_empty() { Ok(()) } else { self.disk.read_exact_at(inside, offset) }
+    }
+
+    fn storage(&self, id: StorageId) -> Option<&dyn Storage> {
+        self.disk.storage(id)
+    }
+
+    fn encoded_in(&self, depth: u32) -> Option<(FileIdentity, &'static str)> {
+        self.disk.encoded_in(depth)
+    }
+
+    fn storage_count(&self) -> usize {
+        self.disk.storage_count()
+    }
+}
+
 /// Conveniences for every [`VirtualDisk`].
 pub trait VirtualDiskExt: VirtualDisk {
     /// The extents that tile `range`, which is cut to the disk's size. Ends after the first error.

@@ -29,6 +29,12 @@ pub trait Writer: Send + Debug {
     /// Whether its bytes can be written in the order of the file.
     fn forward(&self) -> Forward;
 
+    /// Whether the [map](Map) of the disk must be all that decides what is stored, wherever it is
+    /// written to: a table before the data has to be right at once.
+    fn needs_map(&self) -> bool {
+        false
+    }
+
     /// The files that it lays out beside the one that is named for the image, in the order of their
     /// offsets: [`FilesTarget`](crate::target::FilesTarget) takes them. Default: none.
     fn files(&self) -> &[ImageFile] {

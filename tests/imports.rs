@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["open"],
     &["convert", "contents", "inside"],
     &["checksum", "compare", "inspect"],
-    &["conformance"],
+    &["conformance", "platform"],
 ];
 
 /// What the floors would forbid and must be: the kernel's words are the storage's, an error is

@@ -10,10 +10,12 @@ use diskimage::container::split_name;
 use diskimage::resolve::Listed;
 use diskimage::split::Join;
 use diskimage::target::{Preallocation, Reflink};
-use diskimage::{Beneath, DenyAll, Format, OpenOptions, RepairScope, Result};
+use diskimage::{Beneath, DenyAll, Format, OpenOptions, Platform, RepairScope, Result};
 
 use crate::bounds::BoundArgs;
 use crate::image::TargetArgs;
+use crate::lint::{LINT_EXIT_CODES, LintArgs};
+use crate::package::{Aim, parse_platform, parse_target};
 use crate::size::parse_size;
 
 /// Exit codes that several commands share, for the help.
@@ -67,6 +69,9 @@ pub(crate) enum Command {
     /// Judges an image from a stranger: is it what it is said to be, whole, alone, and allowed?
     #[command(after_help = INSPECT_EXIT_CODES)]
     Inspect(InspectArgs),
+    /// Tells what a cloud or a hypervisor would refuse of images, why, and what mends it
+    #[command(after_help = LINT_EXIT_CODES)]
+    Lint(LintArgs),
     /// Lists where data, zeros and holes of the disk are
     Map(MapArgs),
     /// Reads all tables of an image, tells what is wrong with them, and repairs what can be
@@ -388,9 +393,14 @@ pub(crate) struct ConvertArgs {
     pub(crate) target: PathBuf,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
-    /// The format to write
-    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
-    pub(crate) output_format: Format,
+    /// The format to write: raw, qcow2, vmdk, vpc (VHD), vhdx, vdi, ova, or gce (Compute Engine's tar.gz)
+    /// [default: raw, or what suits --for]
+    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = parse_target)]
+    pub(crate) output_format: Option<Format>,
+    /// Writes what this platform takes: the format, its options, and the disk's size rounded up to
+    /// what it must be: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox or proxmox
+    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
+    pub(crate) platform: Option<Platform>,
     #[command(flatten)]
     pub(crate) written: TargetArgs,
     /// Compresses what is written
@@ -459,6 +469,13 @@ pub(crate) struct ConvertArgs {
     pub(crate) output: Output,
 }
 
+impl ConvertArgs {
+    /// Where the image is taken to, if that is said.
+    pub(crate) fn aim(&self) -> Result<Option<Aim>> {
+        self.platform.map(|platform| Aim::new(platform, self.output_format)).transpose()
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct CreateArgs {
     /// The file to write
@@ -467,7 +484,7 @@ pub(crate) struct CreateArgs {
     #[arg(value_parser = parse_size)]
     pub(crate) size: Option<u64>,
     /// The format to write
-    #[arg(short, long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
+    #[arg(short, long, value_name = "FORMAT", default_value = "raw", value_parser = parse_target)]
     pub(crate) format: Format,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
@@ -492,7 +509,7 @@ pub(crate) struct MeasureArgs {
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// The format to write
-    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_format)]
+    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_target)]
     pub(crate) output_format: Format,
     #[command(flatten)]
     pub(crate) target: TargetArgs,

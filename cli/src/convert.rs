@@ -7,6 +7,7 @@ use std::sync::Arc;
 use diskimage::checksum::{Algorithm, Digest};
 use diskimage::container::Compressed;
 use diskimage::convert::Report;
+use diskimage::disk::GrownDisk;
 use diskimage::storage::Access;
 use diskimage::target::{Existing, FileTarget, FilesTarget, SpillTarget, StreamTarget};
 use diskimage::writer::{Forward, Full};
@@ -19,19 +20,27 @@ use crate::args::{Cache, ConvertArgs, Output, Room, When, argument_bytes};
 use crate::bounds::Bounds;
 use crate::checksum::{digest_line, job_of};
 use crate::image::Spec;
+use crate::package::Aim;
 use crate::size::human_size;
 use crate::watch::{Show, Signals, watched};
 use crate::{image, output, report};
 
 pub(crate) fn run(args: &ConvertArgs, bounds: &Bounds) -> u8 {
-    if let Some(help) = args.written.help(args.output_format) {
+    let (aim, format) = match args.aim() {
+        Ok(aim) => {
+            let format = aim.map_or(args.output_format, |aim| Some(aim.preset.format));
+            (aim, format.unwrap_or(Format::Raw))
+        }
+        Err(error) => return report::fail(&error, &args.source),
+    };
+    if let Some(help) = args.written.help(format) {
         print!("{help}");
         return report::OK;
     }
     // a pipe that nobody reads blocks for ever, and leaves no file to clean up
     let signals = Signals::catch(to_stdout(args));
-    match convert(args, bounds, &signals) {
-        Ok((report, digests)) => conclude(args, bounds, &report, &digests),
+    match convert(args, (aim, format), bounds, &signals) {
+        Ok((report, digests)) => conclude(args, format, bounds, &report, &digests),
         Err(error) => {
             let stream = to_stdout(args) && error.kind() == ErrorKind::Io;
             let file = if stream { Path::new("standard output") } else { &*args.source };
@@ -47,10 +56,19 @@ fn to_stdout(args: &ConvertArgs) -> bool {
 
 fn convert(
     args: &ConvertArgs,
+    (aim, format): (Option<Aim>, Format),
     bounds: &Bounds,
     signals: &Signals,
 ) -> Result<(Report, Vec<Digest>)> {
-    let mut spec = args.written.parse(args.output_format, args.backing.as_deref())?;
+    let mut spec = args.written.parse_for(aim.as_ref(), format, args.backing.as_deref())?;
+    if let Some(aim) = aim.filter(|aim| spec.backing.is_some() && !aim.platform.takes_others()) {
+        let message = format!(
+            "--for {} and a backing file contradict each other: {} takes whole images only",
+            aim.platform,
+            aim.platform.title()
+        );
+        return Err(image::invalid(message).advise("leave one of them out"));
+    }
     if args.compress {
         spec.compress()?;
     }
@@ -85,10 +103,13 @@ fn convert(
     let backing = spec.open_backing(&args.target, &args.open, |options| {
         options.limits(limits).progress(Arc::clone(&progress))
     })?;
+    spec.packages.look_at(format, &disk);
+    let disk = Sized::new(&disk, aim.as_ref())?;
     let writer = spec.writer(disk.size())?;
     let target = open_target(args, &spec, writer.as_deref(), &disk, backing.as_ref())?;
+    disk.tell(&args.target, aim.as_ref());
     if args.direct {
-        for storage in disk.storages() {
+        for storage in disk.chain.storages() {
             storage.advise(Access::Direct)?;
         }
     }
@@ -107,11 +128,12 @@ fn convert(
     }
     watched(show, signals, &progress, || {
         let below = backing.as_ref().map(|disk| -> &dyn VirtualDisk { disk });
+        let disk = disk.disk();
         let done = match (&*args.checksum, writer) {
-            ([], None) => (job.run(&disk, &*target)?, Vec::new()),
-            ([], Some(writer)) => (job.image(&disk, writer, below, &*target)?, Vec::new()),
-            (some, None) => job_of(some).convert(&job, &disk, &*target)?,
-            (some, Some(writer)) => job_of(some).image(&job, &disk, writer, below, &*target)?,
+            ([], None) => (job.run(disk, &*target)?, Vec::new()),
+            ([], Some(writer)) => (job.image(disk, writer, below, &*target)?, Vec::new()),
+            (some, None) => job_of(some).convert(&job, disk, &*target)?,
+            (some, Some(writer)) => job_of(some).image(&job, disk, writer, below, &*target)?,
         };
         if signals.caught().is_some() {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
@@ -119,6 +141,39 @@ fn convert(
         target.finish()?;
         Ok(done)
     })
+}
+
+/// The disk, of the size that it is to have.
+struct Sized<'a> {
+    chain: &'a Chain,
+    grown: GrownDisk<'a>,
+}
+
+impl<'a> Sized<'a> {
+    fn new(chain: &'a Chain, aim: Option<&Aim>) -> Result<Self> {
+        let size = aim.map_or(Ok(chain.size()), |aim| aim.size(chain.size()))?;
+        Ok(Self { chain, grown: GrownDisk::new(chain, size) })
+    }
+
+    fn size(&self) -> u64 {
+        self.grown.size()
+    }
+
+    fn disk(&self) -> &dyn VirtualDisk {
+        if self.size() == self.chain.size() { self.chain } else { &self.grown }
+    }
+
+    /// Tells that the size is another one.
+    fn tell(&self, target: &Path, aim: Option<&Aim>) {
+        let Some(aim) = aim.filter(|_| self.size() != self.chain.size()) else { return };
+        report::message(&format!(
+            "{}: note: the disk grows from {} to {} bytes, with zeros at its end, to a size that {} takes",
+            report::printable(target),
+            self.chain.size(),
+            self.size(),
+            aim.platform.title()
+        ));
+    }
 }
 
 /// The compressed file with a raw disk in it that is read, where it can be written as it is decoded:
@@ -171,7 +226,7 @@ fn open_target(
     args: &ConvertArgs,
     spec: &Spec,
     writer: Option<&dyn Writer>,
-    disk: &Chain,
+    disk: &Sized<'_>,
     backing: Option<&Chain>,
 ) -> Result<Box<dyn Target>> {
     if to_stdout(args) {
@@ -181,7 +236,7 @@ fn open_target(
         None => (disk.size(), (disk.size(), spec.room.into())),
         Some(writer) => (0, spec.room_of(writer)?),
     };
-    let read = [disk].into_iter().chain(backing).flat_map(Chain::storages);
+    let read = [disk.chain].into_iter().chain(backing).flat_map(Chain::storages);
     if let Some(writer) = writer.filter(|writer| !writer.files().is_empty() && !args.no_create) {
         let target = FilesTarget::create(&args.target, writer.files())?;
         let target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);
@@ -204,7 +259,7 @@ fn open_target(
         target = target.direct()?;
     }
     image::refuse_own_source(&target, &args.target, read)?;
-    Ok(Box::new(target))
+    spec.packages.wrap(spec.format, Box::new(target), writer.map_or(0, Writer::size))
 }
 
 /// Standard output, behind a temporary file where the image cannot be written forward.
@@ -226,6 +281,8 @@ fn to_stream(
             .advise("name a file, or choose streamOptimized"));
     }
     let by_position = match writer {
+        // its description is written last
+        Some(_) if spec.format == Format::Ova => true,
         Some(writer) => match writer.forward() {
             Forward::Never => true,
             Forward::ByMap => has_backing,
@@ -235,20 +292,27 @@ fn to_stream(
     };
     if let Some(writer) = writer.filter(|_| by_position) {
         let folder = std::env::temp_dir();
-        let limit = writer.file_size(&Full)?;
+        let limit = writer.file_size(&Full)?.saturating_add(spec.packages.overhead(spec.format));
         report::message(&format!(
             "standard output: this image cannot be written from start to end: it goes through a \
              temporary file of at most {} in {}",
             human_size(limit),
             report::printable(&folder)
         ));
-        return Ok(Box::new(SpillTarget::new(io::stdout(), &folder, limit)?));
+        let target = Box::new(SpillTarget::new(io::stdout(), &folder, limit)?);
+        return spec.packages.wrap(spec.format, target, writer.size());
     }
     Ok(Box::new(StreamTarget::new(io::stdout())))
 }
 
 /// Tells what was lost and the checksums, if any, and the exit code.
-fn conclude(args: &ConvertArgs, bounds: &Bounds, done: &Report, digests: &[Digest]) -> u8 {
+fn conclude(
+    args: &ConvertArgs,
+    format: Format,
+    bounds: &Bounds,
+    done: &Report,
+    digests: &[Digest],
+) -> u8 {
     let lost = done.lost.iter().map(|range| (range.start, range.end - range.start));
     let mut code = report::OK;
     for (start, length) in lost.clone() {
@@ -259,7 +323,7 @@ fn conclude(args: &ConvertArgs, bounds: &Bounds, done: &Report, digests: &[Diges
     // nobody knows the checksum of a content that could not be read
     let of_content = if done.lost.is_empty() { digests } else { &[] };
     // a raw disk is its content, unless an existing target goes on behind it
-    let is_raw = args.output_format == Format::Raw && !holds_more(args, done.size);
+    let is_raw = format == Format::Raw && !holds_more(args, done.size);
     let of_file = if is_raw { digests } else { &[] };
     if args.output == Output::Json && !to_stdout(args) {
         let lost = lost.map(|(start, length)| json!({ "start": start, "length": length }));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use diskimage::disk::EmptyDisk;
 use diskimage::target::{FileTarget, FilesTarget};
-use diskimage::{Chain, Convert, Error, ErrorKind, Result, Target};
+use diskimage::{Chain, Convert, Error, ErrorKind, Result, Target, Writer};
 
 use crate::args::CreateArgs;
 use crate::bounds::Bounds;
@@ -55,6 +55,8 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
         image::refuse_own_source(target.main(), &args.file, read)?;
         Box::new(target.durable(!args.no_sync))
     };
+    let inner = writer.as_deref().map_or(0, Writer::size);
+    let target = spec.packages.wrap(spec.format, target, inner)?;
     let job = Convert::new().max_memory(buffers).progress(Arc::clone(&progress));
     watched(None, signals, &progress, || {
         match writer {

@@ -14,10 +14,11 @@ use diskimage::{
 };
 
 use crate::args::{OpenArgs, Room, argument_bytes};
+use crate::package::{self, Aim, GCE, Packages, name_of};
 use crate::size::parse_size;
 
 /// An option of a format: its name, what it takes, and what it does.
-type Key = (&'static str, &'static str, &'static str);
+pub(crate) type Key = (&'static str, &'static str, &'static str);
 
 const RAW_KEYS: &[Key] =
     &[("preallocation", "off|falloc|full", "sets room on the medium aside [off]")];
@@ -73,8 +74,16 @@ const VMDK_KEYS: &[Key] = &[
 ];
 
 /// The formats that are written.
-pub(crate) const WRITTEN: &[Format] =
-    &[Format::Raw, Format::Qcow2, Format::Vmdk, Format::Vhd, Format::Vhdx, Format::Vdi];
+pub(crate) const WRITTEN: &[Format] = &[
+    Format::Raw,
+    Format::Qcow2,
+    Format::Vmdk,
+    Format::Vhd,
+    Format::Vhdx,
+    Format::Vdi,
+    Format::Ova,
+    GCE,
+];
 
 fn keys(format: Format) -> &'static [Key] {
     match format {
@@ -83,6 +92,8 @@ fn keys(format: Format) -> &'static [Key] {
         Format::Vhdx => VHDX_KEYS,
         Format::Vdi => VDI_KEYS,
         Format::Vmdk => VMDK_KEYS,
+        Format::Ova => package::OVA_KEYS,
+        GCE => package::GCE_KEYS,
         _ => RAW_KEYS,
     }
 }
@@ -106,7 +117,7 @@ impl TargetArgs {
     pub(crate) fn help(&self, format: Format) -> Option<String> {
         let wanted = self.options.iter().any(|o| matches!(&**o, "help" | "?"));
         wanted.then(|| {
-            let mut text = format!("Options of the format {format}:\n");
+            let mut text = format!("Options of the format {}:\n", name_of(format));
             for (name, takes, what) in keys(format) {
                 text.push_str(&format!("  {name}={takes}\n      {what}\n"));
             }
@@ -117,8 +128,18 @@ impl TargetArgs {
     /// What the options say, for this format; `backing` is the backing file, if one was named
     /// otherwise.
     pub(crate) fn parse(&self, format: Format, backing: Option<&Path>) -> Result<Spec> {
+        self.parse_for(None, format, backing)
+    }
+
+    /// The same, for where the image is taken to.
+    pub(crate) fn parse_for(
+        &self,
+        aim: Option<&Aim>,
+        format: Format,
+        backing: Option<&Path>,
+    ) -> Result<Spec> {
         if !WRITTEN.contains(&format) {
-            let names: Vec<_> = WRITTEN.iter().map(|format| format.name()).collect();
+            let names: Vec<_> = WRITTEN.iter().map(|&format| name_of(format)).collect();
             let message = format!("the format '{format}' is not written yet");
             return Err(Error::other(ErrorKind::Unsupported, message)
                 .advise(format!("choose among {}", names.join(", "))));
@@ -128,12 +149,19 @@ impl TargetArgs {
             if !keys(format).iter().any(|(name, ..)| *name == key) {
                 let names: Vec<_> = keys(format).iter().map(|(name, ..)| *name).collect();
                 let message = format!(
-                    "the format '{format}' has no option '{}'",
+                    "the format '{}' has no option '{}'",
+                    name_of(format),
                     diskimage::text::printable_str(&key)
                 );
                 return Err(invalid(message).advise(format!("choose among {}", names.join(", "))));
             }
             pairs.insert(key, value);
+        }
+        for need in aim.iter().flat_map(|aim| aim.preset.options.iter().map(move |n| (aim, n))) {
+            let (aim, need) = need;
+            let said = pairs.get(need.key).map(String::as_str);
+            let value = aim.option(need, said)?;
+            pairs.entry(need.key.to_owned()).or_insert_with(|| value.to_owned());
         }
         let seed = self.seed.clone().unwrap_or_default();
         let mut spec = Spec {
@@ -142,6 +170,7 @@ impl TargetArgs {
             vhd: VhdOptions::new().seed(seed.clone()).time(source_date()?),
             vhdx: VhdxOptions::new().seed(seed.clone()),
             vdi: VdiOptions::new().seed(seed.clone()),
+            packages: Packages::new(&seed, source_date()?),
             vmdk: VmdkOptions::new().seed(seed),
             room: Room::Off,
             backing: backing.map(Path::to_owned),
@@ -185,7 +214,7 @@ fn split(options: &str) -> Vec<(String, String)> {
     parts.iter().filter(|part| !part.is_empty()).map(pair).collect()
 }
 
-fn invalid(message: impl Into<String>) -> Error {
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
     Error::other(ErrorKind::InvalidInput, message)
 }
 
@@ -201,6 +230,7 @@ pub(crate) struct Spec {
     vhdx: VhdxOptions,
     vdi: VdiOptions,
     vmdk: VmdkOptions,
+    pub(crate) packages: Packages,
     pub(crate) room: Room,
     /// The backing file, as it was named.
     pub(crate) backing: Option<PathBuf>,
@@ -258,6 +288,9 @@ impl Spec {
                 _ => vmdk.level(value.parse().map_err(|_| wrong("a number"))?),
             };
             return Ok(());
+        }
+        if matches!(self.format, Format::Ova | GCE) {
+            return self.packages.set(self.format, key, value, wrong);
         }
         let qcow2 = self.qcow2.clone();
         self.qcow2 = match key {
@@ -320,7 +353,8 @@ impl Spec {
 
     /// Compresses what is written.
     pub(crate) fn compress(&mut self) -> Result<()> {
-        if self.format == Format::Vmdk && self.vmdk.is_compressed() {
+        let is_compressed = self.format == Format::Vmdk && self.vmdk.is_compressed();
+        if is_compressed || matches!(self.format, Format::Ova | GCE) {
             return Ok(());
         }
         if self.format == Format::Vmdk {
@@ -381,7 +415,8 @@ impl Spec {
             return Ok(());
         }
         if !matches!(self.format, Format::Raw | Format::Qcow2) {
-            let message = format!("room is not set aside for the format '{}'", self.format);
+            let message =
+                format!("room is not set aside for the format '{}'", name_of(self.format));
             return Err(invalid(message).advise("leave preallocation at off"));
         }
         if self.room != Room::Off && self.room != room {
@@ -402,6 +437,7 @@ impl Spec {
 
     /// The file that is written, whose name some formats repeat.
     pub(crate) fn set_name(&mut self, target: &Path) {
+        self.packages.set_name(target);
         if let Some(name) = target.file_name().filter(|name| *name != "-") {
             self.vmdk = self.vmdk.clone().name(name.to_string_lossy());
         }
@@ -417,7 +453,7 @@ impl Spec {
     ) -> Result<Option<Chain>> {
         let Some(name) = self.backing.clone() else { return Ok(None) };
         if !matches!(self.format, Format::Qcow2 | Format::Vmdk | Format::Vhd | Format::Vhdx) {
-            let message = format!("the format '{}' has no backing file", self.format);
+            let message = format!("the format '{}' has no backing file", name_of(self.format));
             return Err(invalid(message).advise("write a qcow2, vmdk, vpc or vhdx"));
         }
         let path = beside(target, &name);
@@ -455,6 +491,7 @@ impl Spec {
             Format::Vhdx => Ok(Some(Box::new(self.vhdx.writer(size)?))),
             Format::Vdi => Ok(Some(Box::new(self.vdi.writer(size)?))),
             Format::Vmdk => Ok(Some(self.vmdk.writer(size)?)),
+            Format::Ova | GCE => Ok(Some(self.packages.writer(self.format, size)?)),
             _ => Ok(None),
         }
     }

@@ -14,10 +14,12 @@ mod create;
 mod image;
 mod info;
 mod inspect;
+mod lint;
 mod manifest;
 mod map;
 mod measure;
 mod output;
+mod package;
 mod policy;
 mod probe;
 mod report;
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Probe(args) => probe::run(&args),
         Command::Info(args) => info::run(&args, &bounds),
         Command::Inspect(args) => inspect::run(&args, &bounds),
+        Command::Lint(args) => lint::run(&args, &bounds),
         Command::Map(args) => map::run(&args, &bounds),
         Command::Check(args) => check::run(&args, &bounds),
         Command::Convert(args) => convert::run(&args, &bounds),

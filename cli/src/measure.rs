@@ -54,7 +54,8 @@ fn of_disk(spec: &Spec, disk: &dyn VirtualDisk, progress: &Progress) -> Result<S
         None => Ok((data_size(disk, progress)?, disk.size(), None)),
         Some(writer) => {
             let Measured { required, full, estimate, .. } = measure(disk, &*writer, progress)?;
-            Ok((required, full, estimate))
+            let more = spec.packages.overhead(spec.format);
+            Ok((required + more, full + more, estimate.map(|bytes| bytes + more)))
         }
     }
 }

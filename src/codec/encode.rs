@@ -7,14 +7,14 @@ use super::Wrapper;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Encoders that nobody uses just now.
-struct Idle<T>(Mutex<Vec<T>>);
+pub(super) struct Idle<T>(Mutex<Vec<T>>);
 
 impl<T> Idle<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
-    fn with<R>(&self, make: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
+    pub(super) fn with<R>(&self, make: impl FnOnce() -> T, work: impl FnOnce(&mut T) -> R) -> R {
         let idle = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = idle().pop();
         let mut encoder = taken.unwrap_or_else(make);
@@ -141,7 +141,7 @@ impl Zstd {
 }
 
 #[cold]
-fn bad_level(codec: &str, level: i32, least: i32, most: i32) -> Error {
+pub(super) fn bad_level(codec: &str, level: i32, least: i32, most: i32) -> Error {
     let message = format!("the level of {codec} is {level}, which must be from {least} to {most}");
     Error::other(ErrorKind::InvalidInput, message).advise("choose such a level")
 }

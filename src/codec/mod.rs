@@ -11,6 +11,7 @@ mod deflate;
 mod encode;
 mod lzfse;
 mod lzvn;
+mod pieces;
 #[cfg(feature = "xz")]
 mod xz;
 #[cfg(feature = "zstd")]
@@ -24,6 +25,7 @@ pub use encode::Deflate;
 #[cfg(feature = "zstd")]
 pub use encode::Zstd;
 pub use lzfse::lzfse_exact;
+pub use pieces::DeflatePieces;
 #[cfg(feature = "xz")]
 pub use xz::xz_exact;
 #[cfg(feature = "zstd")]

@@ -22,9 +22,14 @@ mod decoder;
 mod enter;
 mod error;
 mod forward;
+mod gce;
+mod listing;
 mod manifest;
 mod ova;
 mod ovf;
+mod pack;
+#[cfg(feature = "checksum")]
+mod package;
 mod spill;
 mod tar;
 mod vma;
@@ -33,8 +38,12 @@ pub use compressed::Compressed;
 pub use decoder::{Decoder, StorageReader};
 pub(crate) use enter::{Found, Place, Way};
 pub(crate) use forward::Forward;
+pub use gce::{GceOptions, GceWriter};
+pub use listing::Listing;
 pub(crate) use ova::is_text;
 pub use ovf::{Ovf, OvfDisk, OvfFile};
+#[cfg(feature = "checksum")]
+pub use package::{OvaOptions, OvaTarget};
 pub use spill::Spill;
 pub(crate) use tar::{MEMBER, Reader as TarReader};
 pub use vma::Vma;

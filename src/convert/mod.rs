@@ -262,10 +262,12 @@ impl Convert {
                 }
                 let shares =
                     always && !ascending && backing.is_none() && Composition::can_share(&*writer);
+                let needs_map = writer.needs_map();
                 let by_map = match writer.forward() {
                     _ if shares => true,
                     Forward::Always => false,
-                    Forward::ByMap if backing.is_none() => ascending,
+                    Forward::ByMap if backing.is_none() => ascending || needs_map,
+                    _ if needs_map => return Err(ConvertDetail::NotForward.into()),
                     _ if ascending => return Err(ConvertDetail::NotForward.into()),
                     _ => false,
                 };

@@ -27,6 +27,7 @@ impl Command {
                 let file = split_name(&args.file).0;
                 Needs::reading([file].into_iter().chain(policy))
             }
+            Self::Lint(args) => Needs::reading(args.files.iter().map(|file| split_name(file).0)),
             Self::Map(args) => opening(&args.open, [&*args.file]),
             Self::Check(args) => checking(args),
             Self::Convert(args) => converting(args),
@@ -58,7 +59,7 @@ impl Command {
 
     /// Whether the command may decode what is compressed into a temporary file.
     pub(crate) fn may_spill(&self) -> bool {
-        !matches!(self, Self::Probe(_) | Self::Inspect(_))
+        !matches!(self, Self::Probe(_) | Self::Inspect(_) | Self::Lint(_))
     }
 
     /// The file that is named in messages about all of it.
@@ -67,6 +68,7 @@ impl Command {
             Self::Probe(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
             Self::Info(args) => &args.file,
             Self::Inspect(args) => &args.file,
+            Self::Lint(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
             Self::Map(args) => &args.file,
             Self::Check(args) => &args.file,
             Self::Convert(args) => &args.source,
@@ -82,6 +84,7 @@ impl Command {
     pub(crate) fn settle_threads(&mut self) {
         let threads = match self {
             Self::Probe(_) | Self::Info(_) | Self::Inspect(_) | Self::Map(_) => return,
+            Self::Lint(_) => return,
             Self::Create(_) | Self::Measure(_) => return,
             Self::Check(args) => &mut args.threads,
             Self::Convert(args) => &mut args.work.threads,

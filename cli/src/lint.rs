@@ -1,0 +1,206 @@
+//! `diskimage lint`: what a platform would refuse of images.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use diskimage::platform::{Lint, Platform, Remedy, Report, Source};
+use diskimage::{Format, Result};
+use serde_json::{Value, json};
+
+use crate::args::{Output, parse_format};
+use crate::bounds::Bounds;
+use crate::package::parse_platform;
+use crate::{output, report};
+
+/// The exit codes of `lint`, for its help.
+pub(crate) const LINT_EXIT_CODES: &str = "\
+Exit codes: 0 nothing was found that the platform would refuse, 3 refused (any of the files), 1 an
+error: nothing can be said of a file. No other file is opened, whatever an image names.
+The rules are from the platforms' documentation, which is named beside each. Whether a machine starts
+from the disk (drivers, boot loader, agents) is not looked at.
+
+Platforms: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox, proxmox.
+
+Examples:
+    diskimage lint --for azure disk.vhd
+    diskimage lint --for openstack --output json *.qcow2";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LintArgs {
+    /// Where the images are to be taken to
+    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
+    pub(crate) platform: Platform,
+    /// The images, or FILE#MEMBER in an archive
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Takes the images for this format instead of detecting it
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    pub(crate) format: Option<Format>,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) output: Output,
+}
+
+pub(crate) fn run(args: &LintArgs, bounds: &Bounds) -> u8 {
+    let (mut code, mut told) = (report::OK, Vec::new());
+    for file in &args.files {
+        match look(args, file, bounds) {
+            Ok(found) => {
+                let own = if found.is_refused() { report::REFUSED } else { report::OK };
+                code = worse(code, own);
+                match args.output {
+                    Output::Json => told.push(object(file, &found)),
+                    Output::Human => {
+                        let printed = print(file, &found, &mut io::stdout().lock());
+                        code = worse(code, report::printed(printed));
+                    }
+                }
+            }
+            Err(error) => {
+                code = worse(code, report::fail(&error, file));
+                if code == report::TIMED_OUT {
+                    return code;
+                }
+            }
+        }
+    }
+    if args.output == Output::Json {
+        let platform = args.platform;
+        let answer = json!({ "platform": platform.name(), "files": told });
+        code = worse(code, report::printed(output::print_json(&answer)));
+    }
+    code
+}
+
+/// An error says more than a refusal.
+fn worse(one: u8, other: u8) -> u8 {
+    let rank = |code: u8| match code {
+        report::OK => 0,
+        report::REFUSED => 1,
+        report::ERROR => 2,
+        _ => 3,
+    };
+    if rank(other) > rank(one) { other } else { one }
+}
+
+fn look(args: &LintArgs, file: &Path, bounds: &Bounds) -> Result<Report> {
+    let progress = bounds.progress();
+    let mut lint =
+        Lint::new(args.platform).limits(bounds.limits(1).0).progress(Arc::clone(&progress));
+    if let Some(format) = args.format {
+        lint = lint.format(format);
+    }
+    lint.file(file)
+}
+
+fn object(file: &Path, found: &Report) -> Value {
+    let problems = found.problems.iter().map(|problem| {
+        let source = |source: &Source| json!({ "title": source.title, "url": source.url });
+        json!({
+            "rule": problem.rule,
+            "refused": problem.refused,
+            "sentence": problem.sentence,
+            "source": problem.source.map(source),
+            "fix": fix_of(found.platform, file, problem.remedy, &found.facts.format),
+        })
+    });
+    json!({
+        "filename": output::text_of(file.as_os_str().as_encoded_bytes()),
+        "refused": found.is_refused(),
+        "format": found.facts.format.map(Format::name),
+        "subformat": found.facts.subformat,
+        "virtual-size": found.facts.virtual_size,
+        "problems": problems.collect::<Vec<_>>(),
+    })
+}
+
+fn print(file: &Path, found: &Report, out: &mut impl Write) -> io::Result<()> {
+    let (name, title) = (report::printable(file), found.platform.title());
+    if found.problems.is_empty() {
+        return writeln!(out, "{name}: nothing was found that {title} would refuse");
+    }
+    let word = if found.is_refused() { "REFUSED by" } else { "taken, not for every use, by" };
+    writeln!(out, "{name}: {word} {title}")?;
+    let mut fixes: Vec<String> = Vec::new();
+    for problem in &found.problems {
+        let sentence = diskimage::text::printable_str(&problem.sentence);
+        writeln!(out, "    {sentence} [{}]", problem.rule)?;
+        if let Some(source) = problem.source {
+            writeln!(out, "        {}: {}", source.title, source.url)?;
+        }
+        // a note is no reason to do anything
+        let fix = fix_of(found.platform, file, problem.remedy, &found.facts.format);
+        if problem.refused && !fixes.contains(&fix) {
+            fixes.push(fix);
+        }
+    }
+    for fix in fixes {
+        writeln!(out, "    to do: {fix}")?;
+    }
+    Ok(())
+}
+
+/// What mends it: a command where there is one.
+fn fix_of(platform: Platform, file: &Path, remedy: Remedy, format: &Option<Format>) -> String {
+    let others = match remedy {
+        Remedy::Other(words) => return words.to_owned(),
+        Remedy::ConvertWithOthers => "--allow-external ",
+        _ => "",
+    };
+    let Some(preset) = platform.preset(None) else { return String::new() };
+    // what lies in an archive is written beside it
+    let (outer, member) = diskimage::container::split_name(file);
+    let member = member.map(|name| String::from_utf8_lossy(&name).into_owned());
+    let own = member.as_deref().map_or(file, Path::new);
+    let mut target = own.file_stem().map_or_else(|| "disk".into(), std::ffi::OsStr::to_os_string);
+    // what was x.tar.gz
+    if let Some(inner) = Path::new(&target).file_stem().filter(|_| *format == Some(Format::Gzip)) {
+        target = inner.to_os_string();
+    }
+    target.push(".");
+    target.push(preset.extension);
+    let target = outer.with_file_name(target);
+    // it must not be the file that is read
+    let target = if target == file {
+        file.with_file_name(format!("{platform}.{}", preset.extension))
+    } else {
+        target
+    };
+    format!("diskimage convert --for {platform} {others}{} {}", quoted(file), quoted(&target))
+}
+
+/// A name as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = report::printable(path);
+    let text = if text.starts_with('-') { format!("./{text}") } else { text };
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:=@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_can_be_pasted_into_a_shell() {
+        let fix = |name: &str, format| {
+            fix_of(Platform::Azure, Path::new(name), Remedy::Convert, &Some(format))
+        };
+        assert_eq!(
+            fix("dir/a.qcow2", Format::Qcow2),
+            "diskimage convert --for azure dir/a.qcow2 dir/a.vhd"
+        );
+        assert_eq!(
+            fix("my disk's.vhd", Format::Vhd),
+            r"diskimage convert --for azure 'my disk'\''s.vhd' azure.vhd"
+        );
+        assert_eq!(
+            fix("-f.tar.gz", Format::Gzip),
+            "diskimage convert --for azure ./-f.tar.gz ./-f.vhd"
+        );
+    }
+}
