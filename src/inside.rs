@@ -55,46 +55,72 @@ pub fn disks(archive: &Archive, options: &OpenOptions) -> Result<(Vec<InnerDisk>
             capacity,
             error: None,
         };
-        match open(archive, member, options) {
+        let seen = match open(archive, member, options) {
             Ok(Inner::Image(image)) => {
                 disk.format = Some(image.layer().format());
                 disk.virtual_size = Some(image.layer().size());
+                Seen::Disk(image.layer().size())
             }
-            Ok(Inner::Container(format)) => disk.format = Some(format),
-            Ok(Inner::Unknown) => {
-                let name = printable(&member.name);
-                let text =
-                    format!("the disk '{name}' has no known signature; it could be a raw disk");
-                findings.push(Finding::new(Code::FormatGuessed, text).at(member.data));
-                if let Some(capacity) = capacity.filter(|&capacity| capacity != member.size) {
-                    let text = format!(
-                        "the description says that the disk '{name}' has {capacity} bytes: \
-                         a raw disk it is not, since it has {}",
-                        member.size
-                    );
-                    findings.push(Finding::new(Code::SizeMismatch, text).at(member.header));
-                }
+            Ok(Inner::Container(format)) => {
+                disk.format = Some(format);
+                Seen::Container
             }
+            Ok(Inner::Unknown) => Seen::Unknown,
             Err(error) if error.is_no_damage() => return Err(error),
-            Err(error) => {
-                let name = printable(&member.name);
-                let text = format!("the disk '{name}' cannot be read: {}", error.detail());
-                findings.push(Finding::new(Code::Unreadable, text).at(member.data));
-                disk.error = Some(error);
-            }
-        }
-        if let (Some(size), Some(capacity)) = (disk.virtual_size, capacity)
-            && size != capacity
-        {
-            let name = printable(&member.name);
-            let text = format!(
-                "the description says that the disk '{name}' has {capacity} bytes, it has {size}"
-            );
-            findings.push(Finding::new(Code::SizeMismatch, text).at(member.header));
-        }
+            Err(error) => Seen::Unreadable(disk.error.insert(error)),
+        };
+        compare(member, capacity, &seen, &mut findings);
         disks.push(disk);
     }
     Ok((disks, findings))
+}
+
+/// What a look at a disk in an archive came to.
+pub(crate) enum Seen<'a> {
+    /// A disk of this virtual size, bytes.
+    Disk(u64),
+    /// Something in which a disk may be.
+    Container,
+    /// No known signature.
+    Unknown,
+    Unreadable(&'a Error),
+}
+
+/// Tells where the disk `member` is not what the archive says; `capacity` is what its description
+/// does.
+pub(crate) fn compare(
+    member: &Member,
+    capacity: Option<u64>,
+    seen: &Seen<'_>,
+    findings: &mut Vec<Finding>,
+) {
+    let name = printable(&member.name);
+    let differs = |size: u64| capacity.filter(|&capacity| capacity != size);
+    match seen {
+        Seen::Container => {}
+        &Seen::Disk(size) => findings.extend(differs(size).map(|capacity| {
+            let text = format!(
+                "the description says that the disk '{name}' has {capacity} bytes, it has {size}"
+            );
+            Finding::new(Code::SizeMismatch, text).at(member.header)
+        })),
+        Seen::Unknown => {
+            let text = format!("the disk '{name}' has no known signature; it could be a raw disk");
+            findings.push(Finding::new(Code::FormatGuessed, text).at(member.data));
+            findings.extend(differs(member.size).map(|capacity| {
+                let text = format!(
+                    "the description says that the disk '{name}' has {capacity} bytes: \
+                     a raw disk it is not, since it has {}",
+                    member.size
+                );
+                Finding::new(Code::SizeMismatch, text).at(member.header)
+            }));
+        }
+        Seen::Unreadable(error) => {
+            let text = format!("the disk '{name}' cannot be read: {}", error.detail());
+            findings.push(Finding::new(Code::Unreadable, text).at(member.data));
+        }
+    }
 }
 
 /// Tells `checking` what is wrong with `archive` and with each of its disks: what
@@ -160,7 +186,7 @@ fn open(archive: &Archive, member: &Member, options: &OpenOptions) -> Result<Inn
 }
 
 /// What the description says of the sizes of disks, by the names of their members.
-fn capacities(archive: &Archive) -> HashMap<&[u8], u64> {
+pub(crate) fn capacities(archive: &Archive) -> HashMap<&[u8], u64> {
     let mut all = HashMap::new();
     let Some(ovf) = archive.ovf() else { return all };
     for disk in &ovf.disks {

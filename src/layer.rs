@@ -28,6 +28,11 @@ pub trait Layer: Send + Sync + Debug {
     /// The unit of allocation (cluster, grain, block), bytes: a power of two, where there is one.
     fn cluster_size(&self) -> Option<u64>;
 
+    /// The size of a sector as the guest sees it, bytes, where the image says.
+    fn sector_size(&self) -> Option<u64> {
+        None
+    }
+
     /// What the image needs from other files, in a fixed order.
     fn references(&self) -> &[Reference] {
         &[]
@@ -49,6 +54,12 @@ pub trait Layer: Send + Sync + Debug {
 
     /// What tells that this image is the parent that a child means, where the format has that.
     fn identity(&self) -> Option<Identity> {
+        None
+    }
+
+    /// What the guest knows the disk by, a UUID in the byte order of its text form, where the format has
+    /// that: a child has its parent's (VHDX, 2.6.2.3).
+    fn disk_id(&self) -> Option<[u8; 16]> {
         None
     }
 
@@ -109,6 +120,13 @@ pub trait Layer: Send + Sync + Debug {
         Err(Error::other(ErrorKind::InvalidInput, "nothing is encoded in this format"))
     }
 
+    /// The dirty bitmaps that it keeps, with all their bits: an error if these take up more than `max`
+    /// bytes.
+    fn dirty_bitmaps(&self, max: u64) -> Result<Vec<DirtyBitmap>> {
+        let _ = max;
+        Ok(Vec::new())
+    }
+
     /// What the image says of itself.
     fn describe(&self) -> Result<Description>;
 
@@ -147,6 +165,21 @@ pub struct Mapping {
     pub length: u64,
     /// What they are.
     pub kind: MappingKind,
+}
+
+/// Which parts of a disk were written to since somebody began to watch: what incremental backups go by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirtyBitmap {
+    /// The name, as bytes.
+    pub name: Vec<u8>,
+    /// How many guest bytes a bit stands for: a power of two.
+    pub granularity: u64,
+    /// Whether whoever writes to the image next is to go on with it.
+    pub auto: bool,
+    /// Whether it was saved properly; else its bits mean nothing, and there are none.
+    pub is_consistent: bool,
+    /// A bit for each so many guest bytes, the least significant one of a byte first.
+    pub bits: Vec<u8>,
 }
 
 impl Mapping {

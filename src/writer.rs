@@ -35,8 +35,24 @@ pub trait Writer: Send + Debug {
         false
     }
 
+    /// The files that it lays out beside the one that is named for the image, in the order of their
+    /// offsets: [`FilesTarget`](crate::target::FilesTarget) takes them. Default: none.
+    fn files(&self) -> &[ImageFile] {
+        &[]
+    }
+
+    /// Whether what is absent from the image is another one's, which it names. Default: no.
+    fn has_parent(&self) -> bool {
+        false
+    }
+
     /// Whether runs of data are to have [checksums](Run::checksum).
     fn wants_checksums(&self) -> bool {
+        false
+    }
+
+    /// Whether each unit of data is to be a run with a [digest](Run::digest).
+    fn wants_digests(&self) -> bool {
         false
     }
 
@@ -45,7 +61,8 @@ pub trait Writer: Send + Debug {
         u64::MAX
     }
 
-    /// The size of the file, bytes, if `map` decides what is stored and nothing is encoded.
+    /// The size of the file, or of all files, bytes, if `map` decides what is stored and nothing is
+    /// encoded.
     fn file_size(&self, map: &dyn Map) -> Result<u64>;
 
     /// What the file starts with. `map` tells beforehand which runs come, where that is asked for.
@@ -56,6 +73,18 @@ pub trait Writer: Send + Debug {
 
     /// What is left to write when all runs have their places. The file ends with it.
     fn finish(&mut self, plan: &mut Plan) -> Result<()>;
+}
+
+/// A file that belongs to an image beside the one that is named for it. Some of the offsets that a
+/// [`Plan`] speaks of are its own; those before the first such file's are of the file that is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// Its name: no path, since it lies beside the other.
+    pub name: String,
+    /// Its offsets. The first of them is its first byte, and nothing is written behind the last.
+    pub range: Range<u64>,
+    /// Whether it has all of them; else it ends with what is written last.
+    pub whole: bool,
 }
 
 /// Whether a file can be written from its first byte to its last, without ever going back.
@@ -107,47 +136,82 @@ pub struct Run {
     pub kind: RunKind,
     /// The CRC-32 and the CRC-32C of data before they are encoded, if the writer wants them; else 0.
     pub checksum: [u32; 2],
+    /// The BLAKE3 of data before they are encoded, if the writer [wants it](Writer::wants_digests):
+    /// the run is one unit then.
+    pub digest: Option<[u8; 32]>,
 }
 
-/// A checksum of data and where on the disk they are, however they come in runs: what identifiers
-/// derive from.
+impl Run {
+    /// A run without checksums.
+    #[must_use]
+    pub fn new(guest: Range<u64>, kind: RunKind) -> Self {
+        Self { guest, kind, checksum: [0; 2], digest: None }
+    }
+}
+
+/// A checksum of data and where on the disk they are, and where zeros are that the parent does not
+/// have, however they come in runs: what identifiers derive from.
 #[derive(Debug, Clone, Default)]
 pub struct Checksum {
     data: crc32fast::Hasher,
     second: u32,
-    places: crc32fast::Hasher,
-    /// The last run of data, which the next may go on with.
+    places: Places,
+    zeros: Places,
+}
+
+/// A checksum of ranges that come one after the other.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    before: crc32fast::Hasher,
+    /// The last one, which the next may go on with.
     last: Range<u64>,
 }
 
+impl Places {
+    fn add(&mut self, range: &Range<u64>) {
+        if self.last.end == range.start {
+            self.last.end = range.end;
+            return;
+        }
+        let last = std::mem::replace(&mut self.last, range.clone());
+        self.before.update(&last.start.to_le_bytes());
+        self.before.update(&last.end.to_le_bytes());
+    }
+
+    fn value(&self) -> crc32fast::Hasher {
+        let mut all = self.before.clone();
+        all.update(&self.last.start.to_le_bytes());
+        all.update(&self.last.end.to_le_bytes());
+        all
+    }
+}
+
 impl Checksum {
-    /// Adds the next run of data.
+    /// Adds the next run of data, or of zeros.
     ///
-    /// Runs of other kinds are passed over.
+    /// What is absent is passed over.
     pub fn add(&mut self, run: &Run) {
-        if !matches!(run.kind, RunKind::Plain(_) | RunKind::Packed(_)) {
-            return;
+        match run.kind {
+            RunKind::Absent => {}
+            RunKind::Zero => self.zeros.add(&run.guest),
+            RunKind::Plain(_) | RunKind::Packed(_) => {
+                let length = run.guest.end.saturating_sub(run.guest.start);
+                let [first, second] = run.checksum;
+                self.data.combine(&crc32fast::Hasher::new_with_initial_len(first, length));
+                self.second = crc32c::crc32c_combine(self.second, second, to_usize(length));
+                self.places.add(&run.guest);
+            }
         }
-        let length = run.guest.end.saturating_sub(run.guest.start);
-        let [first, second] = run.checksum;
-        self.data.combine(&crc32fast::Hasher::new_with_initial_len(first, length));
-        self.second = crc32c::crc32c_combine(self.second, second, to_usize(length));
-        if self.last.end == run.guest.start {
-            self.last.end = run.guest.end;
-            return;
-        }
-        let last = std::mem::replace(&mut self.last, run.guest.clone());
-        self.places.update(&last.start.to_le_bytes());
-        self.places.update(&last.end.to_le_bytes());
     }
 
     /// The checksum of all: 64 bits of which no half tells the other.
     #[must_use]
     pub fn value(&self) -> u64 {
-        let mut all = self.places.clone();
-        all.update(&self.last.start.to_le_bytes());
-        all.update(&self.last.end.to_le_bytes());
+        let mut all = self.places.value();
         all.update(&self.data.clone().finalize().to_le_bytes());
+        if self.zeros.last.end > 0 {
+            all.update(&self.zeros.value().finalize().to_le_bytes());
+        }
         u64::from(self.second).wrapping_shl(32) | u64::from(all.finalize())
     }
 
@@ -232,6 +296,10 @@ impl Plan {
     /// From `offset` on the file reads as zeros.
     pub fn zeros(&mut self, offset: u64, length: u64) {
         self.writes.push(Write { offset, bytes: Bytes::Zeros(length) });
+    }
+
+    pub(crate) fn push(&mut self, write: Write) {
+        self.writes.push(write);
     }
 
     pub(crate) fn take(&mut self) -> Vec<Write> {

@@ -29,6 +29,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 
 import hostile_more
+import hostile_relatives
 import vdikit
 import vhdkit
 import vhdxkit
@@ -263,7 +264,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     out = Set(folder)
-    for make in (make_qcow2, make_vmdk, make_vhd, make_vhdx, make_vdi, make_mixtures, *hostile_more.MAKERS):
+    for make in (make_qcow2, make_vmdk, make_vhd, make_vhdx, make_vdi, make_mixtures, *hostile_more.MAKERS, *hostile_relatives.MAKERS):
         make(out)
     # last and at once, so that it tells that the set is whole
     part = folder / "manifest.part"

@@ -26,7 +26,8 @@ const FLOORS: &[&[&str]] = &[
 const EXCEPTIONS: &[(&str, &str)] = &[("layer", "format")];
 
 /// What lies beside the formats and is no format.
-const SHARED: &[&str] = &["mod", "probe", "whole", "fault", "twolevel", "units", "blocks"];
+const SHARED: &[&str] =
+    &["mod", "probe", "whole", "fault", "twolevel", "units", "blocks", "parent"];
 
 fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))

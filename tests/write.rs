@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod common;
+#[path = "write/files.rs"]
+mod files;
+#[path = "write/parents.rs"]
+mod parents;
 
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
@@ -19,9 +23,11 @@ use diskimage::format::vdi::VdiOptions;
 use diskimage::format::vhd::VhdOptions;
 use diskimage::format::vhdx::VhdxOptions;
 use diskimage::format::vmdk::{Subformat, VmdkOptions};
-use diskimage::target::{FileTarget, StreamTarget};
+use diskimage::target::{FileTarget, FilesTarget, StreamTarget};
 use diskimage::writer::{Forward, Full};
-use diskimage::{Chain, Convert, Format, OpenOptions, Progress, Target, VirtualDisk, Writer};
+use diskimage::{
+    Beneath, Chain, Convert, Format, OpenOptions, Progress, Target, VirtualDisk, Writer,
+};
 
 /// Writes a disk of `size` bytes with data, zeros and holes here and there.
 fn disk(random: &mut Random, size: u64, path: &Path) {
@@ -48,10 +54,25 @@ fn raw(path: &Path) -> Chain {
 }
 
 fn written(disk: &dyn VirtualDisk, writer: Box<dyn Writer>, threads: usize, path: &Path) {
-    let target = FileTarget::create(path, 0).unwrap().durable(false);
+    let target = FilesTarget::create(path, writer.files()).unwrap().durable(false);
     let job = Convert::new().threads(NonZeroUsize::new(threads).unwrap());
     job.image(disk, writer, None, &target).unwrap();
     Box::new(target).finish().unwrap();
+}
+
+/// Names and bytes of all files of a folder, by name.
+fn files_of(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let mut files: Vec<_> = entries
+        .map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// What may open the files beside an image.
+fn beside(path: &Path) -> OpenOptions {
+    OpenOptions::new().resolver(Beneath::new(path.parent().unwrap()).unwrap())
 }
 
 fn streamed(disk: &dyn VirtualDisk, writer: Box<dyn Writer>, path: &Path) {
@@ -169,6 +190,95 @@ fn qcow2_is_what_was_read_whatever_the_options() {
         whole(&source, folder.path(), Format::Qcow2, &what, &|size| {
             Box::new(options.writer(size).unwrap())
         });
+    }
+}
+
+#[test]
+fn an_external_data_file_is_the_disk_and_the_image_its_tables() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let source = folder.path().join("source");
+    let mut random = Random(12);
+    for round in 0..rounds(20) {
+        let size = SIZES[round as usize % SIZES.len()];
+        disk(&mut random, size, &source);
+        let raw_file = random.below(2) == 0;
+        let bits = [9, 12, 14, 16, 21][random.below(5) as usize];
+        let options = Qcow2Options::new().cluster_size(1 << bits).data_file("data", raw_file);
+        let extended = bits >= 14 && random.below(2) == 0;
+        let options = options.extended_l2(extended).allocate(random.below(3) == 0);
+        let what = format!("round {round}, {size} bytes, {options:?}");
+        let disk = raw(&source);
+        let mut before = None;
+        for threads in [1, 3] {
+            let place = tempfile::tempdir_in(folder.path()).unwrap();
+            let path = place.path().join("image");
+            written(&disk, Box::new(options.writer(size).unwrap()), threads, &path);
+            let files = files_of(place.path());
+            let mut meant = std::fs::read(&source).unwrap();
+            meant.resize(meant.len().next_multiple_of(512), 0);
+            assert_eq!(files[0].0, "data");
+            assert!(files[0].1 == meant, "{what}");
+            assert!(before.get_or_insert_with(|| files.clone()) == &files, "{what}");
+            let back = beside(&path).open(&path).unwrap();
+            assert!(content(&back).unwrap() == meant, "{what}");
+            let report = OpenOptions::new().open_image(&path).unwrap().check(Checking::new());
+            let report = report.unwrap();
+            let found = (report.corruptions, report.leaks, report.check_errors);
+            assert_eq!(found, (0, 0, 0), "{what}: {:?}", report.findings);
+            // by its name alone it is looked for in the working directory
+            let text = |path: &Path| path.to_str().unwrap().to_owned();
+            let (image, data) = (text(&path), text(&place.path().join("data")));
+            let image = format!("driver=qcow2,file.filename={image},data-file.filename={data}");
+            let disk = format!("driver=raw,file.filename={}", text(&source));
+            qemu_img(&["check", "-q", "--image-opts", &image], &[]);
+            qemu_img(&["compare", "-q", "--image-opts", &disk, &image], &[]);
+        }
+    }
+    let refused = |options: Qcow2Options, word: &str| {
+        let error = options.writer(1 << 20).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    };
+    let options = || Qcow2Options::new().data_file("data", true);
+    refused(options().compressed(true), "cannot be compressed");
+    refused(options().version(2), "version 3");
+    refused(options().backing("b", None), "of a backing file");
+    for name in ["", "a/b", "nbd:x", "..", "a\0"] {
+        refused(Qcow2Options::new().data_file(name, false), "plain name");
+    }
+}
+
+#[test]
+#[cfg(feature = "checksum")]
+fn clusters_of_the_same_content_are_stored_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    // five contents, a dozen times each and not in step, and an end that is like none
+    let mut random = Random(11);
+    let kinds: Vec<Vec<u8>> =
+        (0..5).map(|_| (0..64 << 7).flat_map(|_| random.next().to_le_bytes()).collect()).collect();
+    let order: Vec<_> = (0..60).map(|_| random.below(5) as usize).collect();
+    let mut bytes: Vec<u8> = order.iter().flat_map(|&kind| kinds[kind].clone()).collect();
+    bytes.extend(&kinds[0][..5000]);
+    std::fs::write(&source, &bytes).unwrap();
+    for (cluster, bits) in
+        [(64 << 10, 16), (64 << 10, 1), (64 << 10, 4), (4096, 16), (512, 2), (2 << 20, 8)]
+    {
+        for (compressed, version) in [(false, 3), (true, 3), (false, 2), (true, 2)] {
+            if version == 2 && bits != 16 {
+                continue;
+            }
+            let options = Qcow2Options::new().cluster_size(cluster).refcount_bits(bits);
+            let options = options.version(version).compressed(compressed).dedupe(true);
+            let what = format!("{options:?}");
+            whole(&source, folder.path(), Format::Qcow2, &what, &|size| {
+                Box::new(options.writer(size).unwrap())
+            });
+            let length = std::fs::metadata(folder.path().join("image")).unwrap().len();
+            let (all, few) = (bytes.len() as u64, 1 << 20);
+            // a count of one bit cannot be two, and clusters of 2 MiB are all different
+            let shares = bits > 2 && cluster <= 64 << 10;
+            assert_eq!(length < few, shares, "{length} of {all}: {what}");
+        }
     }
 }
 

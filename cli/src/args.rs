@@ -406,6 +406,15 @@ pub(crate) struct ConvertArgs {
     /// Compresses what is written
     #[arg(short, long)]
     pub(crate) compress: bool,
+    /// Copies the persistent bitmaps of a qcow2, which backup programs go by, into a qcow2
+    #[arg(long)]
+    pub(crate) bitmaps: bool,
+    /// Leaves bitmaps out that were not saved properly, instead of refusing them
+    #[arg(long, requires = "bitmaps")]
+    pub(crate) skip_broken_bitmaps: bool,
+    /// Stores clusters of the same content once; qcow2 only
+    #[arg(long)]
+    pub(crate) dedupe: bool,
     /// Writes only what differs from this image, which becomes the backing file: named as from the
     /// folder of the target
     #[arg(short = 'B', long, value_name = "FILE")]

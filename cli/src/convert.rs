@@ -9,7 +9,7 @@ use diskimage::container::Compressed;
 use diskimage::convert::Report;
 use diskimage::disk::GrownDisk;
 use diskimage::storage::Access;
-use diskimage::target::{Existing, FileTarget, SpillTarget, StreamTarget};
+use diskimage::target::{Existing, FileTarget, FilesTarget, SpillTarget, StreamTarget};
 use diskimage::writer::{Forward, Full};
 use diskimage::{
     Chain, Convert, Error, ErrorKind, Format, OpenOptions, Result, Target, VirtualDisk, Writer,
@@ -72,6 +72,9 @@ fn convert(
     if args.compress {
         spec.compress()?;
     }
+    if args.dedupe {
+        spec.dedupe()?;
+    }
     spec.set_room(args.preallocation)?;
     spec.set_name(&args.target);
     let (limits, buffers) = bounds.limits(if spec.backing.is_some() { 2 } else { 1 });
@@ -94,6 +97,9 @@ fn convert(
     }
     let disk = options.open(&args.source)?;
     bounds.tell_spilled();
+    if args.bitmaps {
+        spec.bitmaps(&disk, args.snapshot.is_some(), args.skip_broken_bitmaps)?;
+    }
     let backing = spec.open_backing(&args.target, &args.open, |options| {
         options.limits(limits).progress(Arc::clone(&progress))
     })?;
@@ -230,6 +236,13 @@ fn open_target(
         None => (disk.size(), (disk.size(), spec.room.into())),
         Some(writer) => (0, spec.room_of(writer)?),
     };
+    let read = [disk.chain].into_iter().chain(backing).flat_map(Chain::storages);
+    if let Some(writer) = writer.filter(|writer| !writer.files().is_empty() && !args.no_create) {
+        let target = FilesTarget::create(&args.target, writer.files())?;
+        let target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);
+        image::refuse_own_source(target.main(), &args.target, read)?;
+        return Ok(Box::new(if args.direct { target.direct()? } else { target }));
+    }
     let target = if args.no_create {
         if writer.is_some() {
             let message = "only a raw disk is written into what exists";
@@ -245,7 +258,6 @@ fn open_target(
     if args.direct {
         target = target.direct()?;
     }
-    let read = [disk.chain].into_iter().chain(backing).flat_map(Chain::storages);
     image::refuse_own_source(&target, &args.target, read)?;
     spec.packages.wrap(spec.format, Box::new(target), writer.map_or(0, Writer::size))
 }
@@ -261,6 +273,12 @@ fn to_stream(
         return Err(
             Error::other(ErrorKind::InvalidInput, message).advise("leave preallocation at off")
         );
+    }
+    if let Some(files) = writer.map(Writer::files).filter(|files| !files.is_empty()) {
+        let count = files.len().saturating_add(1);
+        let message = format!("the image consists of {count} files, and standard output is one");
+        return Err(Error::other(ErrorKind::InvalidInput, message)
+            .advise("name a file, or choose streamOptimized"));
     }
     let by_position = match writer {
         // its description is written last

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use diskimage::disk::EmptyDisk;
-use diskimage::target::FileTarget;
-use diskimage::{Chain, Convert, Error, ErrorKind, Result, Writer};
+use diskimage::target::{FileTarget, FilesTarget};
+use diskimage::{Chain, Convert, Error, ErrorKind, Result, Target, Writer};
 
 use crate::args::CreateArgs;
 use crate::bounds::Bounds;
@@ -39,22 +39,29 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
         Error::other(ErrorKind::InvalidInput, "no size is given, and no backing file has one")
             .advise("give a size such as 10G")
     })?;
-    let disk = EmptyDisk(size);
     let writer = spec.writer(size)?;
     let (length, (room, how)) = match &writer {
         None => (size, (size, spec.room.into())),
         Some(writer) => (0, spec.room_of(&**writer)?),
     };
-    let target = FileTarget::create(&args.file, length)?;
-    image::refuse_own_source(&target, &args.file, backing.iter().flat_map(Chain::storages))?;
-    let target = target.preallocate(room, how)?.durable(!args.no_sync);
+    let read = backing.iter().flat_map(Chain::storages);
+    let files = writer.as_ref().map_or(&[][..], |writer| writer.files());
+    let target: Box<dyn Target> = if files.is_empty() {
+        let target = FileTarget::create(&args.file, length)?;
+        image::refuse_own_source(&target, &args.file, read)?;
+        Box::new(target.preallocate(room, how)?.durable(!args.no_sync))
+    } else {
+        let target = FilesTarget::create(&args.file, files)?;
+        image::refuse_own_source(target.main(), &args.file, read)?;
+        Box::new(target.durable(!args.no_sync))
+    };
     let inner = writer.as_deref().map_or(0, Writer::size);
-    let target = spec.packages.wrap(spec.format, Box::new(target), inner)?;
+    let target = spec.packages.wrap(spec.format, target, inner)?;
     let job = Convert::new().max_memory(buffers).progress(Arc::clone(&progress));
     watched(None, signals, &progress, || {
         match writer {
-            None => job.run(&disk, &*target)?,
-            Some(writer) => job.image(&disk, writer, None, &*target)?,
+            None => job.run(&EmptyDisk(size), &*target)?,
+            Some(writer) => job.create(writer, &*target)?,
         };
         if signals.caught().is_some() {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));

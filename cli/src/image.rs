@@ -10,7 +10,7 @@ use diskimage::format::vhdx::VhdxOptions;
 use diskimage::format::vmdk::{Subformat, VmdkOptions};
 use diskimage::target::Preallocation;
 use diskimage::{
-    Chain, Error, ErrorKind, Format, OpenOptions, Result, Storage, VirtualDisk, Writer,
+    Chain, Error, ErrorKind, Format, Layer, OpenOptions, Result, Storage, VirtualDisk, Writer,
 };
 
 use crate::args::{OpenArgs, Room, argument_bytes};
@@ -36,6 +36,13 @@ const QCOW2_KEYS: &[Key] = &[
         "off|metadata|falloc|full",
         "gives every cluster its place; falloc and full set room aside too [off]",
     ),
+    (
+        "data_file",
+        "NAME",
+        "puts the data into a file of their own, beside the image; QEMU looks for it in its working \
+         directory",
+    ),
+    ("data_file_raw", "on|off", "that file stays a raw disk by itself [off]"),
     ("backing_file", "FILE", "the file that it differs from, as -B or -b"),
     ("backing_fmt", "FORMAT", "the backing file's format, as -F"),
 ];
@@ -56,7 +63,11 @@ const VHDX_KEYS: &[Key] = &[
 const VDI_KEYS: &[Key] = &[("static", "on|off", "all blocks from the start [off]")];
 
 const VMDK_KEYS: &[Key] = &[
-    ("subformat", "monolithicSparse|streamOptimized", "the kind of VMDK [monolithicSparse]"),
+    (
+        "subformat",
+        "monolithicSparse|streamOptimized|monolithicFlat|twoGbMaxExtentFlat|twoGbMaxExtentSparse",
+        "the kind of VMDK; the last three are several files [monolithicSparse]",
+    ),
     ("adapter_type", "ide|buslogic|lsilogic|legacyESX", "what the disk hangs on [ide]"),
     ("hwversion", "N", "the version of the virtual hardware [4]"),
     ("level", "N", "how hard a stream is compressed: 1 to 12 [6]"),
@@ -146,11 +157,8 @@ impl TargetArgs {
             }
             pairs.insert(key, value);
         }
-        for need in aim.iter().flat_map(|aim| aim.preset.options.iter().map(move |n| (aim, n))) {
-            let (aim, need) = need;
-            let said = pairs.get(need.key).map(String::as_str);
-            let value = aim.option(need, said)?;
-            pairs.entry(need.key.to_owned()).or_insert_with(|| value.to_owned());
+        if let Some(aim) = aim {
+            aim.settle(&mut pairs)?;
         }
         let seed = self.seed.clone().unwrap_or_default();
         let mut spec = Spec {
@@ -164,10 +172,20 @@ impl TargetArgs {
             room: Room::Off,
             backing: backing.map(Path::to_owned),
             backing_format: self.backing_format,
+            data_file: (None, false),
         };
         for (key, value) in &pairs {
             spec.set(key, value)?;
         }
+        match std::mem::take(&mut spec.data_file) {
+            (Some(name), raw) => spec.qcow2 = spec.qcow2.data_file(name, raw),
+            (None, true) => {
+                return Err(invalid("data_file_raw without a data_file")
+                    .advise("name the file with data_file"));
+            }
+            (None, false) => {}
+        }
+        spec.check_room()?;
         if spec.backing.is_none() && spec.backing_format.is_some() {
             return Err(invalid("a backing format without a backing file")
                 .advise("name the file with backing_file"));
@@ -197,6 +215,9 @@ pub(crate) fn invalid(message: impl Into<String>) -> Error {
     Error::other(ErrorKind::InvalidInput, message)
 }
 
+/// The most bytes of bitmaps that are copied: those of 32 TiB, a bit for 64 KiB each.
+const MAX_BITMAPS: u64 = 64 << 20;
+
 /// A format with its options.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
@@ -211,6 +232,8 @@ pub(crate) struct Spec {
     /// The backing file, as it was named.
     pub(crate) backing: Option<PathBuf>,
     backing_format: Option<Format>,
+    /// The external data file, and whether it is a raw disk.
+    data_file: (Option<String>, bool),
 }
 
 impl Spec {
@@ -253,11 +276,10 @@ impl Spec {
             let vmdk = self.vmdk.clone();
             let number = || value.parse().map_err(|_| wrong("a number"));
             self.vmdk = match key {
-                "subformat" => match value {
-                    "monolithicSparse" => vmdk.subformat(Subformat::MonolithicSparse),
-                    "streamOptimized" => vmdk.subformat(Subformat::StreamOptimized),
-                    _ => return Err(wrong(takes(self.format, key))),
-                },
+                "subformat" => {
+                    let named = Subformat::ALL.iter().find(|kind| kind.name() == value);
+                    vmdk.subformat(*named.ok_or_else(|| wrong(takes(self.format, key)))?)
+                }
                 "adapter_type" => vmdk.adapter(value),
                 "hwversion" => vmdk.hardware_version(number()?),
                 _ => vmdk.level(value.parse().map_err(|_| wrong("a number"))?),
@@ -295,6 +317,14 @@ impl Spec {
                     _ => return Err(wrong(takes(self.format, key))),
                 };
                 qcow2.allocate(value != "off")
+            }
+            "data_file" => {
+                self.data_file.0 = Some(value.to_owned());
+                qcow2
+            }
+            "data_file_raw" => {
+                self.data_file.1 = flag()?;
+                qcow2
             }
             "backing_file" => {
                 if self.backing.is_some() {
@@ -336,6 +366,46 @@ impl Spec {
         Ok(())
     }
 
+    /// Stores clusters of the same content once.
+    pub(crate) fn dedupe(&mut self) -> Result<()> {
+        if self.format != Format::Qcow2 {
+            let message = format!("the format '{}' cannot share clusters", self.format);
+            return Err(invalid(message).advise("leave --dedupe out, or write a qcow2"));
+        }
+        self.qcow2 = self.qcow2.clone().dedupe(true);
+        Ok(())
+    }
+
+    /// Copies the bitmaps of `disk`, or of a snapshot in it, which has none.
+    pub(crate) fn bitmaps(
+        &mut self,
+        disk: &Chain,
+        is_snapshot: bool,
+        skip_broken: bool,
+    ) -> Result<()> {
+        let layer = disk.images().first().map(|image| image.layer());
+        let source = layer.map_or(Format::Raw, |layer| layer.format());
+        for (format, does) in [(self.format, "written"), (source, "read")] {
+            if format != Format::Qcow2 {
+                let message = format!("the format '{format}', which is {does}, has no bitmaps");
+                return Err(invalid(message).advise("leave --bitmaps out"));
+            }
+        }
+        if is_snapshot {
+            return Err(invalid("an internal snapshot has no bitmaps of its own")
+                .advise("leave --bitmaps out"));
+        }
+        let bitmaps = layer.map_or(Ok(Vec::new()), |layer| layer.dirty_bitmaps(MAX_BITMAPS))?;
+        let (sound, broken): (Vec<_>, _) = bitmaps.into_iter().partition(|b| b.is_consistent);
+        if let Some(bitmap) = broken.first().filter(|_| !skip_broken) {
+            let name = diskimage::text::printable(&bitmap.name);
+            return Err(invalid(format!("the bitmap '{name}' was not saved properly"))
+                .advise("leave such ones out with --skip-broken-bitmaps"));
+        }
+        self.qcow2 = self.qcow2.clone().bitmaps(sound);
+        Ok(())
+    }
+
     /// Sets room aside, as `--preallocation` says.
     pub(crate) fn set_room(&mut self, room: Room) -> Result<()> {
         if room == Room::Off {
@@ -351,7 +421,15 @@ impl Spec {
         }
         self.room = room;
         self.qcow2 = self.qcow2.clone().allocate(true);
-        Ok(())
+        self.check_room()
+    }
+
+    fn check_room(&self) -> Result<()> {
+        if self.room == Room::Off || !self.qcow2.has_data_file() {
+            return Ok(());
+        }
+        Err(invalid("room is not set aside in an external data file")
+            .advise("choose preallocation=metadata, or off"))
     }
 
     /// The file that is written, whose name some formats repeat.
@@ -370,18 +448,36 @@ impl Spec {
         open: &OpenArgs,
         adjust: impl FnOnce(OpenOptions) -> OpenOptions,
     ) -> Result<Option<Chain>> {
-        let Some(name) = &self.backing else { return Ok(None) };
-        if self.format != Format::Qcow2 {
+        let Some(name) = self.backing.clone() else { return Ok(None) };
+        if !matches!(self.format, Format::Qcow2 | Format::Vmdk | Format::Vhd | Format::Vhdx) {
             let message = format!("the format '{}' has no backing file", name_of(self.format));
-            return Err(invalid(message).advise("write a qcow2"));
+            return Err(invalid(message).advise("write a qcow2, vmdk, vpc or vhdx"));
         }
-        let path = beside(target, name);
+        let path = beside(target, &name);
         let disk = adjust(open.options_as(&path, self.backing_format)?).open(&path)?;
-        let format = disk.images().first().map(|image| image.layer().format());
-        let format = format.unwrap_or(Format::Raw);
-        let name = argument_bytes(&name.clone().into_os_string());
-        self.qcow2 = self.qcow2.clone().backing(name, Some(format.name()));
+        if let Some(image) = disk.images().first() {
+            self.set_parent(&name, image.layer()).map_err(|error| error.in_file(&path))?;
+        }
         Ok(Some(disk))
+    }
+
+    /// Names the backing file as the format has it.
+    fn set_parent(&mut self, name: &Path, parent: &dyn Layer) -> Result<()> {
+        if self.format == Format::Qcow2 {
+            let name = argument_bytes(&name.as_os_str().to_owned());
+            self.qcow2 = self.qcow2.clone().backing(name, Some(parent.format().name()));
+            return Ok(());
+        }
+        let name = name.to_str().ok_or_else(|| {
+            let message = format!("its name is no UTF-8 text, as a '{}' needs it", self.format);
+            invalid(message).advise("name it otherwise, or write a qcow2")
+        })?;
+        match self.format {
+            Format::Vmdk => self.vmdk = self.vmdk.clone().parent(name, parent)?,
+            Format::Vhd => self.vhd = self.vhd.clone().parent(name, parent)?,
+            _ => self.vhdx = self.vhdx.clone().parent(name, parent)?,
+        }
+        Ok(())
     }
 
     /// What writes a disk of `size` bytes; `None` for a raw disk.

@@ -169,7 +169,6 @@ fn print(
             others.collect::<Vec<_>>().join("; ")
         },
     )?;
-    let sized = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
     line("virtual size", &facts.virtual_size.map_or("not known".to_owned(), sized))?;
     match bytes {
         Some(bytes) if verdict.early => line("read", &format!("{}, and no further", sized(bytes)))?,
@@ -188,14 +187,8 @@ fn print(
     if !flags.is_empty() {
         line("data", &flags.join(", "))?;
     }
-    for inside in &facts.inside {
-        let format = inside.facts.format.map_or("unknown", diskimage::Format::name);
-        let size = inside.facts.virtual_size.map(|size| format!(", {}", sized(size)));
-        let name = match inside.name.is_empty() {
-            true => String::new(),
-            false => format!("'{}': ", diskimage::text::printable(&inside.name)),
-        };
-        line("inside", &format!("{name}{format}{}", size.unwrap_or_default()))?;
+    for inside in inside_of(facts) {
+        line("inside", &inside)?;
     }
     if let Some(start) = &facts.start
         && !start.contents.is_empty()
@@ -221,6 +214,26 @@ fn print(
         }
     }
     Ok(())
+}
+
+/// What lies in it, and in that: an archive may be compressed.
+fn inside_of(facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    for inside in &facts.inside {
+        let format = inside.facts.format.map_or("unknown", diskimage::Format::name);
+        let size = inside.facts.virtual_size.map(|size| format!(", {}", sized(size)));
+        let name = match inside.name.is_empty() {
+            true => String::new(),
+            false => format!("'{}': ", diskimage::text::printable(&inside.name)),
+        };
+        lines.push(format!("{name}{format}{}", size.unwrap_or_default()));
+        lines.extend(inside_of(&inside.facts));
+    }
+    lines
+}
+
+fn sized(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", human_size(bytes))
 }
 
 fn printable(text: &str) -> String {

@@ -187,6 +187,8 @@ const COMPRESSORS: &[(&str, &[&str])] = &[
     ("xz", &["-c", "--x86", "--lzma2=preset=1"]),
     ("zstd", &["-c", "-q"]),
     ("zstd", &["-c", "-q", "--long=24", "--check"]),
+    // begins with a frame to pass over
+    ("pzstd", &["-c", "-q", "-p2"]),
     ("bzip2", &["-c"]),
 ];
 
@@ -360,11 +362,12 @@ fn an_archive_that_is_compressed_is_read_through() {
     assert!(made.converted("image.tar.gz", &[]) == disk());
     assert!(made.converted("image.tar.gz#disk.raw", &[]) == disk());
     let judged = diskimage(["inspect", "--policy", "permissive", &made.text("image.tar.gz")]);
-    // the archive passes by as it is decoded: what lies in it is said to be not seen, and refused
-    assert_eq!(judged.code, Some(3), "{judged:?}");
-    for word in ["[unseen]", "inside:         tar"] {
+    // the archive passes by as it is decoded, and each file in it
+    assert_eq!(judged.code, Some(0), "{judged:?}");
+    for word in ["inside:         tar", "inside:         'disk.raw': raw, 3 MiB"] {
         assert!(judged.text().contains(word), "{word}: {judged:?}");
     }
+    judged_as_it_comes(&made, "image.tar.gz");
     made.run("tar", &["-cf", "a.tar", "image.tar.gz"], "");
     assert!(made.converted("a.tar", &[]) == disk());
     assert!(made.converted("a.tar#image.tar.gz#disk.raw", &[]) == disk());
@@ -372,6 +375,80 @@ fn an_archive_that_is_compressed_is_read_through() {
     let deep = diskimage(["convert", &made.text("b.tar"), &made.text("out.raw")]);
     assert_eq!(deep.code, Some(1), "{deep:?}");
     assert!(deep.stderr.contains("more than 3 times"), "{deep:?}");
+}
+
+/// The verdict of a file is that of the same bytes in a pipe.
+fn judged_as_it_comes(made: &Made, name: &str) -> Value {
+    let args = ["inspect", "--policy", "permissive", "--output", "json"];
+    let file = diskimage(args.iter().copied().chain([&*made.text(name)]));
+    let mut piped = command(args.iter().copied().chain(["--checksum", "sha256", "-"]));
+    piped.stdin(std::fs::File::open(made.path(name)).unwrap());
+    let piped = piped.output().unwrap();
+    assert_eq!(file.code, piped.status.code(), "{name}: {file:?} {piped:?}");
+    let (file, piped) = (file.json(), serde_json::from_slice::<Value>(&piped.stdout).unwrap());
+    let essence = |told: &Value| {
+        let mut told = told.clone();
+        // where it lies is a part of these
+        let text = told.to_string().replace(&made.text(name), "-");
+        told = serde_json::from_str(&text).unwrap();
+        for key in ["filename", "file", "bytes-read", "whole", "checksums"] {
+            told.as_object_mut().unwrap().remove(key);
+        }
+        told
+    };
+    assert_eq!(essence(&file), essence(&piped), "{name}");
+    if piped["whole"] == true {
+        assert_eq!(piped["checksums"]["sha256"], sha256(&std::fs::read(made.path(name)).unwrap()));
+    }
+    piped
+}
+
+#[test]
+fn an_archive_in_a_pipe_is_judged_as_the_file_is() {
+    if !has("tar") || !has("gzip") {
+        return;
+    }
+    let (made, vmdk) = (Made::new(), vmdk());
+    let bytes = vmdk.bytes();
+    made.write("disk1.vmdk", &bytes);
+    for (kind, name) in [("--format=oldgnu", "a.tar"), ("--format=posix", "b.tar")] {
+        made.run("tar", &[kind, "-Scf", name, "disk.raw", "disk1.vmdk"], "");
+        let told = judged_as_it_comes(&made, name);
+        assert_eq!(told["inside"][0]["virtual-size"], disk().len(), "{told}");
+        assert_eq!(told["inside"][1]["virtual-size"], vmdk.virtual_size, "{told}");
+    }
+    // a hole that nobody would wait for
+    std::fs::File::create(made.path("big.raw")).unwrap().set_len(1 << 42).unwrap();
+    made.run("tar", &["--format=oldgnu", "-Scf", "big.tar", "big.raw", "disk.raw"], "");
+    assert_eq!(judged_as_it_comes(&made, "big.tar")["inside"][0]["name"], "disk.raw");
+    // one that is no disk does not matter, and one that needs another file does
+    made.write("README", b"some text\n");
+    let child = fixtures().iter().find(|f| f.format == "qcow2" && !f.parents.is_empty()).unwrap();
+    made.write("child.qcow2", &child.bytes());
+    made.run("tar", &["-cf", "c.tar", "README", "disk1.vmdk"], "");
+    assert_eq!(judged_as_it_comes(&made, "c.tar")["inside"][0]["name"], "disk1.vmdk");
+    made.run("tar", &["-czf", "d.tar.gz", "disk1.vmdk", "child.qcow2"], "");
+    let strict = diskimage(["inspect", "--policy", "openstack", &made.text("d.tar.gz")]);
+    assert_eq!(strict.code, Some(3), "{strict:?}");
+    assert!(strict.text().contains("Of 'child.qcow2' inside"), "{strict:?}");
+    // an OVA: what its description says is compared, and its manifest is read
+    for (size, capacity) in
+        [(bytes.len() as u64, vmdk.virtual_size), (7, vmdk.virtual_size), (bytes.len() as u64, 512)]
+    {
+        ova(&made, &ovf(size, capacity), Some("SHA256(vm.ovf)= 00\nnonsense\n"));
+        let told = judged_as_it_comes(&made, "x.ova");
+        let codes = told["findings"].to_string();
+        let wrong = (size, capacity) != (bytes.len() as u64, vmdk.virtual_size);
+        assert_eq!(codes.contains("size-mismatch"), wrong, "{told}");
+        made.run("gzip", &["-kf", "x.ova"], "");
+        judged_as_it_comes(&made, "x.ova.gz");
+    }
+    // what is cut off is said to be
+    let whole = std::fs::read(made.path("x.ova")).unwrap();
+    for cut in [300, 700, 2000, whole.len() / 2] {
+        made.write("cut.ova", &whole[..cut]);
+        judged_as_it_comes(&made, "cut.ova");
+    }
 }
 
 /// An OVA of two disks, by the texts in it.

@@ -220,6 +220,51 @@ fn what_files_share_on_xfs_or_btrfs_is_equal_without_reading() {
     }
 }
 
+/// A raw disk, and an image of it, become a QCOW2 that takes up tables only.
+#[test]
+fn a_qcow2_shares_the_data_of_what_it_is_made_of() {
+    if !has("qemu-img") {
+        return;
+    }
+    let room = tempfile::tempdir().unwrap();
+    let (disk, bytes) = disk(room.path());
+    for on in [Mounted::xfs(), Mounted::btrfs()].iter().flatten() {
+        let raw = on.at("a.raw");
+        std::fs::copy(&disk, &raw).unwrap();
+        let other = image(on, &disk, "a.qcow2", &["-O", "qcow2", "-o", "cluster_size=16k"]);
+        for (source, format) in [(&raw, "raw"), (&other, "qcow2")] {
+            for more in [&[][..], &["-o", "cluster_size=2M"], &["-o", "compat=0.10"]] {
+                let target = on.at("out.qcow2");
+                let before = on.used();
+                let args = ["-f", format, "-O", "qcow2", "--reflink=always"];
+                convert(&[&args[..], more].concat(), source, &target).ok();
+                let after = on.used();
+                assert!(after < before + (12 << 20), "{format} {more:?}: {before} {after}");
+                let check = diskimage(["check", target.to_str().unwrap()]);
+                assert_eq!(check.code, Some(0), "{check:?}");
+                for args in [&["check", "-q"][..], &["compare", "-q", "-F", "raw"]] {
+                    let mut files = vec![target.to_str().unwrap()];
+                    if args[0] == "compare" {
+                        files.push(disk.to_str().unwrap());
+                    }
+                    output_of(room.path(), "qemu-img", &[args, &files].concat());
+                }
+                std::fs::remove_file(&target).unwrap();
+            }
+            // the content decides which bytes another file has: nothing can be shared with that
+            for more in [&["-O", "qcow2", "-c"][..], &["-O", "vhdx"], &["-O", "qcow2", "--dedupe"]]
+            {
+                let args = [&["-f", format, "--reflink=always"], more].concat();
+                let refused = convert(&args, source, &on.at("out"));
+                assert_eq!(refused.code, Some(1), "{refused:?}");
+                assert!(refused.stderr.contains("blocks can be shared"), "{refused:?}");
+                assert!(!on.at("out").exists());
+            }
+        }
+        assert!(std::fs::read(&raw).unwrap() == bytes);
+    }
+}
+
 #[test]
 fn what_cannot_be_shared_is_refused_only_if_it_must_be() {
     if !has("qemu-img") {

@@ -56,6 +56,9 @@ fn every_target_has_the_disk_and_is_found_whole() {
         ("fixed.vhdx", &["-O", "vhdx", "-o", "subformat=fixed,block_size=1M"]),
         ("dynamic.vdi", &["-O", "vdi"]),
         ("stream.vmdk", &["-O", "vmdk", "-c", "-o", "subformat=streamOptimized"]),
+        ("flat.vmdk", &["-O", "vmdk", "-o", "subformat=monolithicFlat"]),
+        ("pieces.vmdk", &["-O", "vmdk", "-o", "subformat=twoGbMaxExtentFlat"]),
+        ("split.vmdk", &["-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"]),
     ] {
         let target = dir.path().join(name);
         diskimage([&["convert"], args, &[image.text(), text(&target)]].concat()).ok();
@@ -66,6 +69,10 @@ fn every_target_has_the_disk_and_is_found_whole() {
         }
         // the same on standard output, where it may need a temporary file and says so
         let ran = diskimage([&["convert"], args, &[image.text(), "-"]].concat());
+        if ["flat.vmdk", "pieces.vmdk", "split.vmdk"].contains(&name) {
+            ran.refused(1, &image.path, &["consists of 2 files, and standard output is one"]);
+            continue;
+        }
         if name.starts_with("room") {
             ran.refused(1, &image.path, &["room can be set aside in a file only"]);
             continue;
@@ -160,8 +167,224 @@ fn a_backing_file_is_there_of_its_format_and_shows_through() {
     // an image cannot become its own backing file's
     let own = diskimage(["create", "-f", "qcow2", "-b", "base.qcow2", text(&base)]);
     own.refused(1, &base, &["is the image that is read"]);
-    let args = ["create", "-f", "vmdk", "-b", "base.qcow2", text(&top)];
+    let args = ["create", "-f", "vdi", "-b", "base.qcow2", text(&top)];
     diskimage(args).refused(1, &top, &["has no backing file"]);
+}
+
+/// What qemu calls dirty in a bitmap of an image.
+fn dirty(folder: &Path, image: &str, bitmap: &str) -> Value {
+    let args = ["-r", "-f", "qcow2", "-B", bitmap, "-k", "socket", "--fork", image];
+    // the name of a socket must be short
+    let socket = folder.join("socket");
+    let _ = std::fs::remove_file(&socket);
+    let args = args.map(|arg| if arg == "socket" { text(&socket) } else { arg });
+    output_of(folder, "qemu-nbd", &args);
+    let options = format!(
+        "driver=nbd,server.type=unix,server.path={},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}",
+        text(&socket)
+    );
+    let map = output_of(folder, "qemu-img", &["map", "--output=json", "--image-opts", &options]);
+    serde_json::from_slice(&map).unwrap()
+}
+
+#[test]
+fn bitmaps_are_copied_bit_by_bit() {
+    if !has("qemu-img") || !has("qemu-nbd") || !has("qemu-io") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let run = |program: &str, args: &[&str]| drop(output_of(folder, program, args));
+    run("qemu-img", &["create", "-q", "-f", "qcow2", "a.qcow2", "1100M"]);
+    run("qemu-img", &["bitmap", "--add", "-g", "64k", "a.qcow2", "b0"]);
+    run("qemu-img", &["bitmap", "--add", "-g", "512", "a.qcow2", "b1"]);
+    let writes = ["write 1M 64k", "write 5M 4k", "write 1000M 70k", "write 1126399k 1k"];
+    let writes: Vec<_> = writes.iter().flat_map(|write| ["-c", write]).collect();
+    run("qemu-io", &[&writes[..], &["a.qcow2"]].concat());
+    run("qemu-io", &["-c", "discard 300M 200M", "a.qcow2"]);
+    run("qemu-img", &["bitmap", "--disable", "a.qcow2", "b0"]);
+    let bitmaps = |name: &str| {
+        let info = output_of(folder, "qemu-img", &["info", "--output=json", name]);
+        let info: Value = serde_json::from_slice(&info).unwrap();
+        info["format-specific"]["data"]["bitmaps"].clone()
+    };
+    let (b0, b1) = (dirty(folder, "a.qcow2", "b0"), dirty(folder, "a.qcow2", "b1"));
+    assert!(b1.as_array().unwrap().len() > 6, "{b1}");
+    for args in [&["-o", "cluster_size=4k"][..], &["-c"], &["--dedupe", "-o", "cluster_size=512"]] {
+        let (from, to) = (folder.join("a.qcow2"), folder.join("out.qcow2"));
+        let base = ["convert", "-O", "qcow2", "--bitmaps", text(&from), text(&to)];
+        diskimage(base.iter().chain(args)).ok();
+        same(folder, &from, &to);
+        run("qemu-img", &["check", "-q", "out.qcow2"]);
+        assert_eq!(diskimage(["check", text(&to)]).code, Some(0));
+        assert_eq!(bitmaps("out.qcow2"), bitmaps("a.qcow2"), "{args:?}");
+        assert_eq!(dirty(folder, "out.qcow2", "b0"), b0, "{args:?}");
+        assert_eq!(dirty(folder, "out.qcow2", "b1"), b1, "{args:?}");
+    }
+    // what has none, and what was not saved properly
+    let refuse = |args: &[&str], word: &str| {
+        let out = folder.join("refused");
+        let ran = diskimage([&["convert", "--bitmaps"], args, &[text(&out)]].concat());
+        assert!(ran.code == Some(1) && ran.stderr.contains(word), "{ran:?}");
+        assert!(!out.exists());
+    };
+    let (image, vdi) = (folder.join("a.qcow2"), folder.join("a.vdi"));
+    diskimage(["convert", "-O", "vdi", text(&image), text(&vdi)]).ok();
+    refuse(&["-O", "vdi", text(&image)], "has no bitmaps");
+    refuse(&["-O", "qcow2", text(&vdi)], "has no bitmaps");
+    refuse(&["-O", "qcow2", "-o", "compat=0.10", text(&image)], "version 3");
+    let broken = in_use(&image);
+    std::fs::write(&image, broken).unwrap();
+    refuse(&["-O", "qcow2", text(&image)], "not saved properly");
+    let args = ["convert", "-O", "qcow2", "--bitmaps", "--skip-broken-bitmaps"];
+    diskimage(args.iter().chain(&[text(&image), text(&folder.join("out.qcow2"))])).ok();
+    assert_eq!(bitmaps("out.qcow2"), Value::Null);
+}
+
+/// The image with its bitmaps in use.
+fn in_use(path: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).unwrap();
+    let be64 = |bytes: &[u8], at: usize| {
+        u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap()) as usize
+    };
+    let magic = 0x2385_2875u32.to_be_bytes();
+    let extension = bytes.windows(4).position(|window| window == magic).unwrap();
+    let mut at = be64(&bytes, extension + 24);
+    let end = at + be64(&bytes, extension + 16);
+    while at < end {
+        bytes[at + 15] |= 1;
+        let name = usize::from(bytes[at + 18]) << 8 | usize::from(bytes[at + 19]);
+        at = (at + 24 + name).next_multiple_of(8);
+    }
+    bytes
+}
+
+/// A VMDK, VHD or VHDX has a parent of its own format, which `info` names.
+#[test]
+fn a_parent_of_the_same_format_shows_through() {
+    for (format, name) in [("vmdk", "vmdk"), ("vpc", "vhd"), ("vhdx", "vhdx")] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(format!("{name}.{format}"));
+        let (base, top, empty) = (path("base"), path("top"), path("empty"));
+        let (first, second) = (fixture("cloud.qcow2"), dir.path().join("second.raw"));
+        diskimage(["convert", "-O", format, first.text(), text(&base)]).ok();
+        diskimage(["convert", first.text(), text(&second)]).ok();
+        let mut bytes = std::fs::read(&second).unwrap();
+        let half = bytes.len() / 2;
+        bytes[half..half + 70_000].fill(0);
+        bytes[..3].copy_from_slice(b"new");
+        std::fs::write(&second, bytes).unwrap();
+        let parent = format!("base.{format}");
+        let args = ["convert", "-f", "raw", "-O", format, "-B", &parent];
+        diskimage(args.iter().chain(&[text(&second), text(&top)])).ok();
+        let open = ["--allow-external"];
+        let args = [&["compare"], &open[..], &["-f", "raw", text(&second), text(&top)]].concat();
+        diskimage(args).ok_with("identical");
+        assert!(std::fs::metadata(&top).unwrap().len() < 8 << 20, "only what differs is in it");
+        assert_eq!(diskimage(["check", text(&top)]).code, Some(0), "{format}");
+        let info = diskimage(["info", "--output=json", text(&top)]).json();
+        assert_eq!(info["format"], format, "{info}");
+        assert!(info["backing-filename"].as_str().unwrap().ends_with(&parent), "{info}");
+        diskimage(["create", "-f", format, "-b", &parent, text(&empty)]).ok();
+        let args = [&["compare"], &open[..], &[text(&base), text(&empty)]].concat();
+        diskimage(args).ok_with("identical");
+        if format == "vmdk" {
+            for kind in ["twoGbMaxExtentSparse", "streamOptimized"] {
+                let (other, options) = (path(kind), format!("subformat={kind}"));
+                let args = ["convert", "-f", "raw", "-O", format, "-B", &parent, "-o", &options];
+                diskimage(args.iter().chain(&[text(&second), text(&other)])).ok();
+                let args = [&["compare"], &open[..], &["-f", "raw", text(&second), text(&other)]];
+                diskimage(args.concat()).ok_with("identical");
+                if has("qemu-img") {
+                    let args = ["compare", "-q", "-f", "raw", "-F", format];
+                    let args = [&args[..], &[text(&second), text(&other)]].concat();
+                    output_of(dir.path(), "qemu-img", &args);
+                }
+            }
+        }
+        // what is no parent of it is refused before anything is written
+        let refuse = |args: &[&str], file: &Path, word: &str| {
+            let out = path("out");
+            let ran = diskimage([&["create", "-f", format], args, &[text(&out)]].concat());
+            ran.refused(1, file, &[word]);
+            assert!(!out.exists(), "{format}");
+        };
+        let nowhere = dir.path().join("nowhere");
+        refuse(&["-b", "nowhere"], &nowhere, "cannot open the file");
+        std::fs::copy(&first.path, dir.path().join("other")).unwrap();
+        let word = format!("the parent of a {name} must be one, too, and this is a qcow2");
+        let word = if name == "vhd" { word.replace("a vhd", "a vpc") } else { word };
+        refuse(&["-b", "other"], &dir.path().join("other"), &word);
+        let ran = diskimage(["create", "-f", format, "-b", &parent, text(&path("out")), "512"]);
+        ran.refused(1, &path("out"), &["the parent's disk has"]);
+    }
+}
+
+#[test]
+fn a_vmdk_of_several_files_appears_whole_and_replaces_no_extents() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("disk.vmdk");
+    let image = fixture("cloud.qcow2");
+    let options = ["-O", "vmdk", "-o", "subformat=monolithicFlat"];
+    let convert =
+        |target: &str| diskimage([&["convert"], &options[..], &[image.text(), target]].concat());
+    // a descriptor is replaced as any file is
+    std::fs::write(&file, "old").unwrap();
+    convert(text(&file)).ok();
+    assert_eq!(entries(dir.path()), ["disk-flat.vmdk", "disk.vmdk"]);
+    same(dir.path(), &image.path, &file);
+    let before = std::fs::read(&file).unwrap();
+    // and the extents of what is there are kept
+    let extent = dir.path().join("disk-flat.vmdk");
+    convert(text(&file)).refused(1, &extent, &["exists, and may belong to another image"]);
+    std::fs::remove_file(&file).unwrap();
+    convert(text(&file)).refused(1, &extent, &["exists, and may belong to another image"]);
+    assert_eq!(entries(dir.path()), ["disk-flat.vmdk"]);
+    std::fs::write(&file, before).unwrap();
+    same(dir.path(), &image.path, &file);
+    // the image cannot be written over itself, nor to what is no file
+    convert(text(dir.path())).refused(1, dir.path(), &["is no regular file"]);
+    let args = ["convert", "-n", "-O", "vmdk", "-o", "subformat=monolithicFlat"];
+    let ran = diskimage(args.iter().chain(&[image.text(), text(&file)]));
+    ran.refused(1, &image.path, &["only a raw disk is written into what exists"]);
+}
+
+#[test]
+fn an_empty_vmdk_of_several_files_has_the_size_that_measure_tells() {
+    for (kind, size, names) in [
+        ("twoGbMaxExtentSparse", "5G", &["-s001.vmdk", "-s002.vmdk", "-s003.vmdk", ".vmdk"][..]),
+        ("twoGbMaxExtentFlat", "2G", &["-f001.vmdk", "-f002.vmdk", ".vmdk"]),
+        ("monolithicFlat", "1", &["-flat.vmdk", ".vmdk"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("disk.vmdk");
+        let names: Vec<String> = names.iter().map(|name| format!("disk{name}")).collect();
+        let option = format!("subformat={kind}");
+        diskimage(["create", "-f", "vmdk", "-o", &option, text(&file), size]).ok();
+        assert_eq!(entries(dir.path()), names);
+        let mut lengths = 0;
+        for name in &names {
+            lengths += std::fs::metadata(dir.path().join(name)).unwrap().len();
+        }
+        let args = ["measure", "-O", "vmdk", "-o", &option, "--size", size, "--output=json"];
+        assert_eq!(diskimage(args).json()["required"], lengths, "{kind}");
+        let info = diskimage(["info", "--output=json", "--allow-external", text(&file)]).json();
+        let meant = [("5G", 5u64 << 30), ("2G", 2 << 30), ("1", 512)];
+        let meant = meant.iter().find(|(word, _)| *word == size).unwrap().1;
+        assert_eq!(info["virtual-size"], meant, "{kind}");
+        if has("qemu-img") {
+            let args = ["info", "-f", "vmdk", "--output=json", "disk.vmdk"];
+            let answer = output_of(dir.path(), "qemu-img", &args);
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            assert_eq!(answer["virtual-size"], meant, "{kind}");
+            assert_eq!(answer["format-specific"]["data"]["create-type"], kind);
+        }
+    }
+    // a name without an ending
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x");
+    diskimage(["create", "-f", "vmdk", "-o", "subformat=monolithicFlat", text(&file), "1M"]).ok();
+    assert_eq!(entries(dir.path()), ["x", "x-flat"]);
 }
 
 #[test]
@@ -261,6 +484,35 @@ fn killed_at_any_moment_it_leaves_a_whole_image_or_none() {
 }
 
 #[test]
+fn killed_at_any_moment_it_leaves_all_files_or_no_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("out");
+    let image = fixture("qcow2/v3-zlib-2M.qcow2");
+    let mut outcomes = [0, 0];
+    for round in 0..24u64 {
+        let args = ["convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse"];
+        let paths = [image.text(), text(&target)];
+        let mut child = command(args.iter().chain(&paths)).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(round * round * 160));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = entries(dir.path());
+        if left.contains(&"out".to_owned()) {
+            let sum = diskimage(["checksum", "--allow-external", text(&target)]).ok();
+            let meant = image.guest_sha256.as_deref().unwrap();
+            assert!(sum.text().starts_with(meant), "round {round}");
+            outcomes[1] += 1;
+        } else {
+            // between the two names: an extent that is whole, and that no one takes for a disk
+            assert!(left.is_empty() || left == ["out-s001"], "round {round}: {left:?}");
+            outcomes[0] += 1;
+        }
+        left.iter().for_each(|name| std::fs::remove_file(dir.path().join(name)).unwrap());
+    }
+    assert!(outcomes[0] > 0, "it was never killed in time: {outcomes:?}");
+}
+
+#[test]
 fn a_full_disk_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let image = fixture("cloud.qcow2");
@@ -268,8 +520,8 @@ fn a_full_disk_leaves_nothing() {
         return;
     }
     let script = "mount -t tmpfs -o size=300k tmpfs \"$0\" && cd \"$0\" || exit 99
-        \"$1\" convert -O \"$3\" \"$2\" out; code=$?; ls -A; exit $code";
-    for format in ["qcow2", "vmdk"] {
+        \"$1\" convert -O $3 \"$2\" out; code=$?; ls -A; exit $code";
+    for format in ["qcow2", "vmdk", "vmdk -o subformat=monolithicFlat"] {
         for flags in ["-m", "-rm"] {
             let mut command = Command::new("unshare");
             command.args([flags, "sh", "-c", script]).arg(dir.path());
@@ -277,7 +529,8 @@ fn a_full_disk_leaves_nothing() {
             if ran.stderr.contains("unshare") || ran.code == Some(99) {
                 continue;
             }
-            ran.refused(1, Path::new("out"), &["No space left on device"]);
+            let file = if format.contains("Flat") { "out-flat" } else { "out" };
+            ran.refused(1, Path::new(file), &["No space left on device"]);
             break;
         }
     }

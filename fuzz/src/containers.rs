@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use diskimage::container::{Archive, Compressed, Container, Member};
 use diskimage::format::probe::probe;
-use diskimage::inspect::{Inspect, Policy};
+use diskimage::inspect::{Facts, Inspect, Policy, Verdict};
 use diskimage::{Checking, Error, Format, Limits, OpenOptions, Storage, inside};
 
 use crate::check_error;
@@ -88,9 +88,23 @@ fn judged(input: &Input) {
     if compressed && !passed.early {
         assert_eq!(verdict.is_allowed(), passed.is_allowed(), "{verdict:?} {passed:?}");
     }
+    // an archive that passed by, and all that it is was seen
+    let archive = matches!(passed.facts.format, Some(Format::Tar | Format::Ova));
+    if archive && !passed.early && !has_unseen(&passed.facts) {
+        assert_eq!(verdict.is_allowed(), passed.is_allowed(), "{verdict:?} {passed:?}");
+        let sizes = |verdict: &Verdict| {
+            let inside = verdict.facts.inside.iter();
+            inside.map(|i| (i.name.clone(), i.facts.virtual_size)).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&verdict), sizes(&passed));
+    }
     for reason in verdict.reasons.iter().chain(&passed.reasons) {
         assert!(!reason.sentence.contains(char::is_control), "{reason:?}");
     }
+}
+
+fn has_unseen(facts: &Facts) -> bool {
+    !facts.unseen.is_empty() || facts.inside.iter().any(|inside| has_unseen(&inside.facts))
 }
 
 /// Takes `input` for a compressed file: by one thread and by several it decodes to the same, or not

@@ -12,7 +12,7 @@ use crate::format::{Class, Format};
 use crate::layer::{Description, Value};
 use crate::limits::Limits;
 use crate::num::{to_u64, to_usize};
-use crate::storage::{PieceStorage, Storage, WindowStorage, read_vec};
+use crate::storage::{MemoryStorage, PieceStorage, Storage, WindowStorage, read_vec};
 use crate::text::printable;
 
 mod blocks;
@@ -21,6 +21,7 @@ mod compressed;
 mod decoder;
 mod enter;
 mod error;
+mod forward;
 mod gce;
 mod listing;
 mod manifest;
@@ -36,12 +37,15 @@ mod vma;
 pub use compressed::Compressed;
 pub use decoder::{Decoder, StorageReader};
 pub(crate) use enter::{Found, Place, Way};
+pub(crate) use forward::Forward;
 pub use gce::{GceOptions, GceWriter};
 pub use listing::Listing;
+pub(crate) use ova::is_text;
 pub use ovf::{Ovf, OvfDisk, OvfFile};
 #[cfg(feature = "checksum")]
 pub use package::{OvaOptions, OvaTarget};
 pub use spill::Spill;
+pub(crate) use tar::{MEMBER, Reader as TarReader};
 pub use vma::Vma;
 
 use error::{Fault, list};
@@ -199,6 +203,12 @@ impl Member {
         self.map.is_some()
     }
 
+    /// The runs that are stored, one behind the other: where each lies in the file, and its length.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (u64, u64)> {
+        let whole = self.map.is_none().then_some((0, self.size));
+        self.map.iter().flatten().copied().chain(whole)
+    }
+
     /// The name without `./` in front.
     pub(crate) fn plain_name(&self) -> &[u8] {
         plain(&self.name)
@@ -265,15 +275,38 @@ impl Archive {
         format: Format,
         limits: &Limits,
     ) -> Result<Self> {
-        let directory = tar::read(storage, limits).map_err(|error| error.in_file(path))?;
-        let mut archive = Self {
-            storage: Arc::clone(storage),
-            path: path.to_owned(),
-            format,
-            members: directory.members,
-            findings: directory.findings,
-            ovf: None,
-        };
+        let directory = tar::read(&**storage, limits).map_err(|error| error.in_file(path))?;
+        Self::of(Arc::clone(storage), path, format, directory.members, directory.findings)
+    }
+
+    /// An archive that has passed by, of which these `members` were met: the `texts` of some of them
+    /// were kept, each with where it lay, and `findings` are what was odd on the way.
+    pub(crate) fn of_passed(
+        path: &Path,
+        format: Format,
+        members: Vec<Member>,
+        texts: Vec<(u64, Vec<u8>)>,
+        findings: Vec<Finding>,
+    ) -> Result<Self> {
+        let end = |member: &Member| member.data.saturating_add(member.stored);
+        let size = members.iter().map(end).max().unwrap_or_default();
+        let mut kept = PieceStorage::new(size, path.to_owned());
+        for (at, text) in texts {
+            let piece = (at, to_u64(text.len()), 0);
+            kept = kept.with_pieces(Arc::new(MemoryStorage::new(text)), std::iter::once(piece));
+        }
+        Self::of(Arc::new(kept), path, format, members, findings)
+    }
+
+    fn of(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        format: Format,
+        members: Vec<Member>,
+        findings: Vec<Finding>,
+    ) -> Result<Self> {
+        let path = path.to_owned();
+        let mut archive = Self { storage, path, format, members, findings, ovf: None };
         archive.find_duplicates();
         if format == Format::Ova {
             archive.ovf = Some(archive.read_ovf());
@@ -361,11 +394,8 @@ impl Archive {
         let window = WindowStorage::new(whole, member.data, member.stored);
         let window: Arc<dyn Storage> = Arc::new(window.map_err(|error| error.in_file(&self.path))?);
         let content = PieceStorage::new(member.size, self.name_of(member));
-        let Some(map) = &member.map else {
-            return Ok(Arc::new(content.with_pieces(window, std::iter::once((0, member.size, 0)))));
-        };
         let mut at = 0u64;
-        let pieces = map.iter().map(|&(start, length)| {
+        let pieces = member.runs().map(|(start, length)| {
             let piece = (start, length, at);
             at = at.saturating_add(length);
             piece
@@ -382,6 +412,21 @@ impl Archive {
     /// The members that hold a disk: those that the description names, or else those that are one
     /// by their content, as far as a look at the start of each tells.
     pub fn disks(&self) -> Result<Vec<&Member>> {
+        if let Some(named) = self.named_disks()? {
+            return Ok(named);
+        }
+        let mut disks = Vec::new();
+        for member in self.files_to_look_at()? {
+            let found = probe(&self.open(member)?).map_err(|error| error.in_file(&self.path))?;
+            if Self::is_disk(&found) {
+                disks.push(member);
+            }
+        }
+        Ok(disks)
+    }
+
+    /// The members that the description says hold a disk, if there is one that names any.
+    pub(crate) fn named_disks(&self) -> Result<Option<Vec<&Member>>> {
         if let Some(ovf) = self.ovf().filter(|ovf| !ovf.disks.is_empty()) {
             if ovf.disks.len() > MAX_DISKS {
                 let fault = Fault::TooMany { what: "disks", limit: MAX_DISKS };
@@ -395,27 +440,31 @@ impl Archive {
                     names.push(&*file.href);
                 }
             }
-            return names.iter().map(|name| self.find(name.as_bytes())).collect();
+            return names
+                .iter()
+                .map(|name| self.find(name.as_bytes()))
+                .collect::<Result<_>>()
+                .map(Some);
         }
+        Ok(None)
+    }
+
+    /// The files that may be disks, where no description names them.
+    pub(crate) fn files_to_look_at(&self) -> Result<Vec<&Member>> {
         let files: Vec<_> = self.members.iter().filter(|member| member.is_file()).collect();
         if files.len() > MAX_LOOKED_AT {
             return Err(
                 Error::new(Fault::Several(format!("{} files", files.len()))).in_file(&self.path)
             );
         }
-        let mut disks = Vec::new();
-        for member in files {
-            let found = probe(&self.open(member)?).map_err(|error| error.in_file(&self.path))?;
-            if found.images().next().is_some() || found.is_raw_disk() || Self::is_inner(&found) {
-                disks.push(member);
-            }
-        }
-        Ok(disks)
+        Ok(files)
     }
 
-    /// Whether what was found is a container in which a disk may be.
-    fn is_inner(probe: &Probe) -> bool {
-        Container::format_of(probe).is_some()
+    /// Whether what was found is a disk, or a container in which one may be.
+    pub(crate) fn is_disk(found: &Probe) -> bool {
+        found.images().next().is_some()
+            || found.is_raw_disk()
+            || Container::format_of(found).is_some()
     }
 
     /// The one member that holds a disk. An error that lists them where there are several.
@@ -424,12 +473,17 @@ impl Archive {
         let here = |fault: Fault| Error::new(fault).in_file(&self.path);
         match disks.as_slice() {
             [only] => Ok(only),
-            [] => Err(here(Fault::NoDisk(self.names()))),
+            [] => Err(self.no_disk()),
             _ => {
                 let names = list(disks.iter().map(|member| &*member.name));
                 Err(here(Fault::Several(format!("several disks ({names})"))))
             }
         }
+    }
+
+    /// That there is no disk in it, with what there is.
+    pub(crate) fn no_disk(&self) -> Error {
+        Error::new(Fault::NoDisk(self.names())).in_file(&self.path)
     }
 
     /// What the archive says of itself, as far as headers and a description tell.

@@ -12,6 +12,13 @@ use crate::text::{printable, printable_str};
 /// How many of the disks and files that a description names are told.
 const MOST_TOLD: usize = 256;
 
+/// Whether a member is a text that is read when an OVA is described.
+pub(crate) fn is_text(member: &Member) -> bool {
+    let name = member.name.to_ascii_lowercase();
+    let limits = [(&b".ovf"[..], ovf::MAX_SIZE), (b".mf", manifest::MAX_SIZE)];
+    limits.iter().any(|(extension, limit)| name.ends_with(extension) && member.size <= *limit)
+}
+
 /// A manifest, its lines, and where it makes no sense.
 pub(super) struct Manifest<'a> {
     member: &'a Member,

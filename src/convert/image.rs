@@ -7,14 +7,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::map::DiskMap;
 use super::worker::Worker;
-use super::{Job, as_length, length};
+use super::{ConvertDetail, Job, as_length, length};
 use crate::bytes::{AlignedBuffer, is_zero};
 use crate::disk::VirtualDisk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageId};
 use crate::num::{Pow2, to_u64, to_usize};
-use crate::target::{Target, stream::zeros};
-use crate::writer::{Bytes, Encoder, Map, Plan, Run, RunKind, Writer};
+use crate::storage::Storage;
+use crate::target::{Reflink, Target, stream::zeros};
+use crate::writer::{Bytes, Encoder, Forward, Map, Plan, Run, RunKind, Writer};
 
 /// What the workers share beside the [`Job`].
 pub(super) struct Composition<'a> {
@@ -22,10 +23,13 @@ pub(super) struct Composition<'a> {
     encoder: Option<Arc<dyn Encoder>>,
     /// The map decides what is stored, and not the bytes.
     by_map: bool,
+    /// Data are shared with the files of the disk, and not read.
+    pub(super) shares: bool,
     backing: Option<Backing<'a>>,
     /// No run is longer.
     longest: u64,
     wants_checksums: bool,
+    wants_digests: bool,
     placing: Mutex<Placing>,
     placed: Condvar,
     /// Buffers that nobody uses just now.
@@ -70,14 +74,24 @@ impl<'a> Composition<'a> {
             unit,
             encoder,
             by_map,
+            shares: false,
             backing: backing.map(|disk| Backing { disk, size: disk.size() }),
             longest: longest.max(unit.size()),
             wants_checksums: writer.wants_checksums(),
+            wants_digests: writer.wants_digests(),
             placing: Mutex::new(Placing { writer, position: 0, at: 0, waiting, stopped: false }),
             placed: Condvar::new(),
             idle: Mutex::default(),
             most_waiting: 0,
         }
+    }
+
+    /// Whether data can be shared with the files of the disk: where nobody looks at them.
+    pub(super) fn can_share(writer: &dyn Writer) -> bool {
+        writer.forward() == Forward::ByMap
+            && writer.encoder().is_none()
+            && !writer.wants_checksums()
+            && !writer.wants_digests()
     }
 
     /// Each of so many threads may have a part that waits beside the one that it works on.
@@ -140,8 +154,12 @@ impl<'a> Composition<'a> {
         drop(placing);
         self.placed.notify_all();
         for mut part in ready {
-            let buffers = (&*part.units.get(part.length), &*part.packed);
-            write_anywhere(job.target, &mut part.plan, buffers)?;
+            if self.shares {
+                share_anywhere(job, &part.guest, &mut part.plan)?;
+            } else {
+                let buffers = (&*part.units.get(part.length), &*part.packed);
+                write_anywhere(job.target, &mut part.plan, buffers)?;
+            }
             job.copied(length(&part.guest))?;
             self.idle().push(part);
         }
@@ -159,7 +177,7 @@ impl<'a> Composition<'a> {
             job.progress.check()?;
             let next = at.saturating_add(self.longest).min(end);
             let mut plan = Plan::default();
-            let runs = [Run { guest: at..next, kind: RunKind::Absent, checksum: [0; 2] }];
+            let runs = [Run::new(at..next, RunKind::Absent)];
             placing.writer.place(&runs, map, &mut plan)?;
             write_all(job, &mut placing, &mut plan)?;
             at = next;
@@ -233,6 +251,9 @@ impl Worker<'_> {
         }
         let mut part = composition.idle().pop().unwrap_or_default();
         part.guest = segment.clone();
+        if composition.shares {
+            return self.share_segment(composition, part);
+        }
         part.length = to_usize(composition.unit.ceil(length(segment)));
         let units = part.units.get(part.length);
         let (whole, padding) = units.split_at_mut(to_usize(length(segment)));
@@ -249,18 +270,40 @@ impl Worker<'_> {
         if let Some(encoder) = &composition.encoder {
             encode_runs(&**encoder, composition.unit, &mut part)?;
         }
+        if composition.wants_digests {
+            part.runs = single_units(std::mem::take(&mut part.runs), composition.unit);
+        }
         let units = &*part.units.get(part.length);
         for run in part.runs.iter_mut().filter(|run| run.kind.is_data()) {
             let end = run.guest.end.min(segment.end);
+            let [from, to] = [run.guest.start, run.guest.end]
+                .map(|at| to_usize(at.saturating_sub(segment.start)));
+            let data = units.get(from..to).unwrap_or_default();
             if composition.wants_checksums {
-                let [from, to] = [run.guest.start, run.guest.end]
-                    .map(|at| to_usize(at.saturating_sub(segment.start)));
-                let data = units.get(from..to).unwrap_or_default();
                 run.checksum = [crc32fast::hash(data), crc32c::crc32c(data)];
+            }
+            #[cfg(feature = "checksum")]
+            if composition.wants_digests {
+                run.digest = Some(*blake3::hash(data).as_bytes());
             }
             self.written = self.written.saturating_add(end.saturating_sub(run.guest.start));
         }
         composition.submit(job, part)
+    }
+
+    /// Hands a segment over whose data are shared.
+    fn share_segment(&mut self, composition: &Composition<'_>, mut part: Part) -> Result<()> {
+        let (start, end) = (part.guest.start, composition.unit.ceil(part.guest.end));
+        let runs = &mut part.runs;
+        runs.clear();
+        DiskMap::new(self.job, composition.unit).runs(start..end, &mut |guest, data| {
+            let from = to_usize(guest.start.saturating_sub(start));
+            let kind = if data { RunKind::Plain(from) } else { RunKind::Absent };
+            runs.push(Run::new(guest, kind));
+        })?;
+        let data = runs.iter().filter(|run| run.kind.is_data()).map(|run| length(&run.guest));
+        self.written = data.fold(self.written, u64::saturating_add);
+        composition.submit(self.job, part)
     }
 
     /// What is to be stored of a segment that was read.
@@ -275,7 +318,7 @@ impl Worker<'_> {
             return map.runs(start..end, &mut |guest, data| {
                 let from = place(guest.start);
                 let kind = if data { RunKind::Plain(from) } else { RunKind::Absent };
-                runs.push(Run { guest, kind, checksum: [0; 2] });
+                runs.push(Run::new(guest, kind));
             });
         }
         let below = match &composition.backing {
@@ -300,7 +343,7 @@ impl Worker<'_> {
             };
             match runs.last_mut() {
                 Some(last) if last.kind.continues_with(&kind) => last.guest.end = next,
-                _ => runs.push(Run { guest: at..next, kind, checksum: [0; 2] }),
+                _ => runs.push(Run::new(at..next, kind)),
             }
             at = next;
         }
@@ -384,10 +427,16 @@ const PLAIN: u64 = 256 << 10;
 /// The same where units are encoded, which takes longer than taking turns by far.
 const ENCODED: u64 = 512 << 10;
 
+/// The same where data are not read at all: a call for each run is all that it takes.
+const SHARED: u64 = 64 << 20;
+
 impl Composition<'_> {
     /// How much of the disk a worker takes on at once, where an observer wants `observed`, and the
     /// memory that it needs beside that.
     pub(super) fn segment(&self, observed: u64) -> (u64, u64) {
+        if self.shares {
+            return (SHARED, 0);
+        }
         let usual = if self.encoder.is_some() { ENCODED } else { PLAIN };
         let segment = usual.max(self.unit.size()).max(observed);
         let other = if self.backing.is_some() { segment } else { 0 };
@@ -464,12 +513,31 @@ fn encode_runs(encoder: &dyn Encoder, unit: Pow2, part: &mut Part) -> Result<()>
             } else {
                 RunKind::Plain(start)
             };
-            encoded.push(Run { guest: at..next, kind, checksum: [0; 2] });
+            encoded.push(Run::new(at..next, kind));
             at = next;
         }
     }
     part.runs = encoded;
     Ok(())
+}
+
+/// The same runs, data in units.
+fn single_units(runs: Vec<Run>, unit: Pow2) -> Vec<Run> {
+    let mut all = Vec::with_capacity(runs.len());
+    for run in runs {
+        let RunKind::Plain(from) = run.kind else {
+            all.push(run);
+            continue;
+        };
+        let mut at = run.guest.start;
+        while at < run.guest.end {
+            let next = at.saturating_add(unit.size()).min(run.guest.end);
+            let from = from.saturating_add(to_usize(at.saturating_sub(run.guest.start)));
+            all.push(Run::new(at..next, RunKind::Plain(from)));
+            at = next;
+        }
+    }
+    all
 }
 
 fn bytes_of<'b>(bytes: &'b Bytes, (plain, packed): (&'b [u8], &'b [u8])) -> &'b [u8] {
@@ -490,6 +558,47 @@ fn write_anywhere(target: &dyn Target, plan: &mut Plan, buffers: (&[u8], &[u8]))
             Bytes::Zeros(_) => {}
             bytes => target.write_at(bytes_of(bytes, buffers), write.offset)?,
         }
+    }
+    Ok(())
+}
+
+/// Writes what is not data of `guest`, and shares those with the files that they lie in.
+fn share_anywhere(job: &Job<'_>, guest: &Range<u64>, plan: &mut Plan) -> Result<()> {
+    let mut rest = Plan::default();
+    for write in plan.take() {
+        match &write.bytes {
+            Bytes::Plain(range) => {
+                let [from, to] =
+                    [range.start, range.end].map(|at| guest.start.saturating_add(to_u64(at)));
+                share(job, from..to.min(job.size), write.offset)?;
+            }
+            _ => rest.push(write),
+        }
+    }
+    write_anywhere(job.target, &mut rest, (&[], &[]))
+}
+
+/// Shares what is stored of a range, from `to` on in the target.
+fn share(job: &Job<'_>, range: Range<u64>, to: u64) -> Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        job.progress.check()?;
+        let extent = job.disk.extent_at(at, range.end.saturating_sub(at))?;
+        let to = to.saturating_add(at.saturating_sub(range.start));
+        let refuse =
+            |detail: ConvertDetail| Error::new(detail).affecting(extent.start..extent.end());
+        match extent.kind {
+            kind if kind.is_zero() && job.target.capabilities().fresh_zeros => {}
+            kind if kind.is_zero() => job.target.write_zeros(to, extent.length)?,
+            ExtentKind::Stored(location) => {
+                let file = job.disk.storage(location.storage).and_then(Storage::as_file);
+                let file = file.ok_or_else(|| refuse(ConvertDetail::NoFile))?;
+                let (offset, length) = (location.offset, extent.length);
+                job.target.copy_from(file, offset, to, length, Reflink::Always)?;
+            }
+            _ => return Err(refuse(ConvertDetail::EncodedShared)),
+        }
+        at = extent.end();
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::VirtualDisk;
+use crate::disk::{EmptyDisk, VirtualDisk};
 use crate::error::{Detail, Error, ErrorKind, Result};
 use crate::extent::StorageId;
 use crate::num::{Pow2, to_u64};
@@ -71,13 +71,22 @@ const THREAD_OVERHEAD: u64 = 384 << 10;
 #[derive(Debug, thiserror::Error)]
 enum ConvertDetail {
     #[error(
-        "blocks can be shared with a raw disk in a file only, and not when damage is passed over"
+        "blocks can be shared with a file only that is a raw disk or a QCOW2 with nothing compressed, \
+         and not when damage is passed over"
     )]
     CannotShare,
     #[error("the data are compressed, and cannot be shared with the image")]
     EncodedShared,
     #[error("the image's bytes are not those of a file, and cannot be shared")]
     NoFile,
+    #[error("an image that names no parent is to hold only what differs from one")]
+    NoParent,
+    #[error(
+        "an image that names a parent is to be written without it: zeros would be the parent's data"
+    )]
+    OnlyParent,
+    #[error("the image consists of {0} files, which are not those of the target")]
+    OtherFiles(usize),
     #[error("this image cannot be written from its start to its end without going back")]
     NotForward,
     #[error("the granularity of zeros is {0}, which must be 0 or a power of two of at least 512")]
@@ -87,7 +96,11 @@ enum ConvertDetail {
 impl Detail for ConvertDetail {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Sparse(_) | Self::CannotShare => ErrorKind::InvalidInput,
+            Self::Sparse(_)
+            | Self::CannotShare
+            | Self::NoParent
+            | Self::OnlyParent
+            | Self::OtherFiles(_) => ErrorKind::InvalidInput,
             Self::EncodedShared | Self::NoFile | Self::NotForward => ErrorKind::Unsupported,
         }
     }
@@ -96,6 +109,9 @@ impl Detail for ConvertDetail {
         Some(match self {
             Self::Sparse(_) => "give such a size with -S".into(),
             Self::NotForward => "write it to a file".into(),
+            Self::NoParent => "name the parent in the options of the format".into(),
+            Self::OnlyParent => "give the parent's disk as the backing".into(),
+            Self::OtherFiles(_) => "make the target of what the writer says of its files".into(),
             Self::CannotShare | Self::EncodedShared | Self::NoFile => {
                 "leave --reflink at auto".into()
             }
@@ -186,7 +202,13 @@ impl Convert {
 
     /// Writes all of `disk` to `target` as an image that `writer` lays out. With `backing`, what is
     /// the same there is left out: the writer has to name that image as the backing file. Otherwise
-    /// what is zeros is left out.
+    /// what is zeros is left out: the writer must not name any.
+    ///
+    /// Where the writer says that the image has [several files](Writer::files), the target is a
+    /// [`FilesTarget`](crate::target::FilesTarget) of these.
+    ///
+    /// With [`Reflink::Always`] the map decides what is stored, and all of it is shared: zeros that were
+    /// stored stay stored. That is for a QCOW2 without a backing file in which nothing is compressed.
     ///
     /// A target that takes ascending writes only gets what the [map](VirtualDisk::extent_at) calls
     /// data, where the writer must know beforehand: zeros that were stored stay stored then.
@@ -200,6 +222,13 @@ impl Convert {
         self.run_observed(disk, Output::Image { writer, backing }, target, None)
     }
 
+    /// Writes an image to which nothing was written yet: its disk is zeros, or what the parent has that
+    /// the writer names.
+    pub fn create(&self, writer: Box<dyn Writer>, target: &dyn Target) -> Result<Report> {
+        let disk = EmptyDisk(writer.size());
+        self.run_observed(&disk, Output::Empty { writer }, target, None)
+    }
+
     /// The same, while `observer` sees all of the disk.
     pub(crate) fn run_observed(
         &self,
@@ -211,22 +240,45 @@ impl Convert {
         let sparse = self.sparse_unit()?;
         let ascending = target.capabilities().ascending;
         let always = self.reflink == Reflink::Always;
+        // of an empty disk, what is absent is to be the parent's
+        let empty = matches!(output, Output::Empty { .. });
         let composition = match output {
             Output::Raw => None,
-            Output::Image { writer, backing } => {
+            Output::Image { writer, backing } => Some((writer, backing)),
+            Output::Empty { writer } => Some((writer, None)),
+        };
+        let composition = match composition {
+            None => None,
+            Some((writer, backing)) => {
+                let files = writer.files();
+                if !files.iter().map(|file| &file.range).eq(target.files()) {
+                    let count = files.len().saturating_add(1);
+                    return Err(ConvertDetail::OtherFiles(count).into());
+                }
+                match (&backing, writer.has_parent()) {
+                    (Some(_), false) => return Err(ConvertDetail::NoParent.into()),
+                    (None, true) if !empty => return Err(ConvertDetail::OnlyParent.into()),
+                    _ => {}
+                }
                 let needs_map = writer.needs_map();
+                let shares =
+                    always && !ascending && backing.is_none() && Composition::can_share(&*writer);
                 let by_map = match writer.forward() {
+                    _ if shares => true,
                     Forward::Always => false,
                     Forward::ByMap if backing.is_none() => ascending || needs_map,
                     _ if needs_map => return Err(ConvertDetail::NotForward.into()),
                     _ if ascending => return Err(ConvertDetail::NotForward.into()),
                     _ => false,
                 };
-                Some(Composition::new(writer, by_map, backing))
+                let mut composition = Composition::new(writer, by_map, backing);
+                composition.shares = shares;
+                Some(composition)
             }
         };
         let is_image = composition.is_some();
-        if always && (ascending || is_image || self.salvage || observer.is_some()) {
+        let shares = composition.as_ref().is_some_and(|composition| composition.shares);
+        if always && (ascending || (is_image && !shares) || self.salvage || observer.is_some()) {
             return Err(ConvertDetail::CannotShare.into());
         }
         let offload = match self.reflink {
@@ -244,7 +296,7 @@ impl Convert {
             None => (wanted, 0),
         };
         let segment = if whole { piece.max(wanted) } else { SEGMENT };
-        let buffer = if whole { segment } else { piece };
+        let buffer = if whole && !shares { segment } else { piece };
         // the compressed form of a cluster is held beside its piece
         let beside = disk.cluster_size().min(SEGMENT).saturating_add(THREAD_OVERHEAD);
         let each = buffer.saturating_add(beside).saturating_add(more);
@@ -305,6 +357,8 @@ pub(crate) enum Output<'a> {
     Raw,
     /// As an image that may have a backing file.
     Image { writer: Box<dyn Writer>, backing: Option<&'a dyn VirtualDisk> },
+    /// As an image of which nothing is stored.
+    Empty { writer: Box<dyn Writer> },
 }
 
 /// What sees every byte of the disk beside the target: whole segments, from any thread and in any

@@ -11,14 +11,36 @@ use crate::writer::{Checksum, Map, Plan, Run, RunKind};
 
 /// What a format says of its blocks and of their table.
 pub(super) trait Blocks {
-    /// The table's bytes for the entry of block `number`, whose data lie at `offset` if it is in the
-    /// file; with all that lies between it and the next block's.
-    fn entry(&self, number: u64, offset: Option<u64>, out: &mut Vec<u8>);
+    /// The table's bytes for the entry of block `number`, with all that lies between it and the next
+    /// block's. What belongs to a block beside its data goes into the plan.
+    fn entry(&mut self, number: u64, block: Block<'_>, out: &mut Vec<u8>, plan: &mut Plan);
 
-    /// What belongs before a block's data, if anything.
-    fn lead(&self, offset: u64, plan: &mut Plan) {
-        let _ = (offset, plan);
+    /// How many bytes are left free before the data of block `number`, which is about to be stored.
+    fn gap(&self, number: u64) -> u64 {
+        let _ = number;
+        0
     }
+
+    /// Whether an entry can say that a block is zeros, whatever the parent has.
+    fn has_zeros(&self) -> bool {
+        false
+    }
+}
+
+/// What becomes of a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Block<'a> {
+    /// It is not in the file.
+    Absent,
+    /// The same, and it is zeros whatever the parent has.
+    Zero,
+    /// It is in the file.
+    Stored {
+        /// Where its data lie.
+        offset: u64,
+        /// Which of its bytes are this image's, ascending; the others are the parent's, if there is one.
+        present: &'a [Range<u64>],
+    },
 }
 
 /// Where blocks lie.
@@ -32,7 +54,7 @@ pub(super) struct Layout {
     pub(super) table: u64,
     /// Where the data of the first block lie.
     pub(super) first: u64,
-    /// How far the data of one block are from those of the next.
+    /// How far the data of one block are from those of the next, if there is no gap.
     pub(super) step: u64,
     /// Every block is in the file.
     pub(super) all: bool,
@@ -83,9 +105,10 @@ impl Layout {
 pub(super) struct Placer {
     layout: Layout,
     stored: u64,
+    /// Where the data of the next block lie, if there is no gap before them.
+    next: u64,
     checksum: Checksum,
-    /// The block that is being filled: its number, and where its data lie.
-    current: Option<(u64, u64)>,
+    current: Option<Current>,
     /// The end of what was written as data: the file reaches no further yet.
     written: u64,
     /// How many entries the table has by now.
@@ -95,12 +118,38 @@ pub(super) struct Placer {
     at: u64,
 }
 
+/// The block that is being filled.
+#[derive(Debug)]
+struct Current {
+    number: u64,
+    /// Where its data lie.
+    data: u64,
+    /// Where they would lie without a gap.
+    before: u64,
+    /// As in [`Block::Stored`].
+    present: Vec<Range<u64>>,
+    /// Whether anything but zeros is in it.
+    has_data: bool,
+}
+
+/// Bytes of a block.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// Data that start there in what was read.
+    Data(usize),
+    /// Zeros.
+    Zeros,
+    /// What is not the image's own.
+    Absent,
+}
+
 impl Placer {
     pub(super) fn new(layout: Layout) -> Self {
-        let at = layout.table;
+        let (next, at) = (layout.first, layout.table);
         Self {
             layout,
             stored: 0,
+            next,
             checksum: Checksum::default(),
             current: None,
             written: 0,
@@ -121,7 +170,10 @@ impl Placer {
 
     /// Where the blocks end by now.
     pub(super) fn end(&self) -> u64 {
-        self.layout.end(self.stored)
+        if self.stored == 0 {
+            return self.layout.first;
+        }
+        self.next.saturating_sub(self.layout.step).saturating_add(self.layout.block.size())
     }
 
     /// What identifiers derive from: the content, and `text`.
@@ -137,84 +189,111 @@ impl Placer {
 
     /// Gives the next runs their places. Whatever is said to be written here is said once: threads
     /// write it in any order.
-    pub(super) fn place(&mut self, format: &dyn Blocks, runs: &[Run], plan: &mut Plan) {
+    pub(super) fn place(&mut self, format: &mut dyn Blocks, runs: &[Run], plan: &mut Plan) {
         let block = self.layout.block;
         for run in runs {
-            if let RunKind::Plain(_) = run.kind {
-                self.checksum.add(run);
-            }
+            self.checksum.add(run);
             let mut at = run.guest.start;
             while at < run.guest.end.min(self.layout.size) {
-                let from = match run.kind {
+                let part = match run.kind {
                     RunKind::Plain(from) => {
-                        Some(from.saturating_add(to_usize(at.saturating_sub(run.guest.start))))
+                        let skip = to_usize(at.saturating_sub(run.guest.start));
+                        Part::Data(from.saturating_add(skip))
                     }
-                    _ => None,
+                    RunKind::Zero => Part::Zeros,
+                    _ => Part::Absent,
                 };
-                let is_open = self.current.is_some_and(|(number, _)| number == block.index(at));
-                if from.is_none() && !is_open && !self.layout.all {
+                let is_open =
+                    self.current.as_ref().is_some_and(|open| open.number == block.index(at));
+                if matches!(part, Part::Absent) && !is_open && !self.layout.all {
                     break;
                 }
                 let next = at.saturating_add(block.rest(at)).min(run.guest.end);
-                self.place_part(format, at..next, from, plan);
+                self.place_part(format, at..next, part, plan);
                 at = next;
             }
             self.fill(format, block.index(run.guest.end.min(self.layout.size)), plan);
         }
     }
 
-    /// A part of one block: data that start at `from` in what was read, or zeros.
+    /// A part of one block.
     fn place_part(
         &mut self,
-        format: &dyn Blocks,
+        format: &mut dyn Blocks,
         guest: Range<u64>,
-        from: Option<usize>,
+        part: Part,
         plan: &mut Plan,
     ) {
         let block = self.layout.block;
         let number = block.index(guest.start);
         let (within, length) = (block.within(guest.start), guest.end.saturating_sub(guest.start));
-        let data = match self.current {
-            Some((current, data)) if current == number => data,
-            _ => {
-                let data = self.open(format, number, plan);
-                // what comes before its first data
-                plan.zeros(data, within);
-                data
-            }
-        };
-        let offset = data.saturating_add(within);
-        match from {
-            Some(from) => {
+        if self.current.as_ref().is_none_or(|open| open.number != number) {
+            self.fill(format, number, plan);
+            let data = self.next.saturating_add(format.gap(number));
+            self.current = Some(Current {
+                number,
+                data,
+                before: self.next,
+                present: Vec::new(),
+                has_data: false,
+            });
+            self.stored = self.stored.saturating_add(1);
+            self.next = data.saturating_add(self.layout.step);
+            // what comes before its first data
+            plan.zeros(data, within);
+        }
+        let Some(current) = &mut self.current else { return };
+        let offset = current.data.saturating_add(within);
+        match part {
+            Part::Data(from) => {
                 plan.plain(offset, from, length);
                 self.written = offset.saturating_add(length);
+                current.has_data = true;
             }
-            None => plan.zeros(offset, length),
+            Part::Zeros | Part::Absent => plan.zeros(offset, length),
+        }
+        if !matches!(part, Part::Absent) {
+            let end = guest.end.min(self.layout.size).saturating_sub(guest.start);
+            let end = within.saturating_add(end);
+            match current.present.last_mut() {
+                Some(last) if last.end == within => last.end = end,
+                _ => current.present.push(within..end),
+            }
         }
     }
 
-    /// Gives a block its place.
-    fn open(&mut self, format: &dyn Blocks, number: u64, plan: &mut Plan) -> u64 {
-        self.fill(format, number, plan);
-        let place = self.stored.saturating_mul(self.layout.step);
-        let data = self.layout.first.saturating_add(place);
-        self.stored = self.stored.saturating_add(1);
-        self.current = Some((number, data));
-        format.entry(number, Some(data), &mut self.page);
-        self.entries = number.saturating_add(1);
-        format.lead(data, plan);
-        data
-    }
-
-    /// Entries of blocks that are not in the file, up to that of `number`.
-    fn fill(&mut self, format: &dyn Blocks, number: u64, plan: &mut Plan) {
+    /// The entries of blocks up to that of `number`.
+    fn fill(&mut self, format: &mut dyn Blocks, number: u64, plan: &mut Plan) {
         while self.entries < number {
-            format.entry(self.entries, None, &mut self.page);
-            self.entries = self.entries.saturating_add(1);
+            let entry = self.entries;
+            match self.current.take_if(|open| open.number == entry) {
+                Some(open) => self.close(format, &open, plan),
+                None => format.entry(entry, Block::Absent, &mut self.page, plan),
+            }
+            self.entries = entry.saturating_add(1);
             if self.page.len() >= PAGE {
                 self.flush(plan);
             }
         }
+    }
+
+    /// The entry of a block that was begun.
+    fn close(&mut self, format: &mut dyn Blocks, open: &Current, plan: &mut Plan) {
+        let start = self.layout.block.offset_of(open.number).unwrap_or(u64::MAX);
+        let used = self.layout.block.size().min(self.layout.size.saturating_sub(start));
+        let block = if !open.has_data
+            && !self.layout.all
+            && format.has_zeros()
+            && open.present.iter().eq([&(0..used)])
+        {
+            // no other has a place behind it yet
+            self.next = open.before;
+            self.stored = self.stored.saturating_sub(1);
+            Block::Zero
+        } else {
+            Block::Stored { offset: open.data, present: &open.present }
+        };
+        format.entry(open.number, block, &mut self.page, plan);
     }
 
     fn flush(&mut self, plan: &mut Plan) {
@@ -229,10 +308,10 @@ impl Placer {
     }
 
     /// Writes what is left of the table and of the last block. All else is written by now.
-    pub(super) fn finish(&mut self, format: &dyn Blocks, plan: &mut Plan) {
+    pub(super) fn finish(&mut self, format: &mut dyn Blocks, plan: &mut Plan) {
         self.fill(format, self.layout.count(), plan);
         self.flush(plan);
-        let end = self.layout.end(self.stored);
+        let end = self.end();
         if self.stored > 0 && self.written < end {
             // zeros alone do not make the file as long as its blocks
             let last = end.saturating_sub(self.written).min(Pow2::SECTOR.size());

@@ -50,6 +50,7 @@ impl Format {
             Self::LinuxKernel => Some("aki"),
             Self::Cpio => Some("ari"),
             Self::Ova => Some("ova"),
+            Self::Ovf => Some("ovf"),
             Self::Tar => None,
             _ if self.class() == Class::Wrapper => Some("compressed"),
             _ => Some("bare"),

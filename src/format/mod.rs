@@ -19,6 +19,7 @@ mod fault;
 mod glance;
 pub mod luks;
 pub mod parallels;
+mod parent;
 pub mod probe;
 pub mod qcow;
 pub mod qcow2;
@@ -114,6 +115,7 @@ formats! {
     Ewf Image "ewf" | "e01", "Expert Witness (EWF) evidence image";
     Vma Image "vma", "Proxmox VMA archive";
     Ova Wrapper "ova", "OVA archive of a virtual machine";
+    Ovf Wrapper "ovf", "OVF description of a virtual machine";
     Tar Wrapper "tar", "tar archive";
     Zip Wrapper "zip", "ZIP archive";
     SevenZip Wrapper "7z", "7-Zip archive";
@@ -205,6 +207,7 @@ impl Format {
             Self::Vdi => Ok(Box::new(vdi::VdiLayer::open(storage, options)?)),
             Self::Vhdx => Ok(Box::new(vhdx::VhdxLayer::open(storage, options)?)),
             Self::Vmdk => Ok(Box::new(vmdk::VmdkLayer::open(storage, options)?)),
+            Self::Ovf => Err(FormatDetail::NoDisk(self.description()).into()),
             _ => Err(FormatDetail::NotRead(self.name()).into()),
         }
     }
@@ -263,6 +266,8 @@ enum FormatDetail {
     UnknownName(String),
     #[error("the format '{0}' is known by name only and not read yet")]
     NotRead(&'static str),
+    #[error("is the {0}; its disks are the files that it names")]
+    NoDisk(&'static str),
     #[error("is {0}; encrypted images are not read yet")]
     Encrypted(&'static str),
     #[error("the format '{0}' has no internal snapshots")]
@@ -273,7 +278,7 @@ impl Detail for FormatDetail {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownName(_) | Self::NoSnapshots(_) => ErrorKind::InvalidInput,
-            Self::NotRead(_) | Self::Encrypted(_) => ErrorKind::Unsupported,
+            Self::NotRead(_) | Self::NoDisk(_) | Self::Encrypted(_) => ErrorKind::Unsupported,
         }
     }
 }

@@ -199,8 +199,6 @@ const MAGICS: &[(Format, usize, &[u8])] = &[
     (Format::SevenZip, 0, b"7z\xbc\xaf\x27\x1c"),
     (Format::Gzip, 0, b"\x1f\x8b\x08"),
     (Format::Xz, 0, b"\xfd7zXZ\0"),
-    (Format::ZstdFile, 0, b"\x28\xb5\x2f\xfd"),
-    (Format::Lz4, 0, b"\x04\x22\x4d\x18"),
     (Format::Iso, 0x8001, b"CD001"),
     (Format::Xfs, 0, b"XFSB"),
     (Format::Btrfs, 0x10040, b"_BHRfS_M"),
@@ -230,8 +228,20 @@ const MAGICS: &[(Format, usize, &[u8])] = &[
 type Found = Option<(Format, usize, Cow<'static, str>)>;
 
 /// Formats that take more than one look.
-const RECOGNISERS: &[fn(&[u8]) -> Found] =
-    &[qcow, luks, vmdk_descriptor, parallels_bundle, bzip2, tar, gpt, udf, ext, boot_record];
+const RECOGNISERS: &[fn(&[u8]) -> Found] = &[
+    qcow,
+    luks,
+    vmdk_descriptor,
+    parallels_bundle,
+    ovf,
+    bzip2,
+    frames,
+    tar,
+    gpt,
+    udf,
+    ext,
+    boot_record,
+];
 
 fn has(bytes: &[u8], offset: usize, magic: &[u8]) -> bool {
     bytes.get(offset..).is_some_and(|rest| rest.starts_with(magic))
@@ -299,6 +309,20 @@ fn parallels_bundle(head: &[u8]) -> Found {
     Some((Format::Parallels, at, "XML element Parallels_disk_image".into()))
 }
 
+/// The description that stands beside the disks of a virtual machine (DSP0243, section 7.1); in an OVA
+/// it is a member.
+fn ovf(head: &[u8]) -> Found {
+    let start = head.get(..4096).unwrap_or(head);
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    let find = |what: &[u8]| start.windows(what.len()).position(|window| window == what);
+    let at = find(b"http://schemas.dmtf.org/ovf/envelope/")?;
+    (text.starts_with(b"<") && find(b"Envelope").is_some()).then_some((
+        Format::Ovf,
+        at,
+        "XML name of DMTF's OVF".into(),
+    ))
+}
+
 fn bzip2(head: &[u8]) -> Found {
     let level = byte(head, 3).is_ascii_digit();
     (has(head, 0, b"BZh") && level && has(head, 4, b"1AY&SY")).then_some((
@@ -306,6 +330,27 @@ fn bzip2(head: &[u8]) -> Found {
         0,
         "magic \"BZh\" and a block".into(),
     ))
+}
+
+/// Zstandard and LZ4, whose files may begin with frames to pass over: those of `pzstd` do
+/// (RFC 8878, section 3.1.2; LZ4 Frame Format, "Skippable Frames").
+fn frames(head: &[u8]) -> Found {
+    let mut at = 0usize;
+    loop {
+        let magic = le32(head, at)?;
+        let (format, bytes) = match magic {
+            0xfd2f_b528 => (Format::ZstdFile, r"(\xb5/\xfd"),
+            0x184d_2204 => (Format::Lz4, r#"\x04"M\x18"#),
+            0x184d_2a50..=0x184d_2a5f => {
+                let length = to_usize(le32(head, at.checked_add(4)?)?.into());
+                at = at.checked_add(8)?.checked_add(length)?;
+                continue;
+            }
+            _ => return None,
+        };
+        let behind = if at == 0 { "" } else { ", behind frames to pass over" };
+        return Some((format, at, format!("magic \"{bytes}\"{behind}").into()));
+    }
 }
 
 /// A tar archive; an OVA is one whose first member is the OVF description (DSP0243 section 6).
@@ -470,6 +515,38 @@ mod tests {
             head.truncate(offset + magic.len() - 1);
             assert!(names(&head).is_empty(), "{format} found in a cut-off head");
         }
+    }
+
+    #[test]
+    fn a_description_of_a_machine_is_told_by_its_schema() {
+        let text = "<?xml version='1.0'?>\n<ovf:Envelope xmlns:ovf='http://schemas.dmtf.org/ovf/envelope/1'>";
+        assert_eq!(names(text.as_bytes()), ["ovf"]);
+        assert_eq!(names(format!("\u{feff}{text}").as_bytes()), ["ovf"]);
+        assert!(names(format!("see: {text}").as_bytes()).is_empty());
+        assert!(names(b"<Envelope xmlns='http://schemas.xmlsoap.org/soap/envelope/'>").is_empty());
+    }
+
+    #[test]
+    fn frames_to_pass_over_do_not_hide_what_follows() {
+        let skipped = |nibble: u8, length: u32| {
+            let mut frame = vec![0x50 | nibble, 0x2a, 0x4d, 0x18];
+            frame.extend(length.to_le_bytes());
+            frame.resize(8 + length as usize, b'x');
+            frame
+        };
+        let zstd = b"\x28\xb5\x2f\xfd".to_vec();
+        let pzstd = [skipped(0, 4), zstd.clone()].concat();
+        assert_eq!(names(&pzstd), ["zstd"]);
+        let [found] = &probe_bytes(&pzstd, None).matches[..] else { panic!() };
+        assert_eq!(found.offset, 12, "{found:?}");
+        assert_eq!(names(&[skipped(15, 0), skipped(3, 100), zstd.clone()].concat()), ["zstd"]);
+        assert_eq!(names(&[skipped(1, 9), b"\x04\x22\x4d\x18".to_vec()].concat()), ["lz4"]);
+        // what they are is not known before what they precede
+        assert!(names(&skipped(0, 4)).is_empty());
+        assert!(names(&[skipped(0, 4), b"else".to_vec()].concat()).is_empty());
+        let mut endless = skipped(0, 4);
+        endless[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(names(&[endless, zstd].concat()).is_empty());
     }
 
     #[test]

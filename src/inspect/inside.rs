@@ -1,13 +1,13 @@
 //! Judging what lies in a container: each disk of an archive in its place, and what is compressed
 //! while it is decoded, so that nothing is written anywhere.
 
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(feature = "checksum")]
 use crate::checksum::Hashers;
-use crate::container::{Archive, Compressed, Container, Decoder};
+use crate::container::{Archive, Compressed, Container, Decoder, Forward};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::format::probe::{HEAD, Probe, TAIL, probe, probe_bytes};
@@ -99,7 +99,7 @@ impl Inspect {
     }
 
     /// What judges something inside.
-    fn inner(&self) -> Self {
+    pub(super) fn inner(&self) -> Self {
         let mut inner = self.clone();
         inner.declared = None;
         inner.format = None;
@@ -109,77 +109,84 @@ impl Inspect {
     }
 
     fn decode(&self, compressed: &Compressed, facts: &mut Facts) -> Result<()> {
-        self.pass(compressed.reader()?, facts).map(drop)
+        self.pass(compressed.reader()?, compressed.path(), facts).map(drop)
     }
 
-    /// Has what is decoded pass by. Gives whether all of it did.
-    fn pass<R: BufRead>(&self, mut decoder: Decoder<R>, facts: &mut Facts) -> Result<bool> {
-        let (mut stream, mut buf) = (self.inner().stream(), vec![0; PIECE]);
-        let mut whole = true;
-        let failed = loop {
-            if let Some(progress) = &self.progress
-                && let Err(error) = progress.check()
-            {
-                break Some(error);
-            }
-            match decoder.decode(&mut buf) {
-                Ok(0) => break None,
-                Ok(length) => {
-                    if stream.push(buf.get(..length).unwrap_or_default()).is_refused() {
-                        whole = false;
-                        break None;
+    /// Has what is decoded of the file `path` pass by. Gives whether all of it did.
+    fn pass<R: BufRead>(
+        &self,
+        mut decoder: Decoder<R>,
+        path: &Path,
+        facts: &mut Facts,
+    ) -> Result<bool> {
+        let mut forward = Forward::new(|buf| {
+            self.progress.as_ref().map_or(Ok(()), |progress| progress.check())?;
+            decoder.decode(buf)
+        });
+        let inner = self.inner();
+        let found = probe_next(&mut forward)?;
+        let is_archive = |format: &Format| matches!(format, Format::Tar | Format::Ova);
+        let (inner, passed) = match inner.container_format(&found).filter(is_archive) {
+            Some(format) => {
+                let mut archive = Facts::new(&found, 0);
+                archive.format = Some(format);
+                let passed = inner.pass_archive(&mut forward, path, &mut archive);
+                archive.file_size = forward.position();
+                match passed {
+                    // it is the archive that is wrong, and not what it is compressed in
+                    Err(error) if !is_outer(&error) && !forward.has_failed() => {
+                        archive.error = Some(error);
+                        (archive, forward.drain().map(|()| true))
                     }
+                    passed => (archive, passed),
                 }
-                Err(error) => break Some(error),
+            }
+            None => {
+                let mut stream = inner.stream();
+                let passed = loop {
+                    match forward.take(u64::MAX) {
+                        Ok([]) => break Ok(true),
+                        Ok(piece) if stream.push(piece).is_refused() => break Ok(false),
+                        Ok(_) => {}
+                        Err(error) => break Err(error),
+                    }
+                };
+                (stream.finish().facts, passed)
             }
         };
-        // where decoding failed at once, nothing is known of what is inside
-        if failed.is_none() || stream.bytes() > 0 {
-            let inner = stream.finish().facts;
-            facts.inside.push(Inside { name: Vec::new(), facts: inner });
-        }
-        failed.map_or(Ok(whole), Err)
+        facts.inside.push(Inside { name: Vec::new(), facts: inner });
+        passed
     }
 
-    /// Judges what `reader` gives, from its start to its end, or until it is refused: an image, or a
-    /// compressed file with one inside, which is decoded as it comes. Gives how many bytes were read
-    /// too.
+    /// Judges what `reader` gives, from its start to its end, or until it is refused: an image, or an
+    /// archive or a compressed file of such, which is decoded as it comes. Gives how many bytes were
+    /// read too.
     pub fn read(self, reader: impl Read) -> Result<(Verdict, u64)> {
-        let mut reader = BufReader::with_capacity(PIECE, reader);
-        let mut head = Vec::new();
-        let limit = to_u64(HEAD).saturating_add(1);
-        by_reading(|| reader.by_ref().take(limit).read_to_end(&mut head))?;
-        let whole = to_u64(head.len()) < limit;
-        let tail = head.get(head.len().saturating_sub(TAIL)..).unwrap_or_default();
-        let found = probe_bytes(&head, whole.then_some((tail, to_u64(head.len()))));
-        let format = self.container_format(&found).filter(|&format| Compressed::is_one(format));
-        match format {
-            Some(format) => self.read_compressed(format, &found, Cursor::new(head).chain(reader)),
-            None => self.read_image(Cursor::new(head).chain(reader)),
+        let mut reader = reader;
+        let progress = self.progress.clone();
+        let mut source = Forward::new(|buf| {
+            progress.as_ref().map_or(Ok(()), |progress| progress.check())?;
+            by_reading(|| reader.read(buf))
+        });
+        let found = probe_next(&mut source)?;
+        if let Some(format) = self.container_format(&found) {
+            return self.read_container(format, &found, source);
         }
-    }
-
-    fn read_image(self, mut reader: impl Read) -> Result<(Verdict, u64)> {
-        let (progress, mut stream) = (self.progress.clone(), self.stream());
-        let mut buf = vec![0; PIECE];
+        let mut stream = self.stream();
         loop {
-            if let Some(progress) = &progress {
-                progress.check()?;
-            }
-            let length = by_reading(|| reader.read(&mut buf))?;
-            let piece = buf.get(..length).unwrap_or_default();
-            if length == 0 || stream.push(piece).is_refused() {
+            let piece = source.take(u64::MAX)?;
+            if piece.is_empty() || stream.push(piece).is_refused() {
                 let bytes = stream.bytes();
                 return Ok((stream.finish(), bytes));
             }
         }
     }
 
-    fn read_compressed(
+    fn read_container<F: FnMut(&mut [u8]) -> Result<usize>>(
         self,
         format: Format,
         found: &Probe,
-        reader: impl Read,
+        source: Forward<F>,
     ) -> Result<(Verdict, u64)> {
         let mut facts = Facts::new(found, 0);
         facts.format = Some(format);
@@ -191,24 +198,33 @@ impl Inspect {
             return Ok((verdict, 0));
         }
         let mut counted = Counted {
-            inner: reader,
+            source,
             bytes: 0,
             limit: self.policy.max_file_size.unwrap_or(u64::MAX),
             #[cfg(feature = "checksum")]
             hashers: Hashers::new(&self.algorithms)?,
         };
-        let whole = {
+        let path = Path::new(super::stream::NAME);
+        let passed = if Compressed::is_one(format) {
             let input = BufReader::with_capacity(PIECE, &mut counted);
             let decoder = Decoder::new(format, input, self.limits.max_decoder_memory);
-            let passed = decoder.and_then(|decoder| self.pass(decoder, &mut facts));
+            decoder.and_then(|decoder| self.pass(decoder, path, &mut facts))
+        } else {
+            let mut forward = Forward::new(|buf| counted.next(buf));
+            let passed = self.pass_archive(&mut forward, path, &mut facts);
             match passed {
-                Err(error) if is_outer(&error) => return Err(error),
-                Err(error) => {
-                    facts.error = Some(error);
-                    false
-                }
-                Ok(whole) => whole,
+                // all of it is read, and counted
+                Err(error) if !forward.has_failed() => forward.drain().and(Err(error)),
+                passed => passed,
             }
+        };
+        let whole = match passed {
+            Err(error) if is_outer(&error) => return Err(error),
+            Err(error) => {
+                facts.error = Some(error);
+                false
+            }
+            Ok(whole) => whole,
         };
         facts.file_size = counted.bytes;
         let bytes = counted.bytes;
@@ -222,6 +238,15 @@ impl Inspect {
     }
 }
 
+/// What the bytes are that come next, as far as they tell.
+fn probe_next<F: FnMut(&mut [u8]) -> Result<usize>>(source: &mut Forward<F>) -> Result<Probe> {
+    let limit = HEAD.saturating_add(1);
+    let head = source.peek(limit)?;
+    let whole = head.len() < limit;
+    let tail = head.get(head.len().saturating_sub(TAIL)..).unwrap_or_default();
+    Ok(probe_bytes(head, whole.then_some((tail, to_u64(head.len())))))
+}
+
 fn by_reading(mut read: impl FnMut() -> io::Result<usize>) -> Result<usize> {
     loop {
         match read() {
@@ -232,27 +257,33 @@ fn by_reading(mut read: impl FnMut() -> io::Result<usize>) -> Result<usize> {
 }
 
 /// Counts and hashes what passes, and ends where there is too much of it.
-struct Counted<R> {
-    inner: R,
+struct Counted<F> {
+    source: Forward<F>,
     bytes: u64,
     limit: u64,
     #[cfg(feature = "checksum")]
     hashers: Hashers,
 }
 
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buf).map_err(|source| match source.kind() {
-            io::ErrorKind::Interrupted => source,
-            _ => Error::io("read the image", source).into(),
-        })?;
+impl<F: FnMut(&mut [u8]) -> Result<usize>> Counted<F> {
+    fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let piece = self.source.take(to_u64(buf.len()))?;
+        let length = piece.len();
+        let (taken, _) = buf.split_at_mut(length);
+        taken.copy_from_slice(piece);
         self.bytes = self.bytes.saturating_add(to_u64(length));
         #[cfg(feature = "checksum")]
-        self.hashers.update(buf.get(..length).unwrap_or_default());
+        self.hashers.update(taken);
         if self.bytes > self.limit {
             let text = format!("more than the {} bytes that are allowed", self.limit);
-            return Err(Error::other(ErrorKind::LimitExceeded, text).into());
+            return Err(Error::other(ErrorKind::LimitExceeded, text));
         }
         Ok(length)
+    }
+}
+
+impl<F: FnMut(&mut [u8]) -> Result<usize>> Read for Counted<F> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(self.next(buf)?)
     }
 }

@@ -53,6 +53,7 @@ use crate::progress::Progress;
 use crate::storage::{FileStorage, Storage};
 
 mod adapter;
+mod archive;
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod blocks;
@@ -152,8 +153,8 @@ impl Inspect {
     }
 
     /// Judges the file at `path`, or the member `FILE#MEMBER` of an archive. Of an archive each disk
-    /// is judged, and of a compressed file what is inside, which is decoded and not kept: one in the
-    /// other is not looked into. An error is the environment's: what is wrong with the image is
+    /// is judged, and of a compressed file what is inside, which is decoded and not kept: an image, or
+    /// an archive of images. What is compressed in that once more is not looked into. An error is the environment's: what is wrong with the image is
     /// in the verdict.
     pub fn file(&self, path: impl AsRef<Path>) -> Result<Verdict> {
         let path = path.as_ref();

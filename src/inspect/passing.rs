@@ -125,6 +125,12 @@ impl Passing {
         self.state().pass(bytes)
     }
 
+    /// Lets as many of `length` zeros pass as lie before what is waited for, without a look at each.
+    /// Gives how many did.
+    pub(super) fn pass_zeros(&self, length: u64) -> u64 {
+        self.state().pass_zeros(length)
+    }
+
     /// The file has ended.
     pub(super) fn end(&self) {
         let mut state = self.state();
@@ -233,6 +239,23 @@ impl State {
         }
         self.recent.extend_from_slice(last);
         self.position = end;
+        passed
+    }
+
+    fn pass_zeros(&mut self, length: u64) -> u64 {
+        if self.position < self.early.end {
+            return 0;
+        }
+        let open = self.kept.iter().filter(|(start, kept)| kept.is_open(**start));
+        let wanted = open.map(|(start, kept)| start.saturating_add(kept.bytes.length())).min();
+        let before = wanted.map_or(u64::MAX, |wanted| wanted.saturating_sub(self.position));
+        let passed = length.min(before);
+        if passed < to_u64(RECENT) {
+            return 0;
+        }
+        self.recent.clear();
+        self.recent.resize(RECENT, 0);
+        self.position = self.position.saturating_add(passed);
         passed
     }
 

@@ -10,6 +10,7 @@ use crate::format::probe::{HEAD, Probe, TAIL, probe_bytes};
 use crate::num::{to_u64, to_usize};
 use crate::open::{Image, OpenOptions};
 use crate::storage::Storage;
+use crate::target::stream::zeros;
 
 use super::facts::{Facts, read_start};
 use super::passing::{Missed, Passing};
@@ -17,7 +18,7 @@ use super::walk::{Walk, Walked};
 use super::{Inspect, Reason, Verdict};
 
 /// The name of a stream, for messages.
-const NAME: &str = "-";
+pub(super) const NAME: &str = "-";
 
 /// Rules that an image breaks for good: what is found by headers, which the length of the file does
 /// not change.
@@ -149,6 +150,19 @@ impl Stream {
         let limit = self.inspect.policy.max_file_size;
         if limit.is_some_and(|limit| self.passing.position() > limit) {
             self.refuse_early();
+        }
+        self.status()
+    }
+
+    /// Takes so many zeros, of which no checksum is wanted.
+    pub(super) fn push_zeros(&mut self, length: u64) -> Status {
+        let mut left = length;
+        while left > 0 && self.refused.is_none() {
+            left = left.saturating_sub(self.passing.pass_zeros(left));
+            // of none there is still a look at what has passed
+            let piece = zeros(left).next().unwrap_or_default();
+            left = left.saturating_sub(to_u64(piece.len()));
+            self.push(piece);
         }
         self.status()
     }

@@ -22,6 +22,8 @@ pub struct FileTarget {
     /// The name for messages.
     path: PathBuf,
     place: Place,
+    /// Whether it takes the place of no other file.
+    only_new: bool,
     fresh_zeros: bool,
     /// Whether room that is set aside stays so: zeros are written, not punched out.
     keep_room: bool,
@@ -82,6 +84,8 @@ enum TargetDetail {
     TooLargeForFileSystem(u64),
     #[error("is a symbolic link to a file that does not exist")]
     DanglingLink,
+    #[error("exists, and may belong to another image")]
+    Exists,
     #[error(
         "cannot share blocks here: the data lie at {offset:#x} of the image, which is not in step \
          with the file system's blocks of {block} bytes"
@@ -108,6 +112,7 @@ impl Detail for TargetDetail {
                     .into()
             }
             Self::DanglingLink => "name the file itself, or remove the link".into(),
+            Self::Exists => "remove it, or choose another name for the image".into(),
             Self::NotAligned { .. } => "leave --reflink at auto".into(),
             Self::NotShared(_) => {
                 "put both on one file system that shares blocks (XFS, Btrfs), or leave --reflink \
@@ -140,6 +145,29 @@ impl FileTarget {
             Ok(_) => return Self::existing(path, size, Existing::Unknown),
             Err(_) => None,
         };
+        let target = Self::unnamed(path, final_path, size)?;
+        if let Some(permissions) = replaced {
+            let set = target.file.set_permissions(permissions);
+            set.map_err(|source| here(Error::io("set the permissions", source)))?;
+        }
+        Ok(target)
+    }
+
+    /// The same where there is no file of that name, now and when it is finished: it is an error if
+    /// there is one.
+    pub fn create_new(path: impl AsRef<Path>, size: u64) -> Result<Self> {
+        let path = path.as_ref();
+        if std::fs::symlink_metadata(path).is_ok() {
+            return Err(Error::new(TargetDetail::Exists).in_file(path));
+        }
+        let mut target = Self::unnamed(path, path.to_owned(), size)?;
+        target.only_new = true;
+        Ok(target)
+    }
+
+    /// A new file that is to be named `final_path`.
+    fn unnamed(path: &Path, final_path: PathBuf, size: u64) -> Result<Self> {
+        let here = |error: Error| error.in_file(path);
         let nameless = sys::nameless_file(folder_of(&final_path))
             .map_err(|source| here(Error::io("create the file", source)))?;
         let (file, place) = match nameless {
@@ -150,10 +178,6 @@ impl FileTarget {
             }
         };
         let target = Self::new(file, path, place, true);
-        if let Some(permissions) = replaced {
-            let set = target.file.set_permissions(permissions);
-            set.map_err(|source| here(Error::io("set the permissions", source)))?;
-        }
         target.resize(size)?;
         Ok(target)
     }
@@ -199,6 +223,7 @@ impl FileTarget {
             file,
             path: path.to_owned(),
             place,
+            only_new: false,
             fresh_zeros,
             keep_room: false,
             forget: false,
@@ -311,6 +336,48 @@ impl FileTarget {
         Ok(())
     }
 
+    /// Sees to it that all that was written is on its medium, if that is wanted.
+    pub(super) fn settle(&self) -> Result<()> {
+        if self.writing().direct {
+            let unset = sys::set_direct(&self.file, false);
+            unset.map_err(|source| self.io("use the cache of the system", source))?;
+        }
+        if self.durable {
+            let synced = self.file.sync_all();
+            synced.map_err(|source| self.io("write the file to its medium", source))?;
+        }
+        if self.forget {
+            sys::forget(&self.file);
+        }
+        Ok(())
+    }
+
+    /// Gives a new file its name, and says which that is.
+    pub(super) fn name(&mut self) -> Result<Option<PathBuf>> {
+        let named = match (&mut self.place, self.only_new) {
+            (Place::Existing, _) => return Ok(None),
+            (Place::Nameless { final_path }, false) => name_file(&self.file, final_path),
+            (Place::Nameless { final_path }, true) => {
+                sys::link(&self.file, final_path).map(|()| final_path.clone())
+            }
+            (Place::Named(name), false) => name.replace(),
+            (Place::Named(name), true) => name.take(),
+        };
+        match named {
+            Ok(name) => Ok(Some(name)),
+            Err(error) if self.only_new && error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(Error::new(TargetDetail::Exists).in_file(&self.path))
+            }
+            Err(error) => Err(self.io("give the file its name", error)),
+        }
+    }
+
+    /// Sees to it that the folder's entry for `name` is on its medium.
+    pub(super) fn sync_folder(&self, name: &Path) -> Result<()> {
+        let synced = sys::sync_folder(folder_of(name));
+        synced.map_err(|source| self.io("write the folder to its medium", source))
+    }
+
     fn put_zeros(&self, offset: u64, length: u64) -> Result<()> {
         let mut at = offset;
         for piece in zeros(length) {
@@ -408,31 +475,11 @@ impl Target for FileTarget {
     }
 
     fn finish(mut self: Box<Self>) -> Result<()> {
-        if self.writing().direct {
-            let unset = sys::set_direct(&self.file, false);
-            unset.map_err(|source| self.io("use the cache of the system", source))?;
+        self.settle()?;
+        match self.name()? {
+            Some(name) if self.durable => self.sync_folder(&name),
+            _ => Ok(()),
         }
-        if self.durable {
-            let synced = self.file.sync_all();
-            synced.map_err(|source| self.io("write the file to its medium", source))?;
-        }
-        if self.forget {
-            sys::forget(&self.file);
-        }
-        let named = match &mut self.place {
-            Place::Existing => return Ok(()),
-            Place::Nameless { final_path } => name_file(&self.file, final_path),
-            Place::Named(name) => std::fs::rename(&name.path, &name.final_path).map(|()| {
-                name.done = true;
-                name.final_path.clone()
-            }),
-        };
-        let final_path = named.map_err(|source| self.io("give the file its name", source))?;
-        if !self.durable {
-            return Ok(());
-        }
-        let synced = sys::sync_folder(folder_of(&final_path));
-        synced.map_err(|source| self.io("write the folder to its medium", source))
     }
 }
 
@@ -489,6 +536,37 @@ mod tests {
         let (_, name) = named_file(path.clone()).unwrap();
         drop(name);
         assert_eq!(names(dir.path()), ["out.raw"]);
+    }
+
+    #[test]
+    fn what_is_to_be_new_takes_the_place_of_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.raw");
+        for nameless in [true, false] {
+            let make = || {
+                let mut target = FileTarget::create_new(&path, 1).unwrap();
+                if !nameless {
+                    let (file, name) = named_file(path.clone()).unwrap();
+                    target = FileTarget::new(file, &path, Place::Named(name), true);
+                    target.only_new = true;
+                }
+                target.write_at(b"x", 0).unwrap();
+                Box::new(target)
+            };
+            let target = make();
+            std::fs::write(&path, "another's").unwrap();
+            let error = target.finish().unwrap_err();
+            assert!(error.to_string().contains("another image"), "{error}");
+            let early = FileTarget::create_new(&path, 1).unwrap_err();
+            assert_eq!(early.to_string(), error.to_string());
+            assert_eq!(std::fs::read(&path).unwrap(), b"another's");
+            assert_eq!(names(dir.path()), ["out.raw"]);
+            std::fs::remove_file(&path).unwrap();
+            make().finish().unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"x");
+            assert_eq!(names(dir.path()), ["out.raw"]);
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! Target: what a conversion writes to.
 
 use std::fs::File;
+use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 
 mod file;
+mod files;
 mod patch;
 mod place;
 mod spill;
 pub(crate) mod stream;
 
 pub use file::{Existing, FileTarget, Preallocation};
+pub use files::FilesTarget;
 pub use patch::FilePatch;
 pub(crate) use place::named_file;
 pub use spill::SpillTarget;
@@ -24,6 +27,12 @@ pub use stream::StreamTarget;
 pub trait Target: Send + Sync {
     /// What this target can and cannot do.
     fn capabilities(&self) -> Capabilities;
+
+    /// The offsets of its files beside the first, where it is more than one file: ascending, none of
+    /// them in two.
+    fn files(&self) -> &[Range<u64>] {
+        &[]
+    }
 
     /// Writes `buf` at `offset`. Ranges of concurrent calls never overlap.
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;

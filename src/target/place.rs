@@ -34,6 +34,26 @@ impl Drop for TemporaryName {
     }
 }
 
+impl TemporaryName {
+    /// Exchanges it for the final one, replacing an older file of that name at once.
+    pub(super) fn replace(&mut self) -> std::io::Result<PathBuf> {
+        std::fs::rename(&self.path, &self.final_path)?;
+        self.done = true;
+        Ok(self.final_path.clone())
+    }
+
+    /// The same unless there is a file of that name.
+    pub(super) fn take(&mut self) -> std::io::Result<PathBuf> {
+        match std::fs::hard_link(&self.path, &self.final_path) {
+            Ok(()) => Ok(self.final_path.clone()),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(error),
+            // a file system without links
+            Err(_) if std::fs::symlink_metadata(&self.final_path).is_err() => self.replace(),
+            Err(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
+        }
+    }
+}
+
 /// Gives a nameless file its name, replacing an older file of that name at once.
 pub(super) fn name_file(file: &File, final_path: &Path) -> std::io::Result<PathBuf> {
     match sys::link(file, final_path) {
@@ -42,10 +62,7 @@ pub(super) fn name_file(file: &File, final_path: &Path) -> std::io::Result<PathB
         Err(error) => return Err(error),
     }
     // a link cannot replace a file, but a rename can
-    let mut name = temporary_names(final_path, |path| sys::link(file, path))?.1;
-    std::fs::rename(&name.path, &name.final_path)?;
-    name.done = true;
-    Ok(final_path.to_owned())
+    temporary_names(final_path, |path| sys::link(file, path))?.1.replace()
 }
 
 pub(crate) fn named_file(final_path: PathBuf) -> Result<(File, TemporaryName)> {

@@ -2,12 +2,15 @@
 
 use crate::bytes::BeCursor;
 use crate::error::{Error, Result};
+use crate::layer::DirtyBitmap;
 use crate::limits::Limits;
 use crate::num::{to_u64, to_usize};
 use crate::storage::{Storage, read_vec};
+use crate::text::printable;
 
 use super::error::Qcow2Detail;
 use super::header::Header;
+use super::layer::Qcow2Layer;
 use super::layout::*;
 
 /// A persistent bitmap's directory entry ("Bitmap directory entry").
@@ -73,6 +76,71 @@ pub(super) fn read_bitmaps(
         bitmaps.push(parse(&mut cursor)?);
     }
     Ok(())
+}
+
+/// The bits of all bitmaps ("Bitmap table", "Bitmap data").
+pub(super) fn read_bits(layer: &Qcow2Layer, max: u64) -> Result<Vec<DirtyBitmap>> {
+    let mut left = max;
+    layer.bitmaps().iter().map(|bitmap| bitmap.read_bits(layer, max, &mut left)).collect()
+}
+
+impl Bitmap {
+    fn read_bits(&self, layer: &Qcow2Layer, max: u64, left: &mut u64) -> Result<DirtyBitmap> {
+        let (header, storage) = (layer.header(), layer.storage());
+        let here = |detail: Qcow2Detail| Error::new(detail).at(self.offset);
+        let name = self.name.clone();
+        if self.reserved {
+            return Err(here(Qcow2Detail::UnknownBitmap(printable(&name))));
+        }
+        let mut read = DirtyBitmap {
+            name,
+            granularity: self.granularity,
+            auto: self.flags.auto,
+            is_consistent: !self.flags.in_use,
+            bits: Vec::new(),
+        };
+        if self.flags.in_use {
+            return Ok(read);
+        }
+        let size = header.size.div_ceil(self.granularity.max(1)).div_ceil(8);
+        let too_large =
+            || here(Qcow2Detail::TooLarge { what: "bits of bitmaps", size, limit: max });
+        *left = left.checked_sub(size).ok_or_else(too_large)?;
+        let entries = u64::from(self.table_size);
+        if entries != header.cluster.count(size) {
+            let (field, rule) = ("bitmap_table_size", "as many entries as the disk needs");
+            return Err(here(Qcow2Detail::Field { field, value: entries, rule }));
+        }
+        let length = entries.saturating_mul(8);
+        header
+            .check_table(storage, "bitmap table", self.table_offset, length)
+            .map_err(|e| e.at(self.offset))?;
+        let table = read_vec(storage, "a bitmap table", self.table_offset, to_usize(length))?;
+        let mut cursor = BeCursor::new(&table, self.table_offset);
+        while to_u64(read.bits.len()) < size {
+            let at = cursor.offset();
+            let entry = cursor.u64("an entry of a bitmap table")?;
+            let wanted = to_usize(size).saturating_sub(read.bits.len());
+            let wanted = wanted.min(to_usize(header.cluster.size()));
+            let end = read.bits.len().saturating_add(wanted);
+            let offset = entry & ENTRY_OFFSET;
+            let reserved = if offset == 0 { !1 } else { !ENTRY_OFFSET };
+            if entry & reserved != 0 {
+                let detail = Qcow2Detail::ReservedBits { what: "bitmap table entry", value: entry };
+                return Err(Error::new(detail).at(at));
+            }
+            match offset {
+                0 => read.bits.resize(end, if entry & 1 != 0 { 0xff } else { 0 }),
+                _ => read.bits.extend(read_vec(storage, "bits of a bitmap", offset, wanted)?),
+            }
+        }
+        // behind the end of the disk there is nothing
+        let bits = header.size.div_ceil(self.granularity.max(1)) % 8;
+        if let (Some(last), 1..) = (read.bits.last_mut(), bits) {
+            *last &= u8::MAX.wrapping_shr(8u32.saturating_sub(u32::try_from(bits).unwrap_or(8)));
+        }
+        Ok(read)
+    }
 }
 
 fn parse(cursor: &mut BeCursor<'_>) -> Result<Bitmap> {

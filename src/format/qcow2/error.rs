@@ -53,6 +53,8 @@ pub(super) enum Qcow2Detail {
     BeyondEnd { what: &'static str, start: u64, size: u64 },
     #[error("has no snapshot '{0}'")]
     NoSnapshot(String),
+    #[error("the bitmap '{0}' is of a kind that is not known")]
+    UnknownBitmap(String),
     #[error("autoclear feature 'bitmaps' is set without a bitmaps extension")]
     BitmapsMissing,
     #[error("autoclear feature 'raw external data' is set {0}")]
@@ -70,6 +72,7 @@ impl Detail for Qcow2Detail {
             | Self::LargeClusters(_)
             | Self::UnknownFeatures(_)
             | Self::Encrypted(_)
+            | Self::UnknownBitmap(_)
             | Self::CompressionType(_) => ErrorKind::Unsupported,
             #[cfg(not(feature = "zstd"))]
             Self::NoZstd => ErrorKind::Unsupported,

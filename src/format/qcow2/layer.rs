@@ -12,11 +12,13 @@ use crate::codec::{Wrapper, inflate_exact};
 use crate::error::{Error, Result};
 use crate::finding::{Code, Finding};
 use crate::format::{Format, LayerOptions};
-use crate::layer::{Description, Layer, Mapping, MappingKind, Reach, Reference, Role, Source};
+use crate::layer::{
+    Description, DirtyBitmap, Layer, Mapping, MappingKind, Reach, Reference, Role, Source,
+};
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, TableCache};
 
-use super::bitmap::{Bitmap, read_bitmaps};
+use super::bitmap::{Bitmap, read_bitmaps, read_bits};
 use super::describe::describe;
 use super::entry::{L1Entry, L2Entry};
 use super::error::Qcow2Detail;
@@ -460,6 +462,10 @@ impl Layer for Qcow2Layer {
         patch: &mut dyn Patch,
     ) -> Result<Repaired> {
         super::check::repair(self, scope, checking, patch)
+    }
+
+    fn dirty_bitmaps(&self, max: u64) -> Result<Vec<DirtyBitmap>> {
+        read_bits(self, max)
     }
 
     fn describe(&self) -> Result<Description> {

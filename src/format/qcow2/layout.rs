@@ -100,3 +100,5 @@ pub const BITMAP_AUTO: u32 = 1 << 1;
 pub const BITMAP_EXTRA_DATA_COMPATIBLE: u32 = 1 << 2;
 /// The only type of a bitmap: dirty tracking.
 pub const BITMAP_TYPE_DIRTY: u8 = 1;
+/// A bitmap table entry without a cluster: all bits are set.
+pub const BITMAP_ALL_ONES: u64 = 1 << 0;

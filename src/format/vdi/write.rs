@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Detail, ErrorKind, Result};
-use crate::format::blocks::{Blocks, Layout, Placer};
+use crate::format::blocks::{Block, Blocks, Layout, Placer};
 use crate::num::{Pow2, to_usize};
 use crate::writer::{Forward, Map, Plan, Run, Writer};
 
@@ -96,9 +96,14 @@ struct BlockMap {
 }
 
 impl Blocks for BlockMap {
-    fn entry(&self, _: u64, offset: Option<u64>, out: &mut Vec<u8>) {
-        let number = offset.map(|data| self.block.index(data.saturating_sub(self.first)));
-        let entry = number.and_then(|n| u32::try_from(n).ok()).unwrap_or(BLOCK_FREE);
+    fn entry(&mut self, _: u64, block: Block<'_>, out: &mut Vec<u8>, _: &mut Plan) {
+        let entry = match block {
+            Block::Stored { offset, .. } => {
+                let number = self.block.index(offset.saturating_sub(self.first));
+                u32::try_from(number).unwrap_or(BLOCK_FREE)
+            }
+            Block::Absent | Block::Zero => BLOCK_FREE,
+        };
         out.extend(entry.to_le_bytes());
     }
 }
@@ -173,8 +178,8 @@ impl Writer for VdiWriter {
     }
 
     fn place(&mut self, runs: &[Run], _: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
-        let map = self.map();
-        self.blocks.place(&map, runs, plan);
+        let mut map = self.map();
+        self.blocks.place(&mut map, runs, plan);
         Ok(())
     }
 
@@ -183,8 +188,8 @@ impl Writer for VdiWriter {
     }
 
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {
-        let map = self.map();
-        self.blocks.finish(&map, plan);
+        let mut map = self.map();
+        self.blocks.finish(&mut map, plan);
         if self.blocks.stored() == 0 {
             // the file reaches to where the first block would lie, as VirtualBox leaves it
             plan.bytes(self.blocks.end().saturating_sub(1), vec![0]);

@@ -2,16 +2,20 @@
 //!
 //! A fixed image is the disk and its footer. A dynamic one has the copy of the footer, the dynamic
 //! header, the block allocation table, the blocks in the order of the disk, each with its sector
-//! bitmap before it, and the footer.
+//! bitmap before it, and the footer. A differencing one has the name of its parent behind the table.
 
 use std::borrow::Cow;
 
 use crate::error::{Detail, ErrorKind, Result};
-use crate::format::blocks::{Blocks, Layout, Placer};
-use crate::num::{Pow2, to_usize};
+use crate::format::Format;
+use crate::format::blocks::{Block, Blocks, Layout, Placer};
+use crate::format::parent::{Parent, uuid};
+use crate::layer::Layer;
+use crate::num::{Pow2, to_u64, to_usize};
+use crate::seed::Seed;
 use crate::writer::{Checksum, Forward, Map, Plan, Run, RunKind, Writer};
 
-use super::footer::{DiskType, Geometry, checksum};
+use super::footer::{Geometry, checksum};
 use super::layout::*;
 
 /// What a VHD image is to be like: a builder. The default is dynamic, with blocks of 2 MiB and the
@@ -23,6 +27,8 @@ pub struct VhdOptions {
     by_geometry: bool,
     seed: String,
     time: u64,
+    /// The parent, and its Unique ID.
+    parent: Option<Parent<[u8; 16]>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +37,8 @@ enum WriteDetail {
     BlockSize(u64),
     #[error("a fixed VHD has no blocks")]
     FixedBlocks,
+    #[error("a fixed VHD has no parent")]
+    FixedWithParent,
     #[error("a disk of {size} bytes is more than the {most} that a VHD holds")]
     TooLarge { size: u64, most: u64 },
     #[error("a disk of {0} bytes is more than cylinders, heads and sectors can say")]
@@ -48,6 +56,7 @@ impl Detail for WriteDetail {
         Some(match self {
             Self::BlockSize(_) => "choose such a size with block_size; 2M is usual".into(),
             Self::FixedBlocks => "leave block_size out".into(),
+            Self::FixedWithParent => "leave subformat at dynamic".into(),
             Self::TooLarge { .. } => "write a vhdx instead".into(),
             Self::BeyondGeometry(_) | Self::NoGeometry => "leave force_size at on".into(),
         })
@@ -56,6 +65,8 @@ impl Detail for WriteDetail {
 
 /// The largest disk: 2040 GiB, as Hyper-V and QEMU hold to.
 const MAX_SIZE: u64 = 2040 << 30;
+/// The longest name of a parent, UTF-16 units: Parent Unicode Name ends with a NUL.
+const MAX_PARENT_NAME: usize = 255;
 /// Blocks may be so small: smaller ones have a bitmap of less than a few bytes.
 const SMALLEST_BLOCK: u64 = 64 << 10;
 const LARGEST_BLOCK: u64 = 256 << 20;
@@ -109,6 +120,24 @@ impl VhdOptions {
         self
     }
 
+    /// Makes it a differencing image of the VHD `parent`, which it is to know by `name`, as from its own
+    /// folder, and by its Unique ID ("Implementing a Differencing Hard Disk"). Both have one size. The
+    /// disk of the parent is what [`Convert::image`](crate::Convert::image) takes as backing.
+    ///
+    /// Of the two names that Windows writes, it has the relative one; an absolute `name` is the other.
+    /// The Parent Time Stamp is 0, as Windows has it.
+    pub fn parent(mut self, name: impl Into<String>, parent: &dyn Layer) -> Result<Self> {
+        self.parent = Some(Parent::new(
+            Format::Vhd,
+            name.into(),
+            MAX_PARENT_NAME,
+            parent,
+            "Unique ID",
+            uuid,
+        )?);
+        Ok(self)
+    }
+
     /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole sectors.
     pub fn writer(&self, size: u64) -> Result<VhdWriter> {
         let rounded = Pow2::SECTOR.ceil(size);
@@ -128,9 +157,17 @@ impl VhdOptions {
         let block = Pow2::from_size(block)
             .filter(|b| (SMALLEST_BLOCK..=LARGEST_BLOCK).contains(&b.size()))
             .ok_or(WriteDetail::BlockSize(block))?;
+        if let Some(parent) = &self.parent {
+            if self.fixed {
+                return Err(WriteDetail::FixedWithParent.into());
+            }
+            parent.check_size(size, false)?;
+        }
         let table = FOOTER_SIZE.saturating_add(HEADER_SIZE);
         let entries = block.count(size);
         let behind = table.saturating_add(Pow2::SECTOR.ceil(entries.saturating_mul(4)));
+        let locator = self.parent.as_ref().map(|parent| Locator::new(parent, behind));
+        let behind = locator.as_ref().map_or(behind, Locator::end);
         let bitmap = bitmap_size(block);
         // data in step with the pages of the file, bitmaps before them
         let step = Pow2::PAGE.ceil(block.size().saturating_add(bitmap));
@@ -145,10 +182,50 @@ impl VhdOptions {
             blocks,
             block,
             entries,
+            behind,
+            parent: self.parent.clone().zip(locator),
             time: u32::try_from(time).unwrap_or(u32::MAX),
             seed: self.seed.clone(),
             checksum: Checksum::default(),
         })
+    }
+}
+
+/// The name of a parent, behind the block allocation table.
+#[derive(Debug, Clone)]
+struct Locator {
+    code: &'static [u8; 4],
+    place: u64,
+    /// UTF-16 in the byte order of Windows.
+    name: Vec<u8>,
+}
+
+impl Locator {
+    fn new(parent: &Parent<[u8; 16]>, place: u64) -> Self {
+        let (name, absolute) = parent.windows_name();
+        let code = if absolute { PLATFORM_W2KU } else { PLATFORM_W2RU };
+        Self { code, place, name: name.encode_utf16().flat_map(u16::to_le_bytes).collect() }
+    }
+
+    /// The room for it: whole sectors.
+    fn space(&self) -> u64 {
+        Pow2::SECTOR.ceil(to_u64(self.name.len()))
+    }
+
+    fn end(&self) -> u64 {
+        self.place.saturating_add(self.space())
+    }
+
+    /// Its entry in the dynamic header. Platform Data Space is in bytes, as Windows has it; the
+    /// specification says sectors.
+    fn entry(&self) -> Vec<u8> {
+        let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes();
+        let mut entry = self.code.to_vec();
+        entry.extend(number(self.space()));
+        entry.extend(number(to_u64(self.name.len())));
+        entry.extend([0; 4]); // Reserved
+        entry.extend(self.place.to_be_bytes());
+        entry
     }
 }
 
@@ -167,45 +244,78 @@ pub struct VhdWriter {
     blocks: Option<Placer>,
     block: Pow2,
     entries: u64,
+    /// Where the table and the parent's name end.
+    behind: u64,
+    parent: Option<(Parent<[u8; 16]>, Locator)>,
     time: u32,
     seed: String,
     /// Of fixed images.
     checksum: Checksum,
 }
 
-/// Entries and bitmaps of a dynamic image.
+/// Entries and bitmaps of a dynamic or differencing image.
 struct Dynamic {
     bitmap: u64,
+    differencing: bool,
 }
 
 impl Blocks for Dynamic {
-    fn entry(&self, _: u64, offset: Option<u64>, out: &mut Vec<u8>) {
-        let sector = offset.map(|data| Pow2::SECTOR.index(data.saturating_sub(self.bitmap)));
-        let entry = sector.and_then(|sector| u32::try_from(sector).ok()).unwrap_or(BAT_UNUSED);
+    fn entry(&mut self, _: u64, block: Block<'_>, out: &mut Vec<u8>, plan: &mut Plan) {
+        let Block::Stored { offset, present } = block else {
+            out.extend(BAT_UNUSED.to_be_bytes());
+            return;
+        };
+        let place = offset.saturating_sub(self.bitmap);
+        let entry = u32::try_from(Pow2::SECTOR.index(place)).unwrap_or(BAT_UNUSED);
         out.extend(entry.to_be_bytes());
-    }
-
-    fn lead(&self, offset: u64, plan: &mut Plan) {
-        // all sectors of a block are there
-        let bitmap = vec![0xff; to_usize(self.bitmap)];
-        plan.bytes(offset.saturating_sub(self.bitmap), bitmap);
+        // all sectors of a block are there, unless there is a parent
+        let mut bitmap = vec![if self.differencing { 0 } else { 0xff }; to_usize(self.bitmap)];
+        if self.differencing {
+            for range in present {
+                for sector in Pow2::SECTOR.index(range.start)..Pow2::SECTOR.count(range.end) {
+                    let byte = bitmap.get_mut(to_usize(sector.wrapping_shr(3)));
+                    let shift = u32::try_from(sector & 7).unwrap_or_default();
+                    // the highest bit of a byte comes first
+                    byte.into_iter().for_each(|byte| *byte |= 0x80u8.wrapping_shr(shift));
+                }
+            }
+        }
+        plan.bytes(place, bitmap);
     }
 }
 
 impl VhdWriter {
     fn dynamic(&self) -> Dynamic {
-        Dynamic { bitmap: bitmap_size(self.block) }
+        Dynamic { bitmap: bitmap_size(self.block), differencing: self.parent.is_some() }
+    }
+
+    /// Where the footer of a dynamic image goes if its blocks end at `end`, of which so many are stored.
+    fn footer_at(&self, stored: u64, end: u64) -> u64 {
+        match stored {
+            // right behind the table
+            0 => self.behind,
+            _ => end,
+        }
+    }
+
+    /// What identifiers derive from.
+    fn seed(&self) -> Seed {
+        let text = match &self.parent {
+            // a child that does not differ has another identifier, too
+            Some((parent, _)) => format!("{}\0{}", self.seed, crate::text::uuid(&parent.id)),
+            None => self.seed.clone(),
+        };
+        match &self.blocks {
+            Some(blocks) => blocks.seed(&text),
+            None => self.checksum.seed(self.size, &text),
+        }
     }
 
     fn footer(&self) -> Vec<u8> {
-        let disk_type = if self.blocks.is_some() { DiskType::Dynamic } else { DiskType::Fixed };
-        let (number, data_offset) = match disk_type {
-            DiskType::Fixed => (TYPE_FIXED, u64::MAX),
-            _ => (TYPE_DYNAMIC, FOOTER_SIZE),
-        };
-        let seed = match &self.blocks {
-            Some(blocks) => blocks.seed(&self.seed),
-            None => self.checksum.seed(self.size, &self.seed),
+        let (number, data_offset) = match (&self.blocks, &self.parent) {
+            (None, _) => (TYPE_FIXED, u64::MAX),
+            (_, None) => (TYPE_DYNAMIC, FOOTER_SIZE),
+            (_, Some(_)) => (TYPE_DIFFERENCING, FOOTER_SIZE),
         };
         let mut footer = Vec::with_capacity(to_usize(FOOTER_SIZE));
         footer.extend(FOOTER_COOKIE);
@@ -222,7 +332,7 @@ impl VhdWriter {
         footer.extend([self.geometry.heads, self.geometry.sectors]);
         footer.extend(number.to_be_bytes());
         footer.extend([0; 4]); // Checksum
-        footer.extend(seed.identifier("VHD Unique ID"));
+        footer.extend(self.seed().identifier("VHD Unique ID"));
         footer.resize(to_usize(FOOTER_SIZE), 0);
         sealed(footer, FOOTER_CHECKSUM)
     }
@@ -235,6 +345,15 @@ impl VhdWriter {
         header.extend(VERSION_1_0.to_be_bytes());
         header.extend(u32::try_from(self.entries).unwrap_or(u32::MAX).to_be_bytes());
         header.extend(u32::try_from(self.block.size()).unwrap_or(u32::MAX).to_be_bytes());
+        if let Some((parent, locator)) = &self.parent {
+            header.extend([0; 4]); // Checksum
+            header.extend(parent.id);
+            header.extend([0; 8]); // Parent Time Stamp, Reserved
+            let name = parent.name.replace('/', "\\");
+            header.extend(name.encode_utf16().flat_map(u16::to_be_bytes));
+            header.resize(to_usize(HEADER_LOCATORS), 0);
+            header.extend(locator.entry());
+        }
         header.resize(to_usize(HEADER_SIZE), 0);
         sealed(header, HEADER_CHECKSUM)
     }
@@ -262,6 +381,10 @@ impl Writer for VhdWriter {
         if self.blocks.is_some() { Forward::Never } else { Forward::Always }
     }
 
+    fn has_parent(&self) -> bool {
+        self.parent.is_some()
+    }
+
     fn longest_run(&self) -> u64 {
         self.blocks.as_ref().map_or(u64::MAX, |blocks| blocks.longest_run(4))
     }
@@ -270,8 +393,8 @@ impl Writer for VhdWriter {
         let data = match &self.blocks {
             None => self.size,
             Some(blocks) => {
-                let layout = blocks.layout();
-                layout.footer(layout.stored(map)?, bitmap_size(self.block))
+                let stored = blocks.layout().stored(map)?;
+                self.footer_at(stored, blocks.layout().end(stored))
             }
         };
         Ok(data.saturating_add(FOOTER_SIZE))
@@ -282,9 +405,9 @@ impl Writer for VhdWriter {
     }
 
     fn place(&mut self, runs: &[Run], _: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
-        let format = self.dynamic();
+        let mut format = self.dynamic();
         if let Some(blocks) = &mut self.blocks {
-            blocks.place(&format, runs, plan);
+            blocks.place(&mut format, runs, plan);
             return Ok(());
         }
         for run in runs {
@@ -305,31 +428,26 @@ impl Writer for VhdWriter {
     }
 
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {
-        let (footer, header, format) = (self.footer(), self.header(), self.dynamic());
+        let mut format = self.dynamic();
         let Some(blocks) = &mut self.blocks else {
-            plan.bytes(self.size, footer);
+            plan.bytes(self.size, self.footer());
             return Ok(());
         };
-        blocks.finish(&format, plan);
-        let layout = blocks.layout();
+        blocks.finish(&mut format, plan);
+        let (table, stored, end) = (blocks.layout().table, blocks.stored(), blocks.end());
         let entries = self.entries.saturating_mul(4);
         let rest = Pow2::SECTOR.ceil(entries).saturating_sub(entries);
-        plan.bytes(layout.table.saturating_add(entries), vec![0xff; to_usize(rest)]);
-        plan.bytes(layout.footer(blocks.stored(), format.bitmap), footer.clone());
-        plan.bytes(0, footer);
-        plan.bytes(FOOTER_SIZE, header);
-        Ok(())
-    }
-}
-
-impl Layout {
-    /// Where the footer goes if so many blocks are stored.
-    fn footer(&self, stored: u64, bitmap: u64) -> u64 {
-        match stored {
-            // right behind the table
-            0 => Pow2::SECTOR.ceil(self.table.saturating_add(self.count().saturating_mul(4))),
-            _ => self.end(stored).max(bitmap),
+        plan.bytes(table.saturating_add(entries), vec![0xff; to_usize(rest)]);
+        if let Some((_, locator)) = &self.parent {
+            let mut name = locator.name.clone();
+            name.resize(to_usize(locator.space()), 0);
+            plan.bytes(locator.place, name);
         }
+        let footer = self.footer();
+        plan.bytes(self.footer_at(stored, end), footer.clone());
+        plan.bytes(0, footer);
+        plan.bytes(FOOTER_SIZE, self.header());
+        Ok(())
     }
 }
 

@@ -180,6 +180,10 @@ impl Layer for VhdxLayer {
         Some(self.block().size())
     }
 
+    fn sector_size(&self) -> Option<u64> {
+        Some(self.metadata.logical_sector.size())
+    }
+
     fn stores_long_runs(&self) -> bool {
         self.metadata.leave_blocks_allocated
     }
@@ -194,6 +198,10 @@ impl Layer for VhdxLayer {
 
     fn identity(&self) -> Option<Identity> {
         Some(Identity::Uuid(*self.headers.current.data_write_guid.as_bytes()))
+    }
+
+    fn disk_id(&self) -> Option<[u8; 16]> {
+        Some(*self.metadata.virtual_disk_id.as_bytes())
     }
 
     fn check_parent(&self, parent: &dyn Layer) -> Result<()> {

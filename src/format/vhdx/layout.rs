@@ -128,5 +128,9 @@ pub const SECTOR_BITMAP_BITS: u32 = 23;
 pub const BITMAP_PRESENT: u64 = 6;
 /// State of a payload block all of which is in the file (2.5.1.1).
 pub const PAYLOAD_FULLY_PRESENT: u64 = 6;
+/// State of a payload block of zeros, whatever the parent has.
+pub const PAYLOAD_ZERO: u64 = 2;
+/// State of a payload block of which the sector bitmap tells what is in the file.
+pub const PAYLOAD_PARTIALLY_PRESENT: u64 = 7;
 /// Metadata entry, bit 1 of the flags: the item speaks of the disk, not of the file.
 pub const METADATA_IS_VIRTUAL_DISK: u32 = 1 << 1;

@@ -2,9 +2,14 @@
 //! allocation table, each from a whole MiB on, and the payload blocks in the order of the disk.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
+use crate::bytes::is_zero;
 use crate::error::{Detail, ErrorKind, Result};
-use crate::format::blocks::{Blocks, Layout, Placer};
+use crate::format::Format;
+use crate::format::blocks::{Block, Blocks, Layout, Placer};
+use crate::format::parent::{Parent, uuid};
+use crate::layer::Layer;
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::writer::{Forward, Map, Plan, Run, Writer};
 
@@ -16,20 +21,23 @@ use super::layout::*;
 #[derive(Debug, Clone)]
 pub struct VhdxOptions {
     fixed: bool,
-    block_size: u64,
+    block_size: Option<u64>,
     logical_sector_size: u32,
     physical_sector_size: u32,
     seed: String,
+    /// The parent, and its `DataWriteGuid` in the order of its text form.
+    parent: Option<Parent<[u8; 16]>>,
 }
 
 impl Default for VhdxOptions {
     fn default() -> Self {
         Self {
             fixed: false,
-            block_size: 32 << 20,
+            block_size: None,
             logical_sector_size: 512,
             physical_sector_size: 4096,
             seed: String::new(),
+            parent: None,
         }
     }
 }
@@ -42,6 +50,8 @@ enum WriteDetail {
     SectorSize { what: &'static str, size: u32 },
     #[error("a disk of {0} bytes is more than the 64 TiB that a VHDX holds")]
     TooLarge(u64),
+    #[error("a fixed VHDX has no parent")]
+    FixedWithParent,
     #[error("a VHDX of 0 bytes cannot be written")]
     Empty,
 }
@@ -55,6 +65,7 @@ impl Detail for WriteDetail {
         Some(match self {
             Self::BlockSize(_) => "choose such a size with block_size".into(),
             Self::SectorSize { .. } => "choose one of them".into(),
+            Self::FixedWithParent => "leave subformat at dynamic".into(),
             Self::TooLarge(_) => "write a qcow2 with larger clusters instead".into(),
             Self::Empty => "write another format".into(),
         })
@@ -67,8 +78,12 @@ const LOG: u64 = MIB;
 const METADATA: u64 = 2 * MIB;
 /// Where the block allocation table lies.
 const BAT: u64 = 3 * MIB;
+/// How much of a sector bitmap block is written at a time: most of it is zeros.
+const BITMAP_PIECE: usize = 4 << 10;
 /// Where the first metadata item lies in its region.
 const FIRST_ITEM: u32 = 64 << 10;
+/// The longest name of a parent, UTF-16 units: what Windows takes, well within an item.
+const MAX_PARENT_NAME: usize = 32_000;
 /// What made the file, in the identifier.
 const CREATOR: &str = "diskimage";
 
@@ -86,10 +101,11 @@ impl VhdxOptions {
         self
     }
 
-    /// Bytes of a payload block: a power of two from 1 to 256 MiB. Default: 32 MiB, as Hyper-V.
+    /// Bytes of a payload block: a power of two from 1 to 256 MiB. Default: 32 MiB, or 2 MiB of a
+    /// differencing image, as Hyper-V.
     #[must_use]
     pub fn block_size(mut self, bytes: u64) -> Self {
-        self.block_size = bytes;
+        self.block_size = Some(bytes);
         self
     }
 
@@ -114,6 +130,16 @@ impl VhdxOptions {
         self
     }
 
+    /// Makes it a differencing image of the VHDX `parent`, which it is to know by `name`, as from its own
+    /// folder, and by its `DataWriteGuid` (2.6.2.6). The parent has sectors of the same size, and is no
+    /// larger. The disk of the parent is what [`Convert::image`](crate::Convert::image) takes as backing.
+    pub fn parent(mut self, name: impl Into<String>, parent: &dyn Layer) -> Result<Self> {
+        let name = name.into();
+        let what = "DataWriteGuid";
+        self.parent = Some(Parent::new(Format::Vhdx, name, MAX_PARENT_NAME, parent, what, uuid)?);
+        Ok(self)
+    }
+
     /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole logical sectors.
     pub fn writer(&self, size: u64) -> Result<VhdxWriter> {
         let sector = |what, size: u32| match size {
@@ -130,15 +156,31 @@ impl VhdxOptions {
         if size > MAX_VIRTUAL_DISK_SIZE {
             return Err(WriteDetail::TooLarge(size).into());
         }
-        let block = Pow2::from_size(self.block_size)
+        if let Some(parent) = &self.parent {
+            if self.fixed {
+                return Err(WriteDetail::FixedWithParent.into());
+            }
+            parent.check_sectors(logical.size())?;
+            parent.check_size(size, true)?;
+        }
+        let has_parent = self.parent.is_some();
+        let usual = if has_parent { 2 << 20 } else { 32 << 20 };
+        let block = self.block_size.unwrap_or(usual);
+        let block = Pow2::from_size(block)
             .filter(|b| (MIN_BLOCK_SIZE.into()..=MAX_BLOCK_SIZE.into()).contains(&b.size()))
-            .ok_or(WriteDetail::BlockSize(self.block_size))?;
+            .ok_or(WriteDetail::BlockSize(block))?;
         // 2.5: a sector bitmap's entry behind those of the blocks that it speaks of
         let chunk_bits = SECTOR_BITMAP_BITS.saturating_add(logical.bits());
         let chunk_ratio = Pow2::from_bits(chunk_bits.saturating_sub(block.bits()));
         let chunk_ratio = chunk_ratio.unwrap_or(block);
         let blocks = block.count(size);
-        let entries = blocks.saturating_add(chunk_ratio.index(blocks.saturating_sub(1)));
+        let entries = if has_parent {
+            // all of each chunk's
+            let chunk = chunk_ratio.size().saturating_add(1);
+            chunk_ratio.count(blocks).saturating_mul(chunk)
+        } else {
+            blocks.saturating_add(chunk_ratio.index(blocks.saturating_sub(1)))
+        };
         let bat_length = entries.saturating_mul(BAT_ENTRY_LENGTH).div_ceil(MIB).saturating_mul(MIB);
         let layout = Layout {
             block,
@@ -150,7 +192,15 @@ impl VhdxOptions {
         };
         Ok(VhdxWriter {
             options: self.clone(),
-            chunk_ratio,
+            bat: Bat {
+                chunk_ratio,
+                blocks,
+                block,
+                size,
+                sector: logical,
+                has_parent,
+                bitmap: None,
+            },
             bat_length,
             blocks: Placer::new(layout),
         })
@@ -161,36 +211,118 @@ impl VhdxOptions {
 #[derive(Debug)]
 pub struct VhdxWriter {
     options: VhdxOptions,
-    chunk_ratio: Pow2,
+    bat: Bat,
     bat_length: u64,
     blocks: Placer,
 }
 
 /// The entries of the block allocation table (2.5.1).
+#[derive(Debug)]
 struct Bat {
     chunk_ratio: Pow2,
     blocks: u64,
+    block: Pow2,
+    size: u64,
+    sector: Pow2,
+    has_parent: bool,
+    /// Where the sector bitmap block of the chunk lies that is being written, and its bytes, once a
+    /// block of the chunk is in the file.
+    bitmap: Option<(u64, Vec<u8>)>,
 }
 
 impl Blocks for Bat {
-    fn entry(&self, number: u64, offset: Option<u64>, out: &mut Vec<u8>) {
-        let entry = offset.map_or(0, |offset| (offset & BAT_FILE_OFFSET) | PAYLOAD_FULLY_PRESENT);
+    fn entry(&mut self, number: u64, block: Block<'_>, out: &mut Vec<u8>, plan: &mut Plan) {
+        let entry = match block {
+            Block::Absent => 0,
+            Block::Zero => PAYLOAD_ZERO,
+            Block::Stored { offset, present } => {
+                (offset & BAT_FILE_OFFSET) | self.state(number, offset, present)
+            }
+        };
         out.extend(entry.to_le_bytes());
         let next = number.saturating_add(1);
-        if self.chunk_ratio.is_aligned(next) && next < self.blocks {
+        if self.has_parent && (self.chunk_ratio.is_aligned(next) || next == self.blocks) {
+            // the chunk's other blocks, behind the end of the disk
+            let others = self.chunk_ratio.ceil(next).saturating_sub(next);
+            let length = to_usize(others.saturating_mul(BAT_ENTRY_LENGTH));
+            out.resize(out.len().saturating_add(length), 0);
+            let entry = match self.bitmap.take() {
+                None => 0,
+                Some((place, bitmap)) => {
+                    let mut at = place;
+                    for piece in bitmap.chunks(BITMAP_PIECE) {
+                        match is_zero(piece) {
+                            true => plan.zeros(at, to_u64(piece.len())),
+                            false => plan.bytes(at, piece.to_vec()),
+                        }
+                        at = at.saturating_add(to_u64(piece.len()));
+                    }
+                    (place & BAT_FILE_OFFSET) | BITMAP_PRESENT
+                }
+            };
+            out.extend(entry.to_le_bytes());
+        } else if self.chunk_ratio.is_aligned(next) && next < self.blocks {
             out.extend([0; 8]); // a sector bitmap that is not there
+        }
+    }
+
+    fn gap(&self, _: u64) -> u64 {
+        if self.has_parent && self.bitmap.is_none() { SECTOR_BITMAP_LENGTH } else { 0 }
+    }
+
+    fn has_zeros(&self) -> bool {
+        true
+    }
+}
+
+impl Bat {
+    /// The state of a block that is in the file; its sectors are marked in the bitmap of its chunk,
+    /// which lies before the first block of it.
+    fn state(&mut self, number: u64, offset: u64, present: &[Range<u64>]) -> u64 {
+        let start = self.block.offset_of(number).unwrap_or(u64::MAX);
+        let used = self.block.size().min(self.size.saturating_sub(start));
+        if !self.has_parent {
+            return PAYLOAD_FULLY_PRESENT;
+        }
+        let (_, bitmap) = self.bitmap.get_or_insert_with(|| {
+            let place = offset.saturating_sub(SECTOR_BITMAP_LENGTH);
+            (place, vec![0; to_usize(SECTOR_BITMAP_LENGTH)])
+        });
+        let sectors = self.sector.index(self.block.size());
+        let first = self.chunk_ratio.within(number).saturating_mul(sectors);
+        for range in present {
+            for sector in self.sector.index(range.start)..self.sector.count(range.end) {
+                let bit = first.saturating_add(sector);
+                let byte = bitmap.get_mut(to_usize(bit.wrapping_shr(3)));
+                let shift = u32::try_from(bit & 7).unwrap_or_default();
+                // the lowest bit of a byte comes first
+                byte.into_iter().for_each(|byte| *byte |= 1u8.wrapping_shl(shift));
+            }
+        }
+        if present.iter().eq([&(0..used)]) {
+            PAYLOAD_FULLY_PRESENT
+        } else {
+            PAYLOAD_PARTIALLY_PRESENT
         }
     }
 }
 
 impl VhdxWriter {
-    fn bat(&self) -> Bat {
-        Bat { chunk_ratio: self.chunk_ratio, blocks: self.blocks.layout().count() }
+    fn guid(&self, name: &str) -> [u8; 16] {
+        let text = match &self.options.parent {
+            // a child that does not differ has another identifier, too
+            Some(parent) => format!("{}\0{}", self.options.seed, crate::text::uuid(&parent.id)),
+            None => self.options.seed.clone(),
+        };
+        stored(Guid::from_text_order(self.blocks.seed(&text).identifier(name)))
     }
 
-    fn guid(&self, name: &str) -> [u8; 16] {
-        let seed = self.blocks.seed(&self.options.seed);
-        stored(Guid::from_text_order(seed.identifier(name)))
+    /// 2.6.2.3. A child is the same disk as its parent, as Windows has it.
+    fn disk_id(&self) -> [u8; 16] {
+        match self.options.parent.as_ref().and_then(|parent| parent.disk_id) {
+            Some(id) => stored(Guid::from_text_order(id)),
+            None => self.guid("VHDX virtual disk identifier"),
+        }
     }
 
     /// 2.2.1.
@@ -234,14 +366,18 @@ impl VhdxWriter {
     /// 2.6: the table and its items.
     fn metadata(&self) -> Vec<u8> {
         let layout = self.blocks.layout();
-        let flags = if layout.all { FILE_PARAMETERS_LEAVE_BLOCKS_ALLOCATED } else { 0 };
+        let flags = match &self.options.parent {
+            Some(_) => FILE_PARAMETERS_HAS_PARENT,
+            None if layout.all => FILE_PARAMETERS_LEAVE_BLOCKS_ALLOCATED,
+            None => 0,
+        };
         let mut parameters = length(layout.block.size()).to_vec();
         parameters.extend(flags.to_le_bytes());
         let disk = METADATA_IS_VIRTUAL_DISK | METADATA_IS_REQUIRED;
-        let items = [
+        let mut items = vec![
             (ITEM_FILE_PARAMETERS, METADATA_IS_REQUIRED, parameters),
             (ITEM_VIRTUAL_DISK_SIZE, disk, layout.size.to_le_bytes().to_vec()),
-            (ITEM_VIRTUAL_DISK_ID, disk, self.guid("VHDX virtual disk identifier").to_vec()),
+            (ITEM_VIRTUAL_DISK_ID, disk, self.disk_id().to_vec()),
             (ITEM_LOGICAL_SECTOR_SIZE, disk, self.options.logical_sector_size.to_le_bytes().into()),
             (
                 ITEM_PHYSICAL_SECTOR_SIZE,
@@ -249,6 +385,9 @@ impl VhdxWriter {
                 self.options.physical_sector_size.to_le_bytes().into(),
             ),
         ];
+        if let Some(parent) = &self.options.parent {
+            items.push((ITEM_PARENT_LOCATOR, METADATA_IS_REQUIRED, locator(parent)));
+        }
         let mut table = METADATA_SIGNATURE.to_vec();
         table.extend([0; 2]);
         table.extend(u16::try_from(items.len()).unwrap_or_default().to_le_bytes());
@@ -269,6 +408,34 @@ impl VhdxWriter {
         table.extend(data);
         table
     }
+}
+
+/// 2.6.2.6: what the parent is known by, and the one name that it has.
+fn locator(parent: &Parent<[u8; 16]>) -> Vec<u8> {
+    let (name, absolute) = parent.windows_name();
+    let linkage = format!("{{{}}}", Guid::from_text_order(parent.id));
+    let [relative, _, other] = KEYS_OF_PATHS;
+    let key = if absolute { other } else { relative };
+    let pairs = [(KEY_PARENT_LINKAGE, &*linkage), (key, &*name)];
+    let mut bytes = stored(PARENT_LOCATOR_TYPE).to_vec();
+    bytes.extend([0; 2]); // Reserved
+    bytes.extend(u16::try_from(pairs.len()).unwrap_or_default().to_le_bytes());
+    let mut at =
+        PARENT_LOCATOR_HEADER_LENGTH.saturating_add(PARENT_LOCATOR_ENTRY_LENGTH.saturating_mul(2));
+    let mut strings: Vec<u8> = Vec::new();
+    for (key, value) in pairs {
+        let mut lengths = Vec::new();
+        for text in [key, value] {
+            bytes.extend(length(at));
+            let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            lengths.extend(u16::try_from(units.len()).unwrap_or_default().to_le_bytes());
+            at = at.saturating_add(to_u64(units.len()));
+            strings.extend(units);
+        }
+        bytes.extend(lengths);
+    }
+    bytes.extend(strings);
+    bytes
 }
 
 fn length(bytes: u64) -> [u8; 4] {
@@ -304,13 +471,24 @@ impl Writer for VhdxWriter {
         Forward::Never
     }
 
+    fn has_parent(&self) -> bool {
+        self.options.parent.is_some()
+    }
+
     fn longest_run(&self) -> u64 {
         self.blocks.longest_run(BAT_ENTRY_LENGTH)
     }
 
     fn file_size(&self, map: &dyn Map) -> Result<u64> {
         let layout = self.blocks.layout();
-        Ok(layout.end(layout.stored(map)?))
+        let stored = layout.stored(map)?;
+        let bitmaps = if self.has_parent() {
+            // one for each chunk, if there is a block in it
+            self.bat.chunk_ratio.count(self.bat.blocks).min(stored)
+        } else {
+            0
+        };
+        Ok(layout.end(stored).saturating_add(bitmaps.saturating_mul(SECTOR_BITMAP_LENGTH)))
     }
 
     fn begin(&mut self, _: Option<&dyn Map>, _: &mut Plan) -> Result<()> {
@@ -318,8 +496,7 @@ impl Writer for VhdxWriter {
     }
 
     fn place(&mut self, runs: &[Run], _: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
-        let bat = self.bat();
-        self.blocks.place(&bat, runs, plan);
+        self.blocks.place(&mut self.bat, runs, plan);
         Ok(())
     }
 
@@ -328,8 +505,7 @@ impl Writer for VhdxWriter {
     }
 
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {
-        let bat = self.bat();
-        self.blocks.finish(&bat, plan);
+        self.blocks.finish(&mut self.bat, plan);
         if self.blocks.stored() == 0 {
             // the table is as long as it is said to be
             plan.bytes(self.blocks.end().saturating_sub(1), vec![0]);

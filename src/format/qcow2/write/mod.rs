@@ -12,10 +12,14 @@ use super::header::CompressionType;
 use super::layout::*;
 use crate::codec::{Deflate, Wrapper};
 use crate::error::{Detail, ErrorKind, Result};
+use crate::layer::DirtyBitmap;
 use crate::num::{Pow2, to_u64, to_usize};
+use crate::text::printable_str;
 use crate::writer::Encoder;
 
+mod bitmaps;
 mod place;
+mod share;
 mod space;
 
 pub use place::Qcow2Writer;
@@ -33,6 +37,10 @@ pub struct Qcow2Options {
     lazy_refcounts: bool,
     extended_l2: bool,
     allocate: bool,
+    dedupe: bool,
+    /// Its name, and whether it is a raw disk by itself.
+    data_file: Option<(String, bool)>,
+    bitmaps: Vec<DirtyBitmap>,
     backing: Option<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
@@ -48,6 +56,9 @@ impl Default for Qcow2Options {
             lazy_refcounts: false,
             extended_l2: false,
             allocate: false,
+            dedupe: false,
+            data_file: None,
+            bitmaps: Vec::new(),
             backing: None,
         }
     }
@@ -69,6 +80,14 @@ enum WriteDetail {
     Compression(&'static str),
     #[error("clusters cannot be compressed and set aside before both")]
     CompressedAndAllocated,
+    #[error("clusters in an external data file cannot be {0}")]
+    DataFileAnd(&'static str),
+    #[error("the external data file is called '{0}', which must be a plain name without / and :")]
+    DataFileName(String),
+    #[error("the bitmap '{name}' {why}")]
+    Bitmap { name: String, why: &'static str },
+    #[error("clusters cannot be shared and {0}")]
+    SharedAnd(&'static str),
     #[error("clusters cannot be set aside where a backing file shows through")]
     BackingAndAllocated,
     #[error("the name of the backing file is {0}")]
@@ -104,6 +123,10 @@ impl Detail for WriteDetail {
             Self::CompressedAndAllocated | Self::BackingAndAllocated => {
                 "leave preallocation at off".into()
             }
+            Self::DataFileAnd(_) => "leave that or the data file out".into(),
+            Self::DataFileName(_) => "the file lies beside the image: name it only".into(),
+            Self::Bitmap { .. } => "leave the bitmaps out, or this one".into(),
+            Self::SharedAnd(_) => "leave dedupe, preallocation or extended_l2 out".into(),
             Self::BackingName(_) => "name it otherwise, ./NAME for example".into(),
             Self::PackedTooFar => "do not compress it, or choose smaller clusters".into(),
         })
@@ -182,11 +205,43 @@ impl Qcow2Options {
         self
     }
 
+    /// Stores clusters of the same content once, as far as the first million different ones go. They
+    /// are told by BLAKE3. Whoever changes such a cluster later copies it first. Default: no.
+    #[cfg(feature = "checksum")]
+    #[must_use]
+    pub fn dedupe(mut self, yes: bool) -> Self {
+        self.dedupe = yes;
+        self
+    }
+
+    /// Puts the data into a file of their own beside the image, which is called `name`; the image is
+    /// tables then ("External data file name string"). `raw` says that this file stays a raw disk by
+    /// itself whatever is written to the image later. Default: none.
+    #[must_use]
+    pub fn data_file(mut self, name: impl Into<String>, raw: bool) -> Self {
+        self.data_file = Some((name.into(), raw));
+        self
+    }
+
+    /// Keeps these bitmaps, all of the disk that is written: those of
+    /// [`dirty_bitmaps`](crate::Layer::dirty_bitmaps). Default: none.
+    #[must_use]
+    pub fn bitmaps(mut self, bitmaps: Vec<DirtyBitmap>) -> Self {
+        self.bitmaps = bitmaps;
+        self
+    }
+
     /// The name of the backing file, and the word for its format, as the image will tell them.
     #[must_use]
     pub fn backing(mut self, name: impl Into<Vec<u8>>, format: Option<&str>) -> Self {
         self.backing = Some((name.into(), format.map(|format| format.as_bytes().to_vec())));
         self
+    }
+
+    /// Whether the data go into a file of their own.
+    #[must_use]
+    pub fn has_data_file(&self) -> bool {
+        self.data_file.is_some()
     }
 
     /// Whether every cluster gets its place.
@@ -213,6 +268,8 @@ impl Qcow2Options {
         if self.version == 2 {
             let needs = [
                 (self.extended_l2, "extended_l2"),
+                (!self.bitmaps.is_empty(), "a bitmap"),
+                (self.data_file.is_some(), "data_file"),
                 (self.lazy_refcounts, "lazy_refcounts"),
                 (self.compression != CompressionType::Zlib, "compression_type=zstd"),
                 (width.bits() != V2_REFCOUNT_ORDER, "refcount_bits other than 16"),
@@ -226,6 +283,28 @@ impl Qcow2Options {
         }
         if self.allocate && self.compressed {
             return Err(WriteDetail::CompressedAndAllocated.into());
+        }
+        if let Some((name, raw)) = &self.data_file {
+            let alone = [
+                (self.compressed, "compressed"),
+                (self.dedupe, "shared"),
+                (*raw && self.backing.is_some(), "those of a backing file, where it is raw"),
+            ];
+            if let Some((_, what)) = alone.iter().find(|(wanted, _)| *wanted) {
+                return Err(WriteDetail::DataFileAnd(what).into());
+            }
+            let is_plain = |name: &str| {
+                let most = to_usize(MAX_NAME_LENGTH.into());
+                !name.is_empty() && name.len() <= most && !name.contains(['/', ':', '\0'])
+            };
+            if !is_plain(name) || matches!(&**name, "." | "..") {
+                return Err(WriteDetail::DataFileName(printable_str(name)).into());
+            }
+        }
+        if self.dedupe && (self.allocate || self.extended_l2) {
+            let what =
+                if self.allocate { "set aside one by one" } else { "parted into subclusters" };
+            return Err(WriteDetail::SharedAnd(what).into());
         }
         if self.allocate && self.backing.is_some() {
             return Err(WriteDetail::BackingAndAllocated.into());
@@ -288,8 +367,12 @@ impl Qcow2Options {
         if let Some((_, Some(format))) = &self.backing {
             extension(EXTENSION_BACKING_FORMAT, format);
         }
+        if let Some((name, _)) = &self.data_file {
+            extension(EXTENSION_DATA_FILE, name.as_bytes());
+        }
         let zstd = self.compression == CompressionType::Zstd;
         let incompatible = [
+            (self.data_file.is_some(), INCOMPATIBLE_DATA_FILE, 2, "external data file"),
             (zstd, INCOMPATIBLE_COMPRESSION_TYPE, 3, "compression type"),
             (self.extended_l2, INCOMPATIBLE_EXTENDED_L2, 4, "extended L2 entries"),
         ];
@@ -304,6 +387,13 @@ impl Qcow2Options {
         if !names.is_empty() {
             // so that a program that does not know a feature can name it
             extension(EXTENSION_FEATURE_NAMES, &names);
+        }
+        if let Some(count) = u32::try_from(self.bitmaps.len()).ok().filter(|&count| count > 0) {
+            let mut data = Vec::from(count.to_be_bytes());
+            data.extend([0; 4]);
+            data.extend(fields.bitmaps.size.to_be_bytes());
+            data.extend(fields.bitmaps.offset.to_be_bytes());
+            extension(EXTENSION_BITMAPS, &data);
         }
         extension(EXTENSION_END, &[]);
         let length = if shape.version == 2 { V2_HEADER_LENGTH } else { WRITTEN_HEADER_LENGTH };
@@ -330,7 +420,9 @@ impl Qcow2Options {
         if shape.version == 3 {
             put64(&mut header, used.fold(0, |bits, (_, bit, ..)| bits | bit));
             put64(&mut header, if self.lazy_refcounts { COMPATIBLE_LAZY_REFCOUNTS } else { 0 });
-            put64(&mut header, 0); // autoclear_features
+            let bitmaps = if self.bitmaps.is_empty() { 0 } else { AUTOCLEAR_BITMAPS };
+            let raw = matches!(self.data_file, Some((_, true)));
+            put64(&mut header, bitmaps | if raw { AUTOCLEAR_DATA_FILE_RAW } else { 0 });
             put32(&mut header, shape.refcount_order);
             put32(&mut header, length);
             header.push(u8::from(zstd));
@@ -384,6 +476,7 @@ struct Fields {
     l1_table_offset: u64,
     /// Its offset, and how many clusters it has.
     refcount_table: (u64, u64),
+    bitmaps: bitmaps::Directory,
 }
 
 #[derive(Debug)]

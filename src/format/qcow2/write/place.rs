@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::share::{self, Shared};
 use super::space::{Cursor, Space};
-use super::{Fields, Qcow2Options, Shape, WriteDetail};
+use super::{Fields, Qcow2Options, Shape, WriteDetail, bitmaps};
 use crate::error::Result;
 use crate::format::qcow2::layout::*;
-use crate::num::{Pow2, to_usize};
-use crate::writer::{Encoder, Forward, Map, Plan, Run, RunKind, Writer};
+use crate::num::{Pow2, to_u64, to_usize};
+use crate::writer::{Encoder, Forward, ImageFile, Map, Plan, Run, RunKind, Writer};
 
 /// Lays out a QCOW2 image; see [`Qcow2Options::writer`].
 #[derive(Debug)]
@@ -21,6 +22,11 @@ pub struct Qcow2Writer {
     l1: Vec<u64>,
     l1_table_offset: u64,
     table: Option<Table>,
+    shared: Option<Shared>,
+    /// The external data file, if there is to be one.
+    files: Vec<ImageFile>,
+    /// Where the bitmaps are, once they are written.
+    bitmaps: bitmaps::Directory,
     /// All is known beforehand: tables are written before what they map.
     is_known: bool,
 }
@@ -60,6 +66,7 @@ impl Qcow2Writer {
             return Err(WriteDetail::TooLarge { size, cluster, most }.into());
         }
         let size = Pow2::SECTOR.ceil(size);
+        bitmaps::check(&options.bitmaps, size)?;
         let space = Space::new(shape.cluster, shape.refcount_order, None);
         let entries = shape.span().count(size);
         let writer = Self {
@@ -71,6 +78,9 @@ impl Qcow2Writer {
             l1: vec![0; to_usize(entries)],
             l1_table_offset: 0,
             table: None,
+            shared: options.dedupe.then(Shared::default),
+            files: options.data_file.iter().map(|(name, _)| data_file(name, size)).collect(),
+            bitmaps: bitmaps::Directory::default(),
             is_known: false,
         };
         // names that do not fit are told before anything is written
@@ -86,7 +96,8 @@ impl Qcow2Writer {
     fn header(&self, refcount_table: (u64, u64)) -> Result<Vec<u8>> {
         let l1_size = u32::try_from(self.l1.len()).unwrap_or_default();
         let l1_table_offset = self.l1_table_offset;
-        let fields = Fields { size: self.size, l1_size, l1_table_offset, refcount_table };
+        let (size, bitmaps) = (self.size, self.bitmaps);
+        let fields = Fields { size, l1_size, l1_table_offset, refcount_table, bitmaps };
         self.options.header(&self.shape, &fields)
     }
 
@@ -121,7 +132,7 @@ impl Qcow2Writer {
                 let first = cluster.index(at);
                 let first = if last == Some(first) { first.saturating_add(1) } else { first };
                 let mut left = cluster.count(behind).saturating_sub(first);
-                while left > 0 {
+                while left > 0 && self.files.is_empty() {
                     let (_, count) = cursor.run(left, |_| {});
                     left = left.saturating_sub(count);
                 }
@@ -135,6 +146,9 @@ impl Qcow2Writer {
                 place(guest);
             }
         })?;
+        if !self.options.bitmaps.is_empty() {
+            cursor.contiguous(bitmaps::clusters(&self.options.bitmaps, cluster), |_| {});
+        }
         let (start, count) = cursor.table(cluster, |_| {});
         let refcount_table = (offset(start), count);
         Ok(Layout { l1, l1_table_offset, refcount_table, clusters: cursor.next })
@@ -190,11 +204,20 @@ impl Qcow2Writer {
             let behind = at.saturating_add(span.rest(at)).min(run.guest.end);
             self.open_table(span.index(at), map, plan)?;
             let Some(table) = &mut self.table else { return Ok(()) };
+            if let (Some(shared), Some(digest)) = (&mut self.shared, &run.digest) {
+                let space = &mut self.space;
+                let refer = |stored: &share::Stored| space.refer(stored.host, stored.length);
+                if let Some(entry) = shared.find(digest, refer) {
+                    table.entries.put(table.entries.place(at), entry);
+                    return Ok(());
+                }
+            }
             if let RunKind::Packed(range) = &run.kind {
-                let length = crate::num::to_u64(range.len());
+                let length = to_u64(range.len());
                 let host = self.space.pack(length, plan);
                 table.entries.set_packed(at, host, length)?;
                 plan.packed(host, range.clone());
+                self.remember(run, (host, length));
                 return Ok(());
             }
             let from = match run.kind {
@@ -202,11 +225,45 @@ impl Qcow2Writer {
                 _ => None,
             };
             let start = run.guest.start;
-            let mut room = Here { space: &mut self.space, plan, from, start };
+            let outside = (!self.files.is_empty()).then_some(self.size);
+            let mut room = Here { space: &mut self.space, plan, from, start, outside };
             table.entries.set(at..behind, kind, &mut room);
+            if run.digest.is_some() {
+                let host = table.entries.get(table.entries.place(at)) & ENTRY_OFFSET;
+                self.remember(run, (host, self.shape.cluster.size()));
+            }
             at = behind;
         }
         Ok(())
+    }
+
+    /// Remembers what the run, which is one cluster, has become.
+    fn remember(&mut self, run: &Run, (host, length): (u64, u64)) {
+        let (Some(shared), Some(digest), Some(table)) = (&mut self.shared, run.digest, &self.table)
+        else {
+            return;
+        };
+        if !shared.has_room() {
+            return;
+        }
+        let entry = table.entries.get(table.entries.place(run.guest.start));
+        let first = (entry & ENTRY_COPIED != 0).then_some(run.guest.start);
+        let entry = entry & !ENTRY_COPIED;
+        shared.remember(digest, share::Stored { entry, host, length, first });
+        self.space.keep(host, length);
+    }
+
+    /// Mends the entries of what was referred to again after they were written.
+    fn mend_entries(&mut self, plan: &mut Plan) {
+        let Some(shared) = &mut self.shared else { return };
+        let places = Entries { shape: self.shape, bytes: Vec::new() };
+        for (guest, entry) in shared.take_twice() {
+            let span = self.shape.span();
+            let table = self.l1.get(to_usize(span.index(guest))).copied().unwrap_or_default();
+            let place = to_u64(places.place(guest));
+            let offset = (table & ENTRY_OFFSET).saturating_add(place);
+            plan.bytes(offset, entry.to_be_bytes().to_vec());
+        }
     }
 }
 
@@ -228,7 +285,23 @@ impl Writer for Qcow2Writer {
     }
 
     fn forward(&self) -> Forward {
-        if self.encoder.is_some() { Forward::Never } else { Forward::ByMap }
+        let by_map = self.encoder.is_none()
+            && self.shared.is_none()
+            && self.files.is_empty()
+            && self.options.bitmaps.is_empty();
+        if by_map { Forward::ByMap } else { Forward::Never }
+    }
+
+    fn files(&self) -> &[ImageFile] {
+        &self.files
+    }
+
+    fn wants_digests(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    fn has_parent(&self) -> bool {
+        self.options.backing.is_some()
     }
 
     fn longest_run(&self) -> u64 {
@@ -238,7 +311,9 @@ impl Writer for Qcow2Writer {
 
     fn file_size(&self, map: &dyn Map) -> Result<u64> {
         let clusters = self.layout(map)?.clusters;
-        Ok(self.shape.cluster.offset_of(clusters).unwrap_or(u64::MAX))
+        let data = if self.files.is_empty() { 0 } else { self.size };
+        let tables = self.shape.cluster.offset_of(clusters).unwrap_or(u64::MAX);
+        Ok(tables.saturating_add(data))
     }
 
     fn begin(&mut self, map: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
@@ -264,6 +339,8 @@ impl Writer for Qcow2Writer {
 
     fn finish(&mut self, plan: &mut Plan) -> Result<()> {
         self.close_table(plan);
+        self.mend_entries(plan);
+        self.bitmaps = bitmaps::write(&self.options.bitmaps, &mut self.space, plan);
         let refcount_table = self.space.finish(plan);
         if !self.is_known {
             plan.bytes(self.l1_table_offset, self.l1_bytes());
@@ -272,6 +349,15 @@ impl Writer for Qcow2Writer {
         }
         Ok(())
     }
+}
+
+/// Where the offsets of the external data file begin: no file of metadata is as long.
+const OUTSIDE: u64 = 1 << 62;
+
+/// Each guest byte of it has its own offset, so that it can be a raw disk.
+fn data_file(name: &str, size: u64) -> ImageFile {
+    let range = OUTSIDE..OUTSIDE.saturating_add(size);
+    ImageFile { name: name.to_owned(), range, whole: true }
 }
 
 /// What a run is to an L2 table.
@@ -285,8 +371,9 @@ enum Stored {
 
 /// Where clusters are taken from.
 trait Room {
-    /// Takes up to `wanted` clusters in a row: the offset of the first, and how many.
-    fn take(&mut self, wanted: u64) -> (u64, u64);
+    /// Takes up to `wanted` clusters in a row, for the guest bytes from `guest` on: the offset of the
+    /// first, and how many.
+    fn take(&mut self, wanted: u64, guest: u64) -> (u64, u64);
 
     /// The guest bytes from `guest` on are stored at `host`.
     fn stored(&mut self, host: u64, guest: u64, length: u64);
@@ -300,14 +387,24 @@ struct Here<'a> {
     from: Option<usize>,
     /// Its first guest byte.
     start: u64,
+    /// The size of the disk, where its data are in a file of their own.
+    outside: Option<u64>,
 }
 
 impl Room for Here<'_> {
-    fn take(&mut self, wanted: u64) -> (u64, u64) {
-        self.space.run(wanted, self.plan)
+    fn take(&mut self, wanted: u64, guest: u64) -> (u64, u64) {
+        match self.outside {
+            Some(_) => (self.space.cluster.floor(guest), wanted),
+            None => self.space.run(wanted, self.plan),
+        }
     }
 
     fn stored(&mut self, host: u64, guest: u64, length: u64) {
+        let (host, length) = match self.outside {
+            // that file ends where the disk does
+            Some(size) => (OUTSIDE.saturating_add(host), length.min(size.saturating_sub(guest))),
+            None => (host, length),
+        };
         match self.from {
             Some(from) => {
                 let skip = to_usize(guest.saturating_sub(self.start));
@@ -325,7 +422,7 @@ struct Ahead {
 }
 
 impl Room for Ahead {
-    fn take(&mut self, wanted: u64) -> (u64, u64) {
+    fn take(&mut self, wanted: u64, _guest: u64) -> (u64, u64) {
         let (first, count) = self.cursor.run(wanted, |_| {});
         (self.cluster.offset_of(first).unwrap_or(u64::MAX), count)
     }
@@ -381,7 +478,7 @@ impl Entries {
                 at = at.saturating_add(cluster.size());
                 continue;
             }
-            let (host, count) = room.take(cluster.count(guest.end.saturating_sub(at)));
+            let (host, count) = room.take(cluster.count(guest.end.saturating_sub(at)), at);
             let length = cluster.offset_of(count).unwrap_or_default();
             room.stored(host, at, length);
             for index in 0..count {
@@ -402,7 +499,7 @@ impl Entries {
             let place = self.place(at);
             let mut host = self.get(place) & ENTRY_OFFSET;
             if host == 0 && kind != Stored::Zero {
-                host = room.take(1).0;
+                host = room.take(1, at).0;
                 self.put(place, host | ENTRY_COPIED);
             }
             let first = sub.index(cluster.within(at));

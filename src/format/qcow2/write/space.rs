@@ -96,13 +96,15 @@ pub(super) struct Space {
     end: Option<u64>,
     /// Where the next compressed cluster goes, if that is within a host cluster.
     packing: Option<u64>,
+    /// Blocks that count clusters up to this one are not final yet: those may be referred to again.
+    kept: Option<u64>,
 }
 
 impl Space {
     pub(super) fn new(cluster: Pow2, order: u32, end: Option<u64>) -> Self {
         let cursor = Cursor::new(cluster, order);
         let (blocks, open) = (Vec::new(), BTreeMap::new());
-        Self { cursor, cluster, order, blocks, open, end, packing: None }
+        Self { cursor, cluster, order, blocks, open, end, packing: None, kept: None }
     }
 
     fn offset(&self, cluster: u64) -> u64 {
@@ -184,10 +186,29 @@ impl Space {
         let packing = self.packing.map(|at| self.cluster.index(at));
         let growing = packing.unwrap_or(u64::MAX).min(self.cursor.next);
         let first = self.cursor.per_block.index(growing);
-        while let Some(entry) = self.open.first_entry().filter(|entry| *entry.key() < first) {
-            let (number, block) = entry.remove_entry();
+        let kept = |cluster| self.cursor.per_block.index(cluster).saturating_add(1);
+        let from = self.kept.map_or(0, kept).min(first);
+        while let Some((&number, _)) = self.open.range(from..first).next() {
+            let block = self.open.remove(&number).unwrap_or_default();
             plan.bytes(self.block_offset(number), block);
         }
+    }
+
+    /// Keeps the counts of the clusters that hold a range open.
+    pub(super) fn keep(&mut self, host: u64, length: u64) {
+        let last = self.cluster.index(host.saturating_add(length).saturating_sub(1));
+        self.kept = Some(self.kept.map_or(last, |kept| kept.max(last)));
+    }
+
+    /// Counts the clusters that hold a range once more; not if one of them cannot be.
+    pub(super) fn refer(&mut self, host: u64, length: u64) -> bool {
+        let last = self.cluster.index(host.saturating_add(length).saturating_sub(1));
+        let clusters = self.cluster.index(host)..=last;
+        let can = clusters.clone().all(|cluster| self.count_of(cluster) < max_count(self.order));
+        if can {
+            clusters.for_each(|cluster| self.count(cluster));
+        }
+        can
     }
 
     /// Takes room for a compressed cluster: behind the one before, if there is some, whole host

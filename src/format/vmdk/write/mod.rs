@@ -1,16 +1,23 @@
-//! How a VMDK is written: one file, its descriptor inside.
+//! How a VMDK is written: one file with its descriptor inside, or a descriptor and other files.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::ops::Range;
 
 use super::layout::*;
 use crate::codec::{Deflate, Wrapper};
 use crate::error::{Detail, ErrorKind, Result};
+use crate::format::Format;
+use crate::format::parent::Parent;
+use crate::layer::{Identity, Layer};
 use crate::num::{Pow2, to_u64, to_usize};
-use crate::writer::Writer;
+use crate::writer::{Checksum, ImageFile, Writer};
 
+mod flat;
 mod sparse;
 mod stream;
 
+pub use flat::FlatWriter;
 pub use sparse::SparseWriter;
 pub use stream::StreamWriter;
 
@@ -21,15 +28,49 @@ pub enum Subformat {
     MonolithicSparse,
     /// `streamOptimized`: compressed grains, tables behind them, a footer, all with markers.
     StreamOptimized,
+    /// `monolithicFlat`: a descriptor, and the disk in a file of its own.
+    MonolithicFlat,
+    /// `twoGbMaxExtentFlat`: the same, the disk in files of less than 2 GiB.
+    TwoGbMaxExtentFlat,
+    /// `twoGbMaxExtentSparse`: a descriptor, and grains and tables in files of less than 2 GiB.
+    TwoGbMaxExtentSparse,
 }
 
 impl Subformat {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::MonolithicSparse,
+        Self::StreamOptimized,
+        Self::MonolithicFlat,
+        Self::TwoGbMaxExtentFlat,
+        Self::TwoGbMaxExtentSparse,
+    ];
+
     /// The word of the descriptor.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::MonolithicSparse => "monolithicSparse",
             Self::StreamOptimized => "streamOptimized",
+            Self::MonolithicFlat => "monolithicFlat",
+            Self::TwoGbMaxExtentFlat => "twoGbMaxExtentFlat",
+            Self::TwoGbMaxExtentSparse => "twoGbMaxExtentSparse",
+        }
+    }
+
+    /// Whether the disk lies in the extents byte for byte.
+    fn is_flat(self) -> bool {
+        matches!(self, Self::MonolithicFlat | Self::TwoGbMaxExtentFlat)
+    }
+
+    /// How long the extents are, bytes, and what their names have behind that of the image; `None`
+    /// where all is one file.
+    fn extents(self) -> Option<(u64, &'static str)> {
+        match self {
+            Self::MonolithicSparse | Self::StreamOptimized => None,
+            Self::MonolithicFlat => Some((u64::MAX, "flat")),
+            Self::TwoGbMaxExtentFlat => Some((TWO_GB, "f")),
+            Self::TwoGbMaxExtentSparse => Some((TWO_GB, "s")),
         }
     }
 }
@@ -44,6 +85,8 @@ pub struct VmdkOptions {
     level: i32,
     name: String,
     seed: String,
+    /// The parent, and its content identifier.
+    parent: Option<Parent<u32>>,
 }
 
 impl Default for VmdkOptions {
@@ -55,6 +98,7 @@ impl Default for VmdkOptions {
             level: Deflate::DEFAULT_LEVEL,
             name: "disk.vmdk".into(),
             seed: String::new(),
+            parent: None,
         }
     }
 }
@@ -66,10 +110,16 @@ pub const ADAPTERS: &[&str] = &["ide", "buslogic", "lsilogic", "legacyESX"];
 enum WriteDetail {
     #[error("there is no adapter type '{0}'")]
     Adapter(String),
+    #[error("a {0} has no parent")]
+    FlatWithParent(&'static str),
     #[error("the file's name cannot stand in a descriptor: {0}")]
     Name(&'static str),
     #[error("a disk of {0} bytes is more than a sparse VMDK maps: {1}")]
     TooLarge(u64, u64),
+    #[error(
+        "a disk of {0} bytes has so many extents that their names do not fit into a descriptor"
+    )]
+    TooManyExtents(u64),
     #[error("the file grows beyond 2 TiB, where entries of a grain table end")]
     PastEntries,
 }
@@ -85,8 +135,10 @@ impl Detail for WriteDetail {
     fn advice(&self) -> Option<Cow<'static, str>> {
         Some(match self {
             Self::Adapter(_) => format!("choose among {}", ADAPTERS.join(", ")).into(),
+            Self::FlatWithParent(_) => "choose a sparse subformat".into(),
             Self::Name(_) => "name it otherwise".into(),
             Self::TooLarge(..) | Self::PastEntries => "choose another format".into(),
+            Self::TooManyExtents(_) => "choose a monolithic subformat".into(),
         })
     }
 }
@@ -95,12 +147,19 @@ impl Detail for WriteDetail {
 const GRAIN_BITS: u32 = 16;
 /// Entries of a grain table.
 const GTES: u64 = 512;
+/// The entry of a grain of zeros, as it lies in a table.
+const GTE_ZEROED: u32 = 1;
 /// Bytes of a grain table: 512 entries of 32 bits.
 const TABLE_BYTES: u64 = 2048;
 /// Sectors of the embedded descriptor.
 const DESCRIPTOR_SECTORS: u64 = 20;
 /// The largest disk: 64 TiB, whose grain directory has 8 MiB.
 const MAX_SIZE: u64 = 64 << 40;
+/// The most of the disk in one of several extents: 4192256 sectors, as VMware has it, so that no file
+/// with its tables comes to 2 GiB. They are whole grains and, but for the last, whole grain tables.
+const TWO_GB: u64 = (2 << 30) - (1 << 20);
+/// Where the offsets of extents begin that are files of their own: behind the largest descriptor.
+const FIRST_EXTENT: u64 = MAX_DESCRIPTOR;
 
 impl VmdkOptions {
     /// The default options.
@@ -143,7 +202,8 @@ impl VmdkOptions {
         self
     }
 
-    /// The name of the file, which its descriptor repeats. Default: `disk.vmdk`.
+    /// The name of the file, which its descriptor repeats, and which the names of extents begin with.
+    /// Default: `disk.vmdk`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -158,7 +218,22 @@ impl VmdkOptions {
         self
     }
 
-    /// What writes a disk of `size` bytes that way; sizes are rounded up to whole sectors.
+    /// Makes it a delta of the VMDK `parent`, which it is to know by `name`, as from its own folder, and
+    /// by its content identifier ("Delta Links"): whoever changes the parent makes the child invalid.
+    /// Both have one size. The disk of the parent is what [`Convert::image`](crate::Convert::image)
+    /// takes as backing.
+    pub fn parent(mut self, name: impl Into<String>, parent: &dyn Layer) -> Result<Self> {
+        let id = |identity| match identity {
+            Identity::ContentId(cid) if cid != CID_NO_PARENT => Some(cid),
+            _ => None,
+        };
+        let what = "content identifier";
+        self.parent = Some(Parent::new(Format::Vmdk, name.into(), 1024, parent, what, id)?);
+        Ok(self)
+    }
+
+    /// What writes a disk of `size` bytes that way; sizes are rounded up to whole sectors. Where that is
+    /// several files, a [`FilesTarget`](crate::target::FilesTarget) takes them.
     pub fn writer(&self, size: u64) -> Result<Box<dyn Writer>> {
         if !ADAPTERS.contains(&&*self.adapter) {
             let adapter = crate::text::printable_str(&self.adapter);
@@ -167,6 +242,9 @@ impl VmdkOptions {
         if self.name.contains(|c: char| c == '"' || c.is_control()) {
             return Err(WriteDetail::Name("it has quotation marks or control characters").into());
         }
+        if self.subformat.extents().is_some() && self.name.contains(['/', '\\']) {
+            return Err(WriteDetail::Name("it has slashes").into());
+        }
         if self.name.len() > 1024 {
             return Err(WriteDetail::Name("it is too long").into());
         }
@@ -174,37 +252,108 @@ impl VmdkOptions {
             return Err(WriteDetail::TooLarge(size, MAX_SIZE).into());
         }
         let size = Pow2::SECTOR.ceil(size);
+        if let Some(parent) = &self.parent {
+            if self.subformat.is_flat() {
+                return Err(WriteDetail::FlatWithParent(self.subformat.name()).into());
+            }
+            parent.check_size(size, false)?;
+        }
         match self.subformat {
-            Subformat::MonolithicSparse => Ok(Box::new(SparseWriter::new(self, size))),
+            Subformat::MonolithicSparse | Subformat::TwoGbMaxExtentSparse => {
+                let writer = SparseWriter::new(self, size);
+                self.check_length(size, writer.files())?;
+                Ok(Box::new(writer))
+            }
             Subformat::StreamOptimized => {
                 let deflate = Deflate::new(self.level, Wrapper::Zlib)?;
                 Ok(Box::new(StreamWriter::new(self, size, deflate)))
             }
+            Subformat::MonolithicFlat | Subformat::TwoGbMaxExtentFlat => {
+                let writer = FlatWriter::new(self, size);
+                self.check_length(size, writer.files())?;
+                Ok(Box::new(writer))
+            }
         }
     }
 
-    /// The descriptor ("The VMDK Descriptor"), as many sectors as it has room for.
+    /// The bytes of the disk in each extent, and the name of its file, where extents are files of their
+    /// own. A disk of no bytes has one extent, too.
+    fn extents(&self, size: u64) -> Vec<(Range<u64>, String)> {
+        let Some((length, kind)) = self.subformat.extents() else { return Vec::new() };
+        // as others name them: what the name ends with comes behind
+        let (stem, dot, ending) = match self.name.rsplit_once('.') {
+            Some((stem, ending)) => (stem, ".", ending),
+            None => (&*self.name, "", ""),
+        };
+        let (mut extents, mut at) = (Vec::new(), 0u64);
+        loop {
+            let end = at.saturating_add(length).min(size);
+            let number = match length {
+                u64::MAX => String::new(),
+                _ => format!("{:03}", extents.len().saturating_add(1)),
+            };
+            extents.push((at..end, format!("{stem}-{kind}{number}{dot}{ending}")));
+            if end >= size {
+                return extents;
+            }
+            at = end;
+        }
+    }
+
+    /// Whether a descriptor that names these files is one that readers take.
+    fn check_length(&self, size: u64, files: &[ImageFile]) -> Result<()> {
+        let length = if files.is_empty() { 0 } else { self.descriptor(size, 0).len() };
+        if to_u64(length) > MAX_DESCRIPTOR {
+            return Err(WriteDetail::TooManyExtents(size).into());
+        }
+        Ok(())
+    }
+
+    /// The descriptor ("The VMDK Descriptor"). Where it lies in the image's one file, it has as many
+    /// sectors as there is room for.
     fn descriptor(&self, size: u64, cid: u32) -> Vec<u8> {
         let sectors = Pow2::SECTOR.count(size);
         let heads: u64 = if self.adapter == "ide" { 16 } else { 255 };
         let track = 63u64;
         let cylinders = sectors.checked_div(heads.saturating_mul(track)).unwrap_or_default();
+        let extents = self.extents(size);
+        let mut lines = String::new();
+        for (range, name) in &extents {
+            let sectors = Pow2::SECTOR.count(range.end.saturating_sub(range.start));
+            let _ = match self.subformat.is_flat() {
+                true => writeln!(lines, "RW {sectors} FLAT \"{name}\" 0"),
+                false => writeln!(lines, "RW {sectors} SPARSE \"{name}\""),
+            };
+        }
+        if extents.is_empty() {
+            let _ = writeln!(lines, "RW {sectors} SPARSE \"{}\"", self.name);
+        }
+        let (parent, hint) = match &self.parent {
+            None => (CID_NO_PARENT, String::new()),
+            Some(parent) => (parent.id, format!("parentFileNameHint=\"{}\"\n", parent.name)),
+        };
         // QEMU's words where both say the same; without the encoding readers take their own
         let text = format!(
             "# Disk DescriptorFile\nversion=1\nencoding=\"UTF-8\"\nCID={cid:08x}\n\
-             parentCID=ffffffff\ncreateType=\"{}\"\n\n# Extent description\n\
-             RW {sectors} SPARSE \"{}\"\n\n# The Disk Data Base\n#DDB\n\n\
+             parentCID={parent:08x}\ncreateType=\"{}\"\n{hint}\n# Extent description\n\
+             {lines}\n# The Disk Data Base\n#DDB\n\n\
              ddb.virtualHWVersion = \"{}\"\nddb.geometry.cylinders = \"{cylinders}\"\n\
              ddb.geometry.heads = \"{heads}\"\nddb.geometry.sectors = \"{track}\"\n\
              ddb.adapterType = \"{}\"\nddb.toolsVersion = \"2147483647\"\n",
             self.subformat.name(),
-            self.name,
             self.hardware,
             self.adapter,
         );
         let mut bytes = text.into_bytes();
-        bytes.resize(to_usize(sectors_of(DESCRIPTOR_SECTORS)), 0);
+        if extents.is_empty() {
+            bytes.resize(to_usize(sectors_of(DESCRIPTOR_SECTORS)), 0);
+        }
         bytes
+    }
+
+    /// A content identifier from the seed and all of the disk.
+    fn cid_of(&self, size: u64, checksum: &Checksum) -> u32 {
+        self.cid(&[size.to_le_bytes(), checksum.value().to_le_bytes()].concat())
     }
 
     /// A content identifier from the seed and `more`. The two that mean something else are avoided.
@@ -213,6 +362,9 @@ impl VmdkOptions {
         hash.update(self.seed.as_bytes());
         hash.update(&[0]);
         hash.update(more);
+        if let Some(parent) = &self.parent {
+            hash.update(&parent.id.to_le_bytes());
+        }
         match hash.finalize() {
             0 | CID_NO_PARENT | 0xffff_fffe => 1,
             cid => cid,
@@ -235,6 +387,8 @@ struct Fields {
     gd_offset: u64,
     overhead: u64,
     compress_algorithm: u16,
+    /// Whether the descriptor lies inside, behind the header.
+    descriptor: bool,
 }
 
 /// A `SparseExtentHeader`.
@@ -244,7 +398,9 @@ fn header(fields: &Fields) -> Vec<u8> {
     header.extend(fields.version.to_le_bytes());
     header.extend(fields.flags.to_le_bytes());
     let grain = Pow2::from_bits(GRAIN_BITS).map_or(0, |grain| Pow2::SECTOR.index(grain.size()));
-    let numbers = [Pow2::SECTOR.count(fields.size), grain, 1, DESCRIPTOR_SECTORS];
+    // without one, the offset is 0 ("Hosted Sparse Extents")
+    let (descriptor, length) = if fields.descriptor { (1, DESCRIPTOR_SECTORS) } else { (0, 0) };
+    let numbers = [Pow2::SECTOR.count(fields.size), grain, descriptor, length];
     numbers.iter().for_each(|number| header.extend(number.to_le_bytes()));
     header.extend(u32::try_from(GTES).unwrap_or_default().to_le_bytes());
     let places = [fields.rgd_offset, fields.gd_offset, fields.overhead];

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::super::layout::*;
 use super::{
-    DESCRIPTOR_SECTORS, Fields, GRAIN_BITS, GTES, TABLE_BYTES, VmdkOptions, counts, entries,
-    entry_of, header, sectors_of,
+    DESCRIPTOR_SECTORS, Fields, GRAIN_BITS, GTE_ZEROED, GTES, TABLE_BYTES, VmdkOptions, counts,
+    entries, entry_of, header, sectors_of,
 };
 use crate::codec::Deflate;
 use crate::error::Result;
@@ -76,14 +76,17 @@ impl StreamWriter {
     }
 
     fn header(&self, gd_offset: u64) -> Vec<u8> {
+        // whether there are grains of zeros is known in the end only
+        let zeroed = if self.has_parent() { FLAG_ZEROED_GRAIN } else { 0 };
         header(&Fields {
             version: 3,
-            flags: FLAG_NEWLINE_TEST | FLAG_COMPRESSED | FLAG_MARKERS,
+            flags: FLAG_NEWLINE_TEST | FLAG_COMPRESSED | FLAG_MARKERS | zeroed,
             size: self.size,
             rgd_offset: 0,
             gd_offset,
             overhead: OVERHEAD,
             compress_algorithm: COMPRESSION_DEFLATE,
+            descriptor: true,
         })
     }
 
@@ -100,6 +103,27 @@ impl StreamWriter {
             plan.bytes(place, bytes);
         }
         place
+    }
+
+    /// Begins the table that a grain belongs to, where that is another one than the last: which is
+    /// written before.
+    fn open_table(&mut self, grain: u64, plan: &mut Plan) -> Result<()> {
+        let number = grain.checked_div(GTES).unwrap_or_default();
+        if self.table.as_ref().is_none_or(|(open, _)| *open != number) {
+            self.close_table(plan)?;
+            self.table = Some((number, vec![0; to_usize(GTES)]));
+        }
+        Ok(())
+    }
+
+    /// Puts a grain into its table, which is open.
+    fn enter(&mut self, grain: u64, place: u32) {
+        let index = to_usize(grain.checked_rem(GTES).unwrap_or_default());
+        if let Some((_, table)) = &mut self.table
+            && let Some(entry) = table.get_mut(index)
+        {
+            *entry = place;
+        }
     }
 
     fn close_table(&mut self, plan: &mut Plan) -> Result<()> {
@@ -127,6 +151,10 @@ impl Writer for StreamWriter {
 
     fn forward(&self) -> Forward {
         Forward::Always
+    }
+
+    fn has_parent(&self) -> bool {
+        self.options.parent.is_some()
     }
 
     fn file_size(&self, map: &dyn Map) -> Result<u64> {
@@ -164,22 +192,23 @@ impl Writer for StreamWriter {
 
     fn place(&mut self, runs: &[Run], _map: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
         for run in runs {
-            let RunKind::Packed(range) = &run.kind else { continue };
-            let grain = self.unit().index(run.guest.start);
-            let number = grain.checked_div(GTES).unwrap_or_default();
-            if self.table.as_ref().is_none_or(|(open, _)| *open != number) {
-                self.close_table(plan)?;
-                self.table = Some((number, vec![0; to_usize(GTES)]));
+            let grain = self.unit();
+            let grains = grain.index(run.guest.start)..grain.count(run.guest.end);
+            match &run.kind {
+                RunKind::Packed(range) => {
+                    self.open_table(grains.start, plan)?;
+                    self.enter(grains.start, entry_of(self.at)?);
+                    plan.packed(self.at, range.clone());
+                    self.at = self.at.saturating_add(to_u64(range.len()));
+                }
+                RunKind::Zero => {
+                    for grain in grains {
+                        self.open_table(grain, plan)?;
+                        self.enter(grain, GTE_ZEROED);
+                    }
+                }
+                _ => {}
             }
-            let place = entry_of(self.at)?;
-            if let Some((_, table)) = &mut self.table
-                && let Some(entry) =
-                    table.get_mut(to_usize(grain.checked_rem(GTES).unwrap_or_default()))
-            {
-                *entry = place;
-            }
-            plan.packed(self.at, range.clone());
-            self.at = self.at.saturating_add(to_u64(range.len()));
         }
         Ok(())
     }

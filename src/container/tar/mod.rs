@@ -4,16 +4,16 @@
 //!
 //! An archive that two readers would understand differently is refused rather than read.
 
-use std::ops::Range;
-use std::sync::Arc;
-
 use super::error::Fault;
 use super::{Limits, Member, MemberKind};
 use crate::error::{Error, Result};
 use crate::finding::{Code, Finding};
-use crate::format::probe::tar_sums;
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::storage::{Storage, read_vec};
+
+mod header;
+
+use header::{Header, decimal, field, number};
 
 /// Headers and contents are whole numbers of these.
 pub(super) const BLOCK: usize = 512;
@@ -25,6 +25,9 @@ pub(super) const MAX_MEMBERS: usize = 1 << 16;
 const MAX_NAME: u64 = 64 << 10;
 /// The longest extended header that is believed, unless a sparse map lies in it.
 const MAX_EXTENDED: u64 = 1 << 20;
+
+/// What content is called in messages.
+pub(crate) const MEMBER: &str = "a member of the archive";
 
 /// What an entry of a sparse map takes up in memory, here and as a piece of the file, bytes.
 const ENTRY: u64 = 48;
@@ -61,86 +64,134 @@ struct SparseAhead {
     map: Option<Vec<u64>>,
 }
 
+/// Where an archive comes from: a file, or what passes by once. Nothing is asked for that lies
+/// before what was asked for.
+pub(crate) trait Source {
+    /// So many bytes at `at`.
+    fn bytes(&mut self, what: &'static str, at: u64, length: usize) -> Result<Vec<u8>>;
+
+    /// Where it ends, unless that is behind `at`.
+    fn end_at(&mut self, at: u64) -> Result<Option<u64>>;
+
+    /// Refuses a range that it does not hold, where that can be known before the range is read.
+    fn check_inside(&mut self, what: &'static str, at: u64, length: u64) -> Result<()>;
+}
+
+impl Source for &dyn Storage {
+    fn bytes(&mut self, what: &'static str, at: u64, length: usize) -> Result<Vec<u8>> {
+        read_vec(*self, what, at, length)
+    }
+
+    fn end_at(&mut self, at: u64) -> Result<Option<u64>> {
+        let size = self.size();
+        Ok((at >= size).then_some(size))
+    }
+
+    fn check_inside(&mut self, what: &'static str, at: u64, length: u64) -> Result<()> {
+        crate::storage::check_inside(*self, what, at, length)
+    }
+}
+
 /// Reads all headers. Nothing of the members' content is read, but for the map of sparse ones.
-pub(super) fn read(storage: &Arc<dyn Storage>, limits: &Limits) -> Result<Directory> {
-    let mut reader = Reader { storage, limits, at: 0, room: limits.max_directory_size };
-    let mut directory = Directory::default();
-    let mut ahead = Ahead::default();
+pub(super) fn read(mut storage: &dyn Storage, limits: &Limits) -> Result<Directory> {
     let size = storage.size();
-    loop {
-        let at = reader.at;
-        if at == size {
-            let text = "the archive ends without the blocks of zeros that mark its end";
-            directory.findings.push(Finding::new(Code::Truncated, text).at(at));
-            break;
-        }
-        let block = reader.block("a header of the archive")?;
-        if crate::bytes::is_zero(&block) {
-            let lone = reader.at < size
-                && !crate::bytes::is_zero(&reader.block("the end of the archive")?);
-            if lone {
-                let text = "a single block of zeros ends the archive, and more follows: \
-                            readers will disagree about what is in it";
-                directory.findings.push(Finding::new(Code::Ambiguous, text).at(at));
-            }
-            break;
-        }
-        let header = Header::parse(&block, at)?;
-        let here = |error: Error| error.at(at);
-        match header.kind {
-            b'x' | b'X' => {
-                let records = reader.content(header.size, reader.room, "an extended header")?;
-                ahead.start.get_or_insert(at);
-                ahead.take(&records).map_err(here)?;
-                reader.spend(to_u64(records.len())).map_err(here)?;
-            }
-            b'g' => {
-                let records = reader.content(header.size, MAX_EXTENDED, "a global header")?;
-                let mut global = Ahead::default();
-                global.take(&records).map_err(here)?;
-                if global.says_anything() {
-                    return Err(here(Fault::GlobalHeader.into()));
-                }
-            }
-            b'L' => {
-                let mut name = reader.content(header.size, MAX_NAME, "a long name")?;
-                ahead.start.get_or_insert(at);
-                name.truncate(name.iter().position(|&b| b == 0).unwrap_or(name.len()));
-                ahead.long_name = Some(name);
-            }
-            b'K' => {
-                ahead.start.get_or_insert(at);
-                reader.content(header.size, MAX_NAME, "a long name of a link")?;
-            }
-            _ => {
-                let member = reader.member(&header, &block, std::mem::take(&mut ahead), at)?;
-                directory.members.push(member);
-                if directory.members.len() > MAX_MEMBERS {
-                    return Err(here(
-                        Fault::TooMany { what: "members", limit: MAX_MEMBERS }.into(),
-                    ));
-                }
-            }
-        }
+    let mut reader = Reader::new(&mut storage, limits);
+    let mut directory = Directory::default();
+    while let Some(member) = reader.next()? {
+        directory.members.push(member);
     }
-    if let Some(start) = ahead.start {
-        return Err(Error::new(Fault::Dangling).at(start));
-    }
-    directory.end = reader.at;
+    directory.end = reader.at.min(size);
+    directory.findings = reader.findings;
     Ok(directory)
 }
 
-struct Reader<'a> {
-    storage: &'a Arc<dyn Storage>,
+/// Reads headers, one member after the other.
+pub(crate) struct Reader<'a, S> {
+    /// Where they come from. Between two members their content may be taken from it.
+    pub(crate) source: &'a mut S,
+    /// What is odd about them.
+    pub(crate) findings: Vec<Finding>,
     limits: &'a Limits,
     at: u64,
     /// Memory for names and maps that is left, bytes.
     room: u64,
+    /// How many members there were.
+    count: usize,
 }
 
-impl Reader<'_> {
+impl<'a, S: Source> Reader<'a, S> {
+    pub(crate) fn new(source: &'a mut S, limits: &'a Limits) -> Self {
+        let room = limits.max_directory_size;
+        Self { source, findings: Vec::new(), limits, at: 0, room, count: 0 }
+    }
+
+    /// The next member; `None` at the end of the archive.
+    pub(crate) fn next(&mut self) -> Result<Option<Member>> {
+        let mut ahead = Ahead::default();
+        loop {
+            let at = self.at;
+            if let Some(end) = self.source.end_at(at)? {
+                let text = "the archive ends without the blocks of zeros that mark its end";
+                self.findings.push(Finding::new(Code::Truncated, text).at(end));
+                break;
+            }
+            let block = self.block("a header of the archive")?;
+            if crate::bytes::is_zero(&block) {
+                let lone = self.source.end_at(self.at)?.is_none()
+                    && !crate::bytes::is_zero(&self.block("the end of the archive")?);
+                if lone {
+                    let text = "a single block of zeros ends the archive, and more follows: \
+                                readers will disagree about what is in it";
+                    self.findings.push(Finding::new(Code::Ambiguous, text).at(at));
+                }
+                break;
+            }
+            let header = Header::parse(&block, at)?;
+            let here = |error: Error| error.at(at);
+            match header.kind {
+                b'x' | b'X' => {
+                    let records = self.content(header.size, self.room, "an extended header")?;
+                    ahead.start.get_or_insert(at);
+                    ahead.take(&records).map_err(here)?;
+                    self.spend(to_u64(records.len())).map_err(here)?;
+                }
+                b'g' => {
+                    let records = self.content(header.size, MAX_EXTENDED, "a global header")?;
+                    let mut global = Ahead::default();
+                    global.take(&records).map_err(here)?;
+                    if global.says_anything() {
+                        return Err(here(Fault::GlobalHeader.into()));
+                    }
+                }
+                b'L' => {
+                    let mut name = self.content(header.size, MAX_NAME, "a long name")?;
+                    ahead.start.get_or_insert(at);
+                    name.truncate(name.iter().position(|&b| b == 0).unwrap_or(name.len()));
+                    ahead.long_name = Some(name);
+                }
+                b'K' => {
+                    ahead.start.get_or_insert(at);
+                    self.content(header.size, MAX_NAME, "a long name of a link")?;
+                }
+                _ => {
+                    let member = self.member(&header, &block, ahead, at)?;
+                    self.count = self.count.saturating_add(1);
+                    if self.count > MAX_MEMBERS {
+                        let fault = Fault::TooMany { what: "members", limit: MAX_MEMBERS };
+                        return Err(here(fault.into()));
+                    }
+                    return Ok(Some(member));
+                }
+            }
+        }
+        match ahead.start {
+            Some(start) => Err(Error::new(Fault::Dangling).at(start)),
+            None => Ok(None),
+        }
+    }
+
     fn block(&mut self, what: &'static str) -> Result<[u8; BLOCK]> {
-        let bytes = read_vec(self.storage, what, self.at, BLOCK)?;
+        let bytes = self.source.bytes(what, self.at, BLOCK)?;
         self.at = self.at.saturating_add(to_u64(BLOCK));
         Ok(bytes.first_chunk().copied().unwrap_or([0; BLOCK]))
     }
@@ -150,7 +201,7 @@ impl Reader<'_> {
         if size > limit {
             return Err(Error::new(Fault::TooLarge { what, size, limit }).at(self.at));
         }
-        let bytes = read_vec(self.storage, what, self.at, to_usize(size))?;
+        let bytes = self.source.bytes(what, self.at, to_usize(size))?;
         self.at = self.at.saturating_add(UNIT.ceil(size));
         Ok(bytes)
     }
@@ -219,10 +270,8 @@ impl Reader<'_> {
         let map_length = sparse.as_ref().map_or(0, |(_, _, length)| *length);
         let data = self.at.saturating_add(map_length);
         let length = stored.saturating_sub(map_length);
-        crate::storage::check_inside(self.storage, "a member of the archive", data, length)
-            .map_err(|error| error.at(at))?;
-        let next = UNIT.ceil(self.at.saturating_add(stored));
-        self.at = next.min(self.storage.size());
+        self.source.check_inside(MEMBER, data, length).map_err(here)?;
+        self.at = UNIT.ceil(self.at.saturating_add(stored));
         let (size, map) = match sparse {
             None => (length, None),
             Some((size, numbers, _)) => {
@@ -407,113 +456,9 @@ impl SparseAhead {
     }
 }
 
-/// A header, its checksum verified.
-#[derive(Debug)]
-struct Header {
-    name: Vec<u8>,
-    size: u64,
-    kind: u8,
-}
-
-impl Header {
-    fn parse(block: &[u8], at: u64) -> Result<Self> {
-        let here = |error: Error| error.at(at);
-        let stored = number(field(block, 148..156), "a checksum").map_err(here)?;
-        let sums = tar_sums(block);
-        if block.len() < BLOCK || !sums.contains(&i64::try_from(stored).unwrap_or(-1)) {
-            return Err(here(Fault::Checksum.into()));
-        }
-        let text = |range: Range<usize>| {
-            let bytes = field(block, range);
-            bytes.split(|&b| b == 0).next().unwrap_or_default().to_vec()
-        };
-        let kind = block.get(156).copied().unwrap_or_default();
-        let mut name = text(0..100);
-        // the prefix is POSIX's; GNU has times there
-        if field(block, 257..263) == b"ustar\0" {
-            let prefix = text(345..500);
-            if !prefix.is_empty() {
-                name = [&*prefix, b"/", &*name].concat();
-            }
-        }
-        let size = number(field(block, 124..136), "the size of a member").map_err(here)?;
-        Ok(Self { name, size, kind })
-    }
-}
-
-fn field(block: &[u8], range: Range<usize>) -> &[u8] {
-    block.get(range).unwrap_or_default()
-}
-
-/// A number in octal digits, or in base 256 where the first bit says so.
-fn number(bytes: &[u8], what: &'static str) -> Result<u64> {
-    let wrong = || Error::new(Fault::Number(what));
-    if let Some(first) = bytes.first().filter(|&&first| first & 0x80 != 0) {
-        // 0xff starts a negative number
-        let rest = bytes.get(1..).unwrap_or_default();
-        let shift = |value: Option<u64>, digit: u8| {
-            value?.checked_mul(256).and_then(|value| value.checked_add(digit.into()))
-        };
-        let head = Some(u64::from(first & 0x7f));
-        let value = rest.iter().copied().fold(head, shift).filter(|_| *first == 0x80);
-        // what no file can hold is no size
-        return value.filter(|&value| i64::try_from(value).is_ok()).ok_or_else(wrong);
-    }
-    let is_padding = |&byte: &u8| byte == b' ' || byte == 0;
-    let start = bytes.iter().position(|&byte| byte != b' ').ok_or_else(wrong)?;
-    let digits = bytes.get(start..).unwrap_or_default();
-    let length = digits.iter().position(is_padding).unwrap_or(digits.len());
-    let (digits, rest) = digits.split_at(length);
-    if digits.is_empty() || !rest.iter().all(is_padding) {
-        return Err(wrong());
-    }
-    digits.iter().try_fold(0u64, |value, &digit| match digit {
-        b'0'..=b'7' => value
-            .checked_mul(8)
-            .and_then(|value| value.checked_add(u64::from(digit.saturating_sub(b'0'))))
-            .ok_or_else(wrong),
-        _ => Err(wrong()),
-    })
-}
-
-/// A number in decimal digits.
-fn decimal(bytes: &[u8]) -> Result<u64> {
-    let text =
-        std::str::from_utf8(bytes).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-    let value = text.and_then(|text| text.parse().ok());
-    value
-        .filter(|&value: &u64| i64::try_from(value).is_ok())
-        .ok_or_else(|| Fault::Number("a number of an extended header").into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_octal_or_base_256_and_never_negative() {
-        let parse = |bytes: &[u8]| number(bytes, "x").ok();
-        assert_eq!(parse(b"00000000017\0"), Some(15));
-        assert_eq!(parse(b"     17 \0   "), Some(15));
-        assert_eq!(parse(b"777777777777"), Some(0o777_777_777_777));
-        assert_eq!(parse(b"\x80\0\0\0\0\0\0\0\0\0\x01\x02"), Some(0x102));
-        assert_eq!(parse(b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff"), Some(i64::MAX as u64));
-        for bad in [
-            &b"            "[..],
-            b"\0\0\0\0\0\0\0\0\0\0\0\0",
-            b"00000000018\0",
-            b"17x\0",
-            b"1 7\0",
-            b"-0000000017\0",
-            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-            b"\x80\0\0\0\x80\0\0\0\0\0\0\0",
-            b"\x80\x01\0\0\0\0\0\0\0\0\0\0",
-            b"\x81\0\0\0\0\0\0\0\0\0\0\x01",
-            b"",
-        ] {
-            assert_eq!(parse(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn records_are_taken_apart_by_their_length() {
