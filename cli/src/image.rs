@@ -157,11 +157,8 @@ impl TargetArgs {
             }
             pairs.insert(key, value);
         }
-        for need in aim.iter().flat_map(|aim| aim.preset.options.iter().map(move |n| (aim, n))) {
-            let (aim, need) = need;
-            let said = pairs.get(need.key).map(String::as_str);
-            let value = aim.option(need, said)?;
-            pairs.entry(need.key.to_owned()).or_insert_with(|| value.to_owned());
+        if let Some(aim) = aim {
+            aim.settle(&mut pairs)?;
         }
         let seed = self.seed.clone().unwrap_or_default();
         let mut spec = Spec {

@@ -132,7 +132,11 @@ fn print(file: &Path, found: &Report, out: &mut impl Write) -> io::Result<()> {
         // a note is no reason to do anything
         let fix = fix_of(found.platform, file, problem.remedy, &found.facts.format);
         if problem.refused && !fixes.contains(&fix) {
-            fixes.push(fix);
+            // what no conversion mends comes before one
+            match problem.remedy {
+                Remedy::Other(_) => fixes.insert(0, fix),
+                _ => fixes.push(fix),
+            }
         }
     }
     for fix in fixes {

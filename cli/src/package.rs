@@ -1,5 +1,6 @@
 //! What is written around a disk: Compute Engine's archive, and OVAs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use diskimage::container::{GceOptions, OvaOptions, OvaTarget};
@@ -191,30 +192,41 @@ impl Aim {
         }
     }
 
-    /// What an option is to be, where `said` is what was asked for, if anything.
-    pub(crate) fn option(
-        &self,
-        need: &diskimage::platform::Need,
-        said: Option<&str>,
-    ) -> Result<&'static str> {
-        let same = |said: &str| {
-            let yes = |word: &str| matches!(word, "on" | "yes" | "true" | "y");
-            said == need.value || (yes(said) && yes(need.value))
-        };
-        match said {
-            Some(said) if need.must && !same(said) => {
-                let message = format!(
-                    "--for {} and -o {key}={} contradict each other: {} takes {key}={} only",
-                    self.platform,
-                    diskimage::text::printable_str(said),
-                    self.platform.title(),
-                    need.value,
-                    key = need.key
-                );
-                Err(invalid(message).advise("leave one of them out"))
+    /// Adds the options that suit the platform. An error where others were asked for, and would be
+    /// refused there.
+    pub(crate) fn settle(&self, options: &mut BTreeMap<String, String>) -> Result<()> {
+        let yes = |word: &str| matches!(word, "on" | "yes" | "true" | "y");
+        for need in self.preset.options {
+            let said = options.entry(need.key.to_owned()).or_insert_with(|| need.value.to_owned());
+            if need.must && said != need.value && !(yes(said) && yes(need.value)) {
+                return Err(self.contradicted(
+                    need.key,
+                    said,
+                    &format!("{}={}", need.key, need.value),
+                ));
             }
-            _ => Ok(need.value),
         }
+        let taken = self.platform.subformats(self.preset.format);
+        if let Some(said) = options.get("subformat")
+            && !taken.is_empty()
+            && !taken.contains(&&**said)
+        {
+            let wanted = format!("subformat={}", taken.join(" or "));
+            return Err(self.contradicted("subformat", said, &wanted));
+        }
+        match options.get("data_file").filter(|_| !self.platform.takes_others()) {
+            None => Ok(()),
+            Some(said) => Err(self.contradicted("data_file", said, "whole images")),
+        }
+    }
+
+    fn contradicted(&self, key: &str, said: &str, wanted: &str) -> Error {
+        let (platform, title) = (self.platform, self.platform.title());
+        let said = diskimage::text::printable_str(said);
+        let message = format!(
+            "--for {platform} and -o {key}={said} contradict each other: {title} takes {wanted} only"
+        );
+        invalid(message).advise("leave one of them out")
     }
 
     /// The size that a disk is to have there.

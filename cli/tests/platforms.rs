@@ -80,6 +80,11 @@ fn what_is_asked_for_and_contradicts_the_platform_is_refused_by_both_names() {
             &["--for", "aws", "-O", "vmdk", "-o", "subformat=monolithicSparse"],
             &["--for aws", "streamOptimized only"],
         ),
+        (
+            &["--for", "openstack", "-O", "vmdk", "-o", "subformat=monolithicFlat"],
+            &["subformat=monolithicFlat", "streamOptimized or monolithicSparse"],
+        ),
+        (&["--for", "openstack", "-o", "data_file=x"], &["--for openstack", "-o data_file=x"]),
         (&["--for", "openstack", "-B", "base.qcow2"], &["--for openstack", "a backing file"]),
         (&["--for", "azure", "-c"], &["'vpc' has no compression"]),
         (&["--for", "vsphere", "-o", "cluster_size=64k"], &["'ova' has no option 'cluster_size'"]),

@@ -260,9 +260,9 @@ impl Convert {
                     (None, true) if !empty => return Err(ConvertDetail::OnlyParent.into()),
                     _ => {}
                 }
+                let needs_map = writer.needs_map();
                 let shares =
                     always && !ascending && backing.is_none() && Composition::can_share(&*writer);
-                let needs_map = writer.needs_map();
                 let by_map = match writer.forward() {
                     _ if shares => true,
                     Forward::Always => false,

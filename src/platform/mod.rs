@@ -122,6 +122,14 @@ impl Platform {
         self.rules().others
     }
 
+    /// The subformats of this format that it takes, if not all of them: a VMDK's `createType`, `fixed`
+    /// and `dynamic` of VHD and VHDX.
+    #[must_use]
+    pub fn subformats(self, format: Format) -> &'static [&'static str] {
+        let taken = self.rules().takes.iter().find(|taken| taken.format == format);
+        taken.map_or(&[], |taken| taken.subformats)
+    }
+
     /// Whether a disk of `size` bytes is taken in this format: an error that says why not.
     pub fn check_size(self, format: Format, size: u64) -> Result<()> {
         let applies = |bound: &&rules::Largest| {
