@@ -128,8 +128,9 @@ struct Current {
     before: u64,
     /// As in [`Block::Stored`].
     present: Vec<Range<u64>>,
-    /// Whether anything but zeros is in it.
-    has_data: bool,
+    /// Whether anything is said of what lies there: not while it may turn out to be zeros that need no
+    /// place, so that nothing is said twice of what another block gets.
+    begun: bool,
 }
 
 /// Bytes of a block.
@@ -235,22 +236,26 @@ impl Placer {
                 data,
                 before: self.next,
                 present: Vec::new(),
-                has_data: false,
+                begun: false,
             });
             self.stored = self.stored.saturating_add(1);
             self.next = data.saturating_add(self.layout.step);
-            // what comes before its first data
-            plan.zeros(data, within);
         }
         let Some(current) = &mut self.current else { return };
         let offset = current.data.saturating_add(within);
+        let waits = matches!(part, Part::Zeros) && format.has_zeros() && !current.begun;
+        if !waits && !current.begun {
+            // what comes before
+            plan.zeros(current.data, within);
+            current.begun = true;
+        }
         match part {
             Part::Data(from) => {
                 plan.plain(offset, from, length);
                 self.written = offset.saturating_add(length);
-                current.has_data = true;
             }
-            Part::Zeros | Part::Absent => plan.zeros(offset, length),
+            Part::Zeros | Part::Absent if !waits => plan.zeros(offset, length),
+            Part::Zeros | Part::Absent => {}
         }
         if !matches!(part, Part::Absent) {
             let end = guest.end.min(self.layout.size).saturating_sub(guest.start);
@@ -281,16 +286,16 @@ impl Placer {
     fn close(&mut self, format: &mut dyn Blocks, open: &Current, plan: &mut Plan) {
         let start = self.layout.block.offset_of(open.number).unwrap_or(u64::MAX);
         let used = self.layout.block.size().min(self.layout.size.saturating_sub(start));
-        let block = if !open.has_data
-            && !self.layout.all
-            && format.has_zeros()
-            && open.present.iter().eq([&(0..used)])
-        {
+        let is_zeros = !open.begun && open.present.iter().eq([&(0..used)]);
+        let block = if is_zeros && !self.layout.all {
             // no other has a place behind it yet
             self.next = open.before;
             self.stored = self.stored.saturating_sub(1);
             Block::Zero
         } else {
+            if !open.begun {
+                plan.zeros(open.data, self.layout.block.size());
+            }
             Block::Stored { offset: open.data, present: &open.present }
         };
         format.entry(open.number, block, &mut self.page, plan);

@@ -205,6 +205,42 @@ fn far_blocks_of_a_differencing_vhdx_are_found_again() {
     assert!(child.disk_id().is_some() && child.disk_id() == parent.disk_id());
 }
 
+/// What was on a device before shows through nowhere, and zeros that need no place do not lie upon
+/// what has it then.
+#[test]
+fn a_differencing_vhdx_is_whole_where_something_was_before() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let (source, base) = (dir.path().join("disk.raw"), dir.path().join("base.vhdx"));
+    let mut bytes = vec![3; 8 << 20];
+    std::fs::write(&source, &bytes).unwrap();
+    let options = VhdxOptions::new().block_size(1 << 20);
+    written(&raw(&source), vhdx(&options, 8 << 20, None).unwrap(), 2, &base);
+    bytes[..1 << 20].fill(0);
+    bytes[(1 << 20) + 5000..(2 << 20)].fill(4);
+    bytes[(2 << 20) - 4096..5 << 20].fill(0);
+    bytes[(5 << 20) + 8192..(6 << 20) - 4096].fill(5);
+    bytes[(7 << 20) + 8192..].fill(0);
+    std::fs::write(&source, &bytes).unwrap();
+    let (below, disk) = (OpenOptions::new().open(&base).unwrap(), raw(&source));
+    for threads in [1, 7] {
+        let path = dir.path().join("child.vhdx");
+        std::fs::write(&path, vec![0xaa; 16 << 20]).unwrap();
+        let over = Some(("base.vhdx", below.images()[0].layer()));
+        let content_before = diskimage::target::Existing::Unknown;
+        let target = FileTarget::existing(&path, 16 << 20, content_before).unwrap().durable(false);
+        let job = Convert::new().threads(NonZeroUsize::new(threads).unwrap());
+        let writer = vhdx(&options, disk.size(), over).unwrap();
+        job.image(&disk, writer, Some(&below), &target).unwrap();
+        Box::new(target).finish().unwrap();
+        let back = beside(&path).open(&path).unwrap();
+        assert!(content(&back).unwrap() == bytes, "by {threads}");
+        let report = OpenOptions::new().open_image(&path).unwrap().check(Checking::new()).unwrap();
+        assert_eq!((report.corruptions, report.check_errors), (0, 0), "{report:?}");
+        // of eight blocks, four are zeros and one is as before
+        assert_eq!(report.allocated_clusters, Some(3), "{report:?}");
+    }
+}
+
 /// libvhdi reads names and identifiers of parents of VHD and VHDX.
 #[test]
 fn vhdiinfo_shows_the_parent() {
