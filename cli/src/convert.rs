@@ -278,7 +278,7 @@ fn to_stream(
         let count = files.len().saturating_add(1);
         let message = format!("the image consists of {count} files, and standard output is one");
         return Err(Error::other(ErrorKind::InvalidInput, message)
-            .advise("name a file, or choose streamOptimized"));
+            .advise("name a file, or choose an image of one file"));
     }
     let by_position = match writer {
         // its description is written last

@@ -82,7 +82,9 @@ enum WriteDetail {
     CompressedAndAllocated,
     #[error("clusters in an external data file cannot be {0}")]
     DataFileAnd(&'static str),
-    #[error("the external data file is called '{0}', which must be a plain name without / and :")]
+    #[error(
+        "the external data file is called '{0}', which must be a plain name without '/' and ':'"
+    )]
     DataFileName(String),
     #[error("the bitmap '{name}' {why}")]
     Bitmap { name: String, why: &'static str },
