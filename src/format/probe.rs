@@ -314,13 +314,12 @@ fn parallels_bundle(head: &[u8]) -> Found {
 fn ovf(head: &[u8]) -> Found {
     let start = head.get(..4096).unwrap_or(head);
     let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+    if !text.starts_with(b"<") {
+        return None;
+    }
     let find = |what: &[u8]| start.windows(what.len()).position(|window| window == what);
     let at = find(b"http://schemas.dmtf.org/ovf/envelope/")?;
-    (text.starts_with(b"<") && find(b"Envelope").is_some()).then_some((
-        Format::Ovf,
-        at,
-        "XML name of DMTF's OVF".into(),
-    ))
+    find(b"Envelope").map(|_| (Format::Ovf, at, "XML name of DMTF's OVF".into()))
 }
 
 fn bzip2(head: &[u8]) -> Found {
