@@ -88,6 +88,36 @@ fn every_target_has_the_disk_and_is_found_whole() {
     }
 }
 
+/// Through every pair of formats the disk stays the same, and so does its size.
+#[test]
+fn every_format_becomes_every_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = fixture("cloud.qcow2");
+    let formats: [(&str, &[&str]); 7] = [
+        ("raw", &["-O", "raw"]),
+        ("qcow2", &["-O", "qcow2", "-c"]),
+        ("vmdk", &["-O", "vmdk"]),
+        ("stream.vmdk", &["-O", "vmdk", "-o", "subformat=streamOptimized"]),
+        ("vhd", &["-O", "vpc"]),
+        ("vhdx", &["-O", "vhdx"]),
+        ("vdi", &["-O", "vdi"]),
+    ];
+    let convert = |args: &[&str], from: &Path, to: &Path| {
+        diskimage([&["convert"], args, &[text(from), text(to)]].concat()).ok();
+    };
+    for (from, args) in formats {
+        let first = dir.path().join(format!("first.{from}"));
+        convert(args, &image.path, &first);
+        for (to, args) in formats {
+            let second = dir.path().join(format!("second.{to}"));
+            convert(args, &first, &second);
+            same(dir.path(), &image.path, &second);
+            let info = diskimage(["info", "--output=json", text(&second)]).json();
+            assert_eq!(info["virtual-size"], image.virtual_size, "{from} to {to}");
+        }
+    }
+}
+
 #[test]
 fn checksums_are_those_of_the_disk_inside() {
     let dir = tempfile::tempdir().unwrap();
