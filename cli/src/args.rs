@@ -10,12 +10,12 @@ use diskimage::container::split_name;
 use diskimage::resolve::Listed;
 use diskimage::split::Join;
 use diskimage::target::{Preallocation, Reflink};
-use diskimage::{Beneath, DenyAll, Format, OpenOptions, Platform, RepairScope, Result};
+use diskimage::{Beneath, DenyAll, Format, OpenOptions, RepairScope, Result};
 
 use crate::bounds::BoundArgs;
 use crate::image::TargetArgs;
 use crate::lint::{LINT_EXIT_CODES, LintArgs};
-use crate::package::{Aim, parse_platform, parse_target};
+use crate::package::{AimArgs, parse_target};
 use crate::size::parse_size;
 
 /// Exit codes that several commands share, for the help.
@@ -397,10 +397,8 @@ pub(crate) struct ConvertArgs {
     /// [default: raw, or what suits --for]
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = parse_target)]
     pub(crate) output_format: Option<Format>,
-    /// Writes what this platform takes: the format, its options, and the disk's size rounded up to
-    /// what it must be: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox or proxmox
-    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
-    pub(crate) platform: Option<Platform>,
+    #[command(flatten)]
+    pub(crate) aimed: AimArgs,
     #[command(flatten)]
     pub(crate) written: TargetArgs,
     /// Compresses what is written
@@ -469,13 +467,6 @@ pub(crate) struct ConvertArgs {
     pub(crate) output: Output,
 }
 
-impl ConvertArgs {
-    /// Where the image is taken to, if that is said.
-    pub(crate) fn aim(&self) -> Result<Option<Aim>> {
-        self.platform.map(|platform| Aim::new(platform, self.output_format)).transpose()
-    }
-}
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct CreateArgs {
     /// The file to write
@@ -483,9 +474,11 @@ pub(crate) struct CreateArgs {
     /// The size of the disk, as 10G; without it, that of the backing file
     #[arg(value_parser = parse_size)]
     pub(crate) size: Option<u64>,
-    /// The format to write
-    #[arg(short, long, value_name = "FORMAT", default_value = "raw", value_parser = parse_target)]
-    pub(crate) format: Format,
+    /// The format to write [default: raw, or what suits --for]
+    #[arg(short, long, value_name = "FORMAT", value_parser = parse_target)]
+    pub(crate) format: Option<Format>,
+    #[command(flatten)]
+    pub(crate) aimed: AimArgs,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     /// The backing file, whose content the disk has at first: named as from the folder of the image
@@ -508,9 +501,11 @@ pub(crate) struct MeasureArgs {
     pub(crate) size: Option<u64>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
-    /// The format to write
-    #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_target)]
-    pub(crate) output_format: Format,
+    /// The format to write [default: raw, or what suits --for]
+    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = parse_target)]
+    pub(crate) output_format: Option<Format>,
+    #[command(flatten)]
+    pub(crate) aimed: AimArgs,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     /// Estimates the size of compressed data too, from samples

@@ -26,11 +26,8 @@ use crate::watch::{Show, Signals, watched};
 use crate::{image, output, report};
 
 pub(crate) fn run(args: &ConvertArgs, bounds: &Bounds) -> u8 {
-    let (aim, format) = match args.aim() {
-        Ok(aim) => {
-            let format = aim.map_or(args.output_format, |aim| Some(aim.preset.format));
-            (aim, format.unwrap_or(Format::Raw))
-        }
+    let (aim, format) = match args.aimed.aim(args.output_format) {
+        Ok(aim) => aim,
         Err(error) => return report::fail(&error, &args.source),
     };
     if let Some(help) = args.written.help(format) {
@@ -60,14 +57,9 @@ fn convert(
     bounds: &Bounds,
     signals: &Signals,
 ) -> Result<(Report, Vec<Digest>)> {
-    let mut spec = args.written.parse_for(aim.as_ref(), format, args.backing.as_deref())?;
-    if let Some(aim) = aim.filter(|aim| spec.backing.is_some() && !aim.platform.takes_others()) {
-        let message = format!(
-            "--for {} and a backing file contradict each other: {} takes whole images only",
-            aim.platform,
-            aim.platform.title()
-        );
-        return Err(image::invalid(message).advise("leave one of them out"));
+    let mut spec = args.written.parse(aim.as_ref(), format, args.backing.as_deref())?;
+    if let Some(aim) = aim.filter(|_| spec.backing.is_some()) {
+        aim.refuse_backing()?;
     }
     if args.compress {
         spec.compress()?;
@@ -165,14 +157,9 @@ impl<'a> Sized<'a> {
 
     /// Tells that the size is another one.
     fn tell(&self, target: &Path, aim: Option<&Aim>) {
-        let Some(aim) = aim.filter(|_| self.size() != self.chain.size()) else { return };
-        report::message(&format!(
-            "{}: note: the disk grows from {} to {} bytes, with zeros at its end, to a size that {} takes",
-            report::printable(target),
-            self.chain.size(),
-            self.size(),
-            aim.platform.title()
-        ));
+        if let Some(aim) = aim {
+            aim.tell(target, self.chain.size(), self.size());
+        }
     }
 }
 

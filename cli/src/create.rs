@@ -4,20 +4,25 @@ use std::sync::Arc;
 
 use diskimage::disk::EmptyDisk;
 use diskimage::target::{FileTarget, FilesTarget};
-use diskimage::{Chain, Convert, Error, ErrorKind, Result, Target, Writer};
+use diskimage::{Chain, Convert, Error, ErrorKind, Format, Result, Target, Writer};
 
 use crate::args::CreateArgs;
 use crate::bounds::Bounds;
+use crate::package::Aim;
 use crate::watch::{Signals, watched};
 use crate::{image, report};
 
 pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
-    if let Some(help) = args.target.help(args.format) {
+    let aim = match args.aimed.aim(args.format) {
+        Ok(aim) => aim,
+        Err(error) => return report::fail(&error, &args.file),
+    };
+    if let Some(help) = args.target.help(aim.1) {
         print!("{help}");
         return report::OK;
     }
     let signals = Signals::catch(false);
-    match create(args, bounds, &signals) {
+    match create(args, aim, bounds, &signals) {
         Ok(()) => report::OK,
         Err(error) => {
             report::error(&error, &args.file);
@@ -26,8 +31,16 @@ pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
     }
 }
 
-fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
-    let mut spec = args.target.parse(args.format, args.backing.as_deref())?;
+fn create(
+    args: &CreateArgs,
+    (aim, format): (Option<Aim>, Format),
+    bounds: &Bounds,
+    signals: &Signals,
+) -> Result<()> {
+    let mut spec = args.target.parse(aim.as_ref(), format, args.backing.as_deref())?;
+    if let Some(aim) = aim.filter(|_| spec.backing.is_some()) {
+        aim.refuse_backing()?;
+    }
     spec.set_name(&args.file);
     let (limits, buffers) = bounds.limits(1);
     let progress = bounds.progress();
@@ -39,6 +52,8 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
         Error::other(ErrorKind::InvalidInput, "no size is given, and no backing file has one")
             .advise("give a size such as 10G")
     })?;
+    let asked = size;
+    let size = aim.map_or(Ok(size), |aim| aim.size(size))?;
     let writer = spec.writer(size)?;
     let (length, (room, how)) = match &writer {
         None => (size, (size, spec.room.into())),
@@ -67,5 +82,9 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
         }
         target.finish()
-    })
+    })?;
+    if let Some(aim) = aim {
+        aim.tell(&args.file, asked, size);
+    }
+    Ok(())
 }

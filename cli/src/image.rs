@@ -125,14 +125,9 @@ impl TargetArgs {
         })
     }
 
-    /// What the options say, for this format; `backing` is the backing file, if one was named
-    /// otherwise.
-    pub(crate) fn parse(&self, format: Format, backing: Option<&Path>) -> Result<Spec> {
-        self.parse_for(None, format, backing)
-    }
-
-    /// The same, for where the image is taken to.
-    pub(crate) fn parse_for(
+    /// What the options say, for this format, and for where the image is taken to; `backing` is the
+    /// backing file, if one was named otherwise.
+    pub(crate) fn parse(
         &self,
         aim: Option<&Aim>,
         format: Format,

@@ -3,22 +3,27 @@
 use std::sync::Arc;
 
 use diskimage::convert::{Measured, data_size, measure};
-use diskimage::disk::EmptyDisk;
-use diskimage::{Error, ErrorKind, Progress, Result, VirtualDisk};
+use diskimage::disk::{EmptyDisk, GrownDisk};
+use diskimage::{Error, ErrorKind, Format, Progress, Result, VirtualDisk};
 use serde_json::json;
 
 use crate::args::{MeasureArgs, Output};
 use crate::bounds::Bounds;
 use crate::image::Spec;
+use crate::package::Aim;
 use crate::{output, report};
 
 pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
-    if let Some(help) = args.target.help(args.output_format) {
+    let file = args.file.as_deref().unwrap_or(std::path::Path::new("measure"));
+    let aim = match args.aimed.aim(args.output_format) {
+        Ok(aim) => aim,
+        Err(error) => return report::fail(&error, file),
+    };
+    if let Some(help) = args.target.help(aim.1) {
         print!("{help}");
         return report::OK;
     }
-    let file = args.file.as_deref().unwrap_or(std::path::Path::new("measure"));
-    match sizes(args, bounds) {
+    match sizes(args, aim, bounds) {
         Ok(sizes) => report::printed(print(args, &sizes)),
         Err(error) => {
             report::error(&error, file);
@@ -30,8 +35,12 @@ pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
 /// Required, with everything stored, and an estimate of what it comes to compressed.
 type Sizes = (u64, u64, Option<u64>);
 
-fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
-    let mut spec = args.target.parse(args.output_format, None)?;
+fn sizes(
+    args: &MeasureArgs,
+    (aim, format): (Option<Aim>, Format),
+    bounds: &Bounds,
+) -> Result<Sizes> {
+    let mut spec = args.target.parse(aim.as_ref(), format, None)?;
     if args.compress {
         spec.compress()?;
     }
@@ -41,9 +50,18 @@ fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
             let (limits, _) = bounds.limits(1);
             let options = args.open.options(file)?.limits(limits);
             let disk = options.progress(Arc::clone(&progress)).open(file)?;
-            of_disk(&spec, &disk, &progress)
+            match aim {
+                Some(aim) => {
+                    let grown = GrownDisk::new(&disk, aim.size(disk.size())?);
+                    of_disk(&spec, &grown, &progress)
+                }
+                None => of_disk(&spec, &disk, &progress),
+            }
         }
-        (None, Some(size)) => of_disk(&spec, &EmptyDisk(size), &progress),
+        (None, Some(size)) => {
+            let size = aim.map_or(Ok(size), |aim| aim.size(size))?;
+            of_disk(&spec, &EmptyDisk(size), &progress)
+        }
         _ => Err(Error::other(ErrorKind::InvalidInput, "neither an image nor a size is given")
             .advise("name an image, or give --size")),
     }

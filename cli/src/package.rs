@@ -9,6 +9,7 @@ use diskimage::format::vmdk::{Subformat, VmdkOptions};
 use diskimage::{Error, ErrorKind, Format, Platform, Result, Target, VirtualDisk, Writer};
 
 use crate::image::{Key, invalid};
+use crate::report;
 use crate::size::parse_size;
 
 /// What `-O gce` writes: of compressed files it is the only one.
@@ -167,6 +168,24 @@ impl Packages {
     }
 }
 
+/// Where the image is taken to.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct AimArgs {
+    /// Writes what this platform takes: the format, its options, and the disk's size rounded up to
+    /// what it must be: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox or proxmox
+    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
+    pub(crate) platform: Option<Platform>,
+}
+
+impl AimArgs {
+    /// The format to write: what was said, or what suits the platform; raw where nothing says.
+    pub(crate) fn aim(self, format: Option<Format>) -> Result<(Option<Aim>, Format)> {
+        let aim = self.platform.map(|platform| Aim::new(platform, format)).transpose()?;
+        let format = aim.map_or(format, |aim| Some(aim.preset.format));
+        Ok((aim, format.unwrap_or(Format::Raw)))
+    }
+}
+
 /// Where an image is taken to, and how it is written for that.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Aim {
@@ -182,10 +201,10 @@ impl Aim {
             (None, format) => {
                 let names = platform.presets().iter().map(|preset| name_of(preset.format));
                 let message = format!(
-                    "--for {platform} and -O {} contradict each other: {} takes -O {}",
+                    "--for {platform} and the format {} contradict each other: {} takes {}",
                     format.map_or("raw", name_of),
                     platform.title(),
-                    names.collect::<Vec<_>>().join(", -O ")
+                    names.collect::<Vec<_>>().join(", ")
                 );
                 Err(invalid(message).advise("leave one of them out"))
             }
@@ -238,5 +257,29 @@ impl Aim {
         })?;
         self.platform.check_size(self.preset.format, rounded)?;
         Ok(rounded)
+    }
+
+    /// Tells that a disk of `size` bytes is of another size in `file`.
+    pub(crate) fn tell(&self, file: &Path, size: u64, rounded: u64) {
+        if rounded != size {
+            report::message(&format!(
+                "{}: note: the disk grows from {size} to {rounded} bytes, with zeros at its end, to a \
+                 size that {} takes",
+                report::printable(file),
+                self.platform.title()
+            ));
+        }
+    }
+
+    /// Refuses a backing file where only whole images are taken.
+    pub(crate) fn refuse_backing(&self) -> Result<()> {
+        if self.platform.takes_others() {
+            return Ok(());
+        }
+        let (platform, title) = (self.platform, self.platform.title());
+        let message = format!(
+            "--for {platform} and a backing file contradict each other: {title} takes whole images only"
+        );
+        Err(invalid(message).advise("leave one of them out"))
     }
 }

@@ -69,8 +69,11 @@ fn what_is_asked_for_and_contradicts_the_platform_is_refused_by_both_names() {
     let image = fixture("cloud.qcow2");
     let target = dir.path().join("out");
     for (args, words) in [
-        (&["--for", "azure", "-O", "qcow2"][..], &["--for azure", "-O qcow2", "takes -O vpc"][..]),
-        (&["--for", "gce", "-O", "raw"], &["--for gce", "-O raw", "takes -O gce"]),
+        (
+            &["--for", "azure", "-O", "qcow2"][..],
+            &["--for azure", "the format qcow2", "takes vpc"][..],
+        ),
+        (&["--for", "gce", "-O", "raw"], &["--for gce", "the format raw", "takes gce"]),
         (
             &["--for", "azure", "-o", "subformat=dynamic"],
             &["--for azure", "-o subformat=dynamic", "subformat=fixed only"],
@@ -243,4 +246,42 @@ fn several_files_are_looked_at_and_the_worst_decides() {
     assert_eq!(diskimage(["lint", good.text()]).code, Some(2), "a platform must be named");
     let ran = diskimage(["lint", "--for", "cloud", good.text()]);
     assert!(ran.code == Some(2) && ran.stderr.contains("choose among openstack"), "{ran:?}");
+}
+
+#[test]
+fn what_is_made_empty_and_measured_for_a_platform_is_what_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = fixture("raw/mbr.raw");
+    for &platform in Platform::ALL {
+        let preset = platform.presets().first().unwrap();
+        let made = dir.path().join(format!("{platform}.{}", preset.extension));
+        // a size that nobody aligned
+        let asked = (1 << 20) + 512;
+        let args = ["create", "--no-sync", "--for", platform.name(), text(&made), "1049088"];
+        let ran = diskimage(args);
+        assert_eq!(ran.code, Some(0), "{platform}: {ran:?}");
+        let rounded = platform.rounded_size(asked).unwrap();
+        assert_eq!(ran.stderr.contains("grows from 1049088 to"), rounded != asked, "{ran:?}");
+        assert_eq!(rules(platform.name(), &made).0, Vec::<String>::new(), "{platform}");
+        let info = diskimage(["info", "--output=json", text(&made)]).ok().json();
+        assert_eq!(info["virtual-size"], rounded, "{platform}: {info}");
+
+        let written = dir.path().join("written");
+        diskimage(["convert", "--for", platform.name(), image.text(), text(&written)]);
+        let args = ["measure", "--output=json", "--for", platform.name(), image.text()];
+        let measured = diskimage(args).ok().json();
+        let length = written.metadata().unwrap().len();
+        let required = measured["required"].as_u64().unwrap();
+        let exact = matches!(preset.format.name(), "qcow2" | "vhdx" | "vdi" | "vpc");
+        assert!(required >= length && (!exact || required == length), "{platform}: {measured}");
+    }
+    let target = dir.path().join("out");
+    for (args, words) in [
+        (&["-f", "qcow2", "--for", "azure"][..], &["--for azure", "the format qcow2"][..]),
+        (&["--for", "openstack", "-b", "base.qcow2"], &["--for openstack", "a backing file"]),
+    ] {
+        let ran = diskimage([&["create"], args, &[text(&target), "1M"]].concat());
+        ran.refused(1, &target, words);
+        assert!(!target.exists());
+    }
 }

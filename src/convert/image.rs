@@ -494,30 +494,17 @@ impl RunKind {
 
 /// Encodes all data, unit by unit.
 fn encode_runs(encoder: &dyn Encoder, unit: Pow2, part: &mut Part) -> Result<()> {
+    let mut runs = single_units(std::mem::take(&mut part.runs), unit);
     let (units, packed) = (&*part.units.get(part.length), &mut part.packed);
-    let mut encoded = Vec::with_capacity(part.runs.len());
-    for run in part.runs.drain(..) {
-        let RunKind::Plain(from) = run.kind else {
-            encoded.push(run);
-            continue;
-        };
-        let mut at = run.guest.start;
-        while at < run.guest.end {
-            let next = at.saturating_add(unit.size()).min(run.guest.end);
-            let start = from.saturating_add(to_usize(at.saturating_sub(run.guest.start)));
-            let bytes = units.get(start..start.saturating_add(to_usize(unit.size())));
-            let before = packed.len();
-            let is_shorter = encoder.encode(bytes.unwrap_or_default(), at, packed)?;
-            let kind = if is_shorter {
-                RunKind::Packed(before..packed.len())
-            } else {
-                RunKind::Plain(start)
-            };
-            encoded.push(Run::new(at..next, kind));
-            at = next;
+    for run in &mut runs {
+        let RunKind::Plain(from) = run.kind else { continue };
+        let bytes = units.get(from..from.saturating_add(to_usize(unit.size())));
+        let before = packed.len();
+        if encoder.encode(bytes.unwrap_or_default(), run.guest.start, packed)? {
+            run.kind = RunKind::Packed(before..packed.len());
         }
     }
-    part.runs = encoded;
+    part.runs = runs;
     Ok(())
 }
 
