@@ -263,8 +263,10 @@ fn what_is_made_empty_and_measured_for_a_platform_is_what_it_takes() {
         let rounded = platform.rounded_size(asked).unwrap();
         assert_eq!(ran.stderr.contains("grows from 1049088 to"), rounded != asked, "{ran:?}");
         assert_eq!(rules(platform.name(), &made).0, Vec::<String>::new(), "{platform}");
-        let info = diskimage(["info", "--output=json", text(&made)]).ok().json();
-        assert_eq!(info["virtual-size"], rounded, "{platform}: {info}");
+        if !matches!(preset.format.name(), "gzip" | "ova") {
+            let info = diskimage(["info", "--output=json", text(&made)]).ok().json();
+            assert_eq!(info["virtual-size"], rounded, "{platform}: {info}");
+        }
 
         let written = dir.path().join("written");
         diskimage(["convert", "--for", platform.name(), image.text(), text(&written)]);
