@@ -15,6 +15,16 @@ pub type LeCursor<'a> = Cursor<'a, LittleEndian>;
 
 /// Reads numbers and byte strings one after the other. Every error carries the absolute file
 /// offset of the field that is missing.
+///
+/// ```
+/// use diskimage::bytes::BeCursor;
+///
+/// let mut cursor = BeCursor::new(&[0, 0, 0, 3, 9], 0x100);
+/// assert_eq!(cursor.u32("the version")?, 3);
+/// // errors say what was wanted, and where in the file
+/// assert_eq!(cursor.u32("the size").unwrap_err().offset(), Some(0x104));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Cursor<'a, E> {
     rest: &'a [u8],

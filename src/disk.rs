@@ -19,6 +19,18 @@ use crate::storage::{FileIdentity, Storage};
 /// where the query starts, only its length may. An extent of kind zero reads as zeros. No I/O is
 /// done beyond the tables that hold the entry at `offset`. Where the image is damaged the answer
 /// is an error, never an extent: [`conformance::check`](crate::conformance::check) tests all this.
+///
+/// ```
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::{ExtentKind, VirtualDisk, VirtualDiskExt};
+///
+/// let disk: &dyn VirtualDisk = &EmptyDisk(1 << 40);
+/// let extent = disk.extent_at(4096, u64::MAX)?;
+/// assert_eq!((extent.start, extent.end()), (4096, 1 << 40));
+/// assert_eq!(extent.kind, ExtentKind::Zero { allocated: false, stored: None });
+/// assert_eq!(disk.extents(0..8192).count(), 1);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait VirtualDisk: Send + Sync {
     /// The virtual size, bytes.
     fn size(&self) -> u64;
@@ -82,6 +94,14 @@ impl VirtualDisk for EmptyDisk {
 }
 
 /// A disk with zeros behind its end.
+///
+/// ```
+/// use diskimage::disk::{EmptyDisk, GrownDisk};
+/// use diskimage::VirtualDisk;
+///
+/// let disk = EmptyDisk(1000);
+/// assert_eq!(GrownDisk::new(&disk, 4096).size(), 4096);
+/// ```
 pub struct GrownDisk<'a> {
     disk: &'a dyn VirtualDisk,
     size: u64,

@@ -56,6 +56,20 @@ pub trait Detail: StdError + Send + Sync + 'static {
 /// An error: what is wrong, in which file, at which offset, and what to do.
 ///
 /// The size of a pointer, so that results stay small on hot paths.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use diskimage::{Error, ErrorKind};
+///
+/// let error = Error::other(ErrorKind::Corrupt, "the table is cut off")
+///     .at(0x1000)
+///     .in_file(Path::new("disk.img"))
+///     .advise("fetch it again");
+/// assert_eq!(error.kind(), ErrorKind::Corrupt);
+/// assert_eq!(error.to_string(), "the table is cut off (at offset 0x1000)");
+/// assert_eq!(error.file(), Some(Path::new("disk.img")));
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {

@@ -306,6 +306,7 @@ impl Reference {
 
 /// What an image needs another file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Role {
     /// The bytes that the image does not have itself: a backing file, a parent.
     Parent,
@@ -339,6 +340,7 @@ pub enum Identity {
 
 /// What an image says of itself.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Description {
     /// Whether the guest data are encrypted.
     pub encrypted: bool,
@@ -354,6 +356,7 @@ pub struct Description {
 
 /// An internal snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// The identifier, as bytes.
     pub id: Vec<u8>,

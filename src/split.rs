@@ -11,6 +11,7 @@ use crate::text::printable;
 
 /// What to do with a file that, by its name and those beside it, is a part of a split disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Join {
     /// Not to read it as a disk, since it is not all of one.
     #[default]

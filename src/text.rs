@@ -4,6 +4,13 @@ use std::fmt::Write;
 
 /// `bytes` as text that no terminal obeys: valid UTF-8 stays, control characters, direction
 /// overrides and bytes that are no UTF-8 become escapes such as `\x1b` and `\u{202e}`.
+///
+/// ```
+/// use diskimage::text::printable;
+///
+/// assert_eq!(printable(b"a name"), "a name");
+/// assert!(!printable(b"\x1b[31mred").contains('\x1b'));
+/// ```
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());

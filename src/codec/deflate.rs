@@ -8,6 +8,7 @@ use super::CodecError;
 
 /// What surrounds the deflate stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Wrapper {
     /// Nothing (RFC 1951), as QCOW2 has it.
     Raw,

@@ -30,6 +30,18 @@ const STEP: u64 = 1 << 40;
 
 /// Tells how large the file is that `writer` lays out for `disk`. The map is read, and where units
 /// are encoded some samples of data, the same ones for the same disk.
+///
+/// ```
+/// use diskimage::convert::measure;
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::Progress;
+///
+/// let writer = Qcow2Options::new().writer(1 << 40)?;
+/// let measured = measure(&EmptyDisk(1 << 40), &writer, &Progress::new())?;
+/// assert!(measured.required < 2 << 20 && measured.full > 1 << 40);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn measure(
     disk: &dyn VirtualDisk,
     writer: &dyn Writer,

@@ -20,7 +20,19 @@ pub const TAIL: usize = 512;
 const LONG_DESCRIPTOR: u64 = 64 << 10;
 
 /// What a file was found to be.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::format::probe::probe;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let found = probe(&MemoryStorage::new(b"vhdxfile".repeat(8 << 10)))?;
+/// assert_eq!(found.images().next().map(|one| one.format), Some(Format::Vhdx));
+/// assert!(!found.is_raw_disk());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Probe {
     /// Every format that fits, images first. Empty if none does.
     pub matches: Vec<Match>,
@@ -30,6 +42,7 @@ pub struct Probe {
 
 /// One format that fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Match {
     /// The format.
     pub format: Format,

@@ -23,6 +23,7 @@ pub use stream::StreamWriter;
 
 /// The subformats that are written, by their `createType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Subformat {
     /// `monolithicSparse`: grains as they are, tables before them.
     MonolithicSparse,
