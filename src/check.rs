@@ -255,6 +255,15 @@ pub trait Patch {
 }
 
 /// A patch that writes nothing, but tells what would be written.
+///
+/// ```
+/// use diskimage::check::{DryRun, Patch};
+///
+/// let mut plan = DryRun::new();
+/// plan.write(512, &[0; 8], "restore the header from its copy")?;
+/// assert_eq!((plan.writes[0].offset, plan.writes[0].length), (512, 8));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct DryRun {

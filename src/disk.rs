@@ -63,6 +63,14 @@ pub trait VirtualDisk: Send + Sync {
 }
 
 /// A disk of this many bytes to which nothing was ever written.
+///
+/// ```
+/// use diskimage::VirtualDisk;
+/// use diskimage::disk::EmptyDisk;
+///
+/// assert!(EmptyDisk(1 << 40).extent_at(0, u64::MAX)?.kind.is_zero());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmptyDisk(pub u64);
 
@@ -160,6 +168,19 @@ impl VirtualDisk for GrownDisk<'_> {
 }
 
 /// Conveniences for every [`VirtualDisk`].
+///
+/// ```
+/// use std::io::Read;
+///
+/// use diskimage::VirtualDiskExt;
+/// use diskimage::disk::EmptyDisk;
+///
+/// let disk = EmptyDisk(1000);
+/// let mut bytes = Vec::new();
+/// disk.reader().read_to_end(&mut bytes)?;
+/// assert_eq!(bytes, vec![0; 1000]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait VirtualDiskExt: VirtualDisk {
     /// The extents that tile `range`, which is cut to the disk's size. Ends after the first error.
     fn extents(&self, range: Range<u64>) -> Extents<'_, Self> {

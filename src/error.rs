@@ -10,6 +10,19 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Who is to blame for an [`Error`], so that a service can tell its user's file from its own disk.
+///
+/// ```
+/// use diskimage::{ErrorKind, OpenOptions};
+///
+/// let error = OpenOptions::new().open("/no/such/image").unwrap_err();
+/// match error.kind() {
+///     ErrorKind::Io => println!("our own machine: {:?}", error.io_error()),
+///     ErrorKind::Corrupt | ErrorKind::Unsupported => println!("the image: {error}"),
+///     kind if kind.is_stop() => println!("stopped"),
+///     _ => println!("{error}"),
+/// }
+/// assert_eq!(error.kind(), ErrorKind::Io);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

@@ -18,6 +18,53 @@ use crate::storage::Storage;
 /// least 1. The answer is 1..=`max` bytes long, never reaches beyond the size, is the same each
 /// time, and its kind does not depend on where the query starts. It reads no more than the tables
 /// that hold the entry at `offset`.
+///
+/// # A format of one's own
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::chain::{Chain, ChainImage};
+/// use diskimage::layer::{Description, Mapping, MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Checking, Error, ErrorKind, Format, Layer, Result, Storage, conformance};
+///
+/// /// 512 bytes of something, and then the disk.
+/// #[derive(Debug)]
+/// struct Headed(Arc<dyn Storage>);
+///
+/// impl Layer for Headed {
+///     fn format(&self) -> Format {
+///         Format::Raw
+///     }
+///
+///     fn size(&self) -> u64 {
+///         self.0.size() - 512
+///     }
+///
+///     fn cluster_size(&self) -> Option<u64> {
+///         None
+///     }
+///
+///     fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
+///         let kind = MappingKind::Stored { source: Source::Own, offset: offset + 512 };
+///         Ok(Mapping { length: max.min(self.size() - offset), kind })
+///     }
+///
+///     fn describe(&self) -> Result<Description> {
+///         Ok(Description::default())
+///     }
+///
+///     fn check(&self, _: &Checking) -> Result<()> {
+///         Err(Error::other(ErrorKind::Unsupported, "has nothing to check"))
+///     }
+/// }
+///
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new([[1; 512], [2; 512]].concat()));
+/// let layer = Box::new(Headed(Arc::clone(&storage)));
+/// let disk = Chain::new(ChainImage::new("headed".into(), layer, storage), Vec::new());
+/// conformance::check(&disk, Some(&[2; 512])).expect("the law of extents");
+/// ```
 pub trait Layer: Send + Sync + Debug {
     /// The format.
     fn format(&self) -> Format;

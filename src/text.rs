@@ -58,6 +58,12 @@ pub fn is_invisible(c: char) -> bool {
 }
 
 /// A UUID, its bytes in the order of the text, as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+///
+/// ```
+/// use diskimage::text::uuid;
+///
+/// assert_eq!(uuid(&[0xab; 16]), "abababab-abab-abab-abab-abababababab");
+/// ```
 #[must_use]
 pub fn uuid(bytes: &[u8; 16]) -> String {
     let mut out = String::with_capacity(36);

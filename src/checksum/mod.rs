@@ -38,6 +38,14 @@ use lanes::Lanes;
 pub use manifest::{Block, Manifest};
 
 /// A way to compute a checksum.
+///
+/// ```
+/// use diskimage::checksum::Algorithm;
+///
+/// assert_eq!("sha256".parse::<Algorithm>()?, Algorithm::Sha256);
+/// assert_eq!(Algorithm::Blake3.digest_length(), 32);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {

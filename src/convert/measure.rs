@@ -100,6 +100,15 @@ pub fn measure(
 }
 
 /// How many bytes of `disk` its map calls data.
+///
+/// ```
+/// use diskimage::Progress;
+/// use diskimage::convert::data_size;
+/// use diskimage::disk::EmptyDisk;
+///
+/// assert_eq!(data_size(&EmptyDisk(1 << 40), &Progress::new())?, 0);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn data_size(disk: &dyn VirtualDisk, progress: &Progress) -> Result<u64> {
     let mut data = 0u64;
     let mut at = 0;

@@ -147,6 +147,13 @@ pub fn probe(storage: &dyn Storage) -> Result<Probe> {
 /// The same for bytes that arrive one after the other: the `head` of a file, at best [`HEAD`]
 /// bytes, and its `tail` (at best the last [`TAIL`] bytes, with the size of the whole file) where
 /// that is known. Without the tail, what has only a footer is not seen.
+///
+/// ```
+/// use diskimage::format::probe::probe_bytes;
+///
+/// assert_eq!(probe_bytes(b"QFI\xfb\0\0\0\x03", None).matches.len(), 1);
+/// assert!(probe_bytes(b"nothing that is known", None).matches.is_empty());
+/// ```
 #[must_use]
 pub fn probe_bytes(head: &[u8], tail: Option<(&[u8], u64)>) -> Probe {
     let mut matches: Vec<Match> = Vec::new();

@@ -100,6 +100,17 @@ pub struct Inspect {
 }
 
 /// What was found of an image, and whether it may pass.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::inspect::{Inspect, Policy};
+///
+/// let mut stream = Inspect::new(Policy::permissive()).format(Format::Raw).stream();
+/// stream.push(&[0; 4096]);
+/// let verdict = stream.finish();
+/// assert!(verdict.is_allowed() && !verdict.early);
+/// assert_eq!(verdict.facts.virtual_size, Some(4096));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Verdict {
