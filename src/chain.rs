@@ -79,6 +79,21 @@ impl ChainImage {
 ///
 /// Where a parent is shorter than its child, the child reads zeros beyond the parent's end; where
 /// it is longer, the child's size holds.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::chain::{Chain, ChainImage};
+/// use diskimage::format::raw::RawLayer;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Storage, VirtualDisk};
+///
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(vec![7; 4096]));
+/// let layer = Box::new(RawLayer::new(Arc::clone(&storage)));
+/// let disk = Chain::new(ChainImage::new("disk.raw".into(), layer, storage), Vec::new());
+/// assert_eq!((disk.size(), disk.images().len()), (4096, 1));
+/// ```
 #[derive(Debug)]
 pub struct Chain {
     /// The opened image first, its parent next, and so on. Never empty.

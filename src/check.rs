@@ -13,6 +13,22 @@ use crate::num::{to_u64, to_usize};
 use crate::progress::Progress;
 
 /// How to check, and the place where a format's check puts what it finds. Shared by its threads.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Checking, ErrorKind, Format, OpenOptions};
+///
+/// # let storage = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// let options = OpenOptions::new().format(Format::Raw);
+/// let image = options.open_image_storage(storage, Path::new("disk.raw"))?;
+/// // without a partition table there is nothing to check in a raw disk
+/// let error = image.check(Checking::new().threads(2)).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Unsupported);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Checking {
     threads: usize,
@@ -219,6 +235,7 @@ impl CheckReport {
 
 /// What may be repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RepairScope {
     /// Only leaked clusters, which cannot harm.
     Leaks,
@@ -238,7 +255,17 @@ pub trait Patch {
 }
 
 /// A patch that writes nothing, but tells what would be written.
+///
+/// ```
+/// use diskimage::check::{DryRun, Patch};
+///
+/// let mut plan = DryRun::new();
+/// plan.write(512, &[0; 8], "restore the header from its copy")?;
+/// assert_eq!((plan.writes[0].offset, plan.writes[0].length), (512, 8));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct DryRun {
     /// The writes, in their order.
     pub writes: Vec<PlannedWrite>,
@@ -248,6 +275,7 @@ pub struct DryRun {
 
 /// A write that a repair would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PlannedWrite {
     /// Where in the image file.
     pub offset: u64,
@@ -285,6 +313,16 @@ impl Patch for DryRun {
 
 /// A patch over an image in memory, which can be made to stop in the middle: for tests of what a
 /// killed repair leaves behind.
+///
+/// ```
+/// use diskimage::check::{MemoryPatch, Patch};
+///
+/// let mut patch = MemoryPatch::new(vec![0; 4]).stop_after(1);
+/// patch.write(0, b"a", "for a reason")?;
+/// assert!(patch.write(1, b"b", "and another").is_err());
+/// assert_eq!(patch.into_bytes(), b"a\0\0\0");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct MemoryPatch {
     bytes: Vec<u8>,

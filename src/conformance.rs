@@ -16,6 +16,14 @@ const EDGES: &[u64] = &[1, 511, 512, 513, 4096, 65_535, 65_536, 65_537];
 /// is known. The error is a sentence that says which rule is broken, and where.
 ///
 /// Meant for tests; reads everything a few times over, so disks should be small.
+///
+/// ```
+/// use diskimage::conformance;
+/// use diskimage::disk::EmptyDisk;
+///
+/// assert_eq!(conformance::check(&EmptyDisk(8192), Some(&[0; 8192])), Ok(()));
+/// assert!(conformance::check(&EmptyDisk(8192), Some(&[7; 8192])).is_err());
+/// ```
 pub fn check(disk: &dyn VirtualDisk, content: Option<&[u8]>) -> Result<(), String> {
     let size = disk.size();
     if !disk.cluster_size().is_power_of_two() {

@@ -19,6 +19,18 @@ use crate::storage::{FileIdentity, Storage};
 /// where the query starts, only its length may. An extent of kind zero reads as zeros. No I/O is
 /// done beyond the tables that hold the entry at `offset`. Where the image is damaged the answer
 /// is an error, never an extent: [`conformance::check`](crate::conformance::check) tests all this.
+///
+/// ```
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::{ExtentKind, VirtualDisk, VirtualDiskExt};
+///
+/// let disk: &dyn VirtualDisk = &EmptyDisk(1 << 40);
+/// let extent = disk.extent_at(4096, u64::MAX)?;
+/// assert_eq!((extent.start, extent.end()), (4096, 1 << 40));
+/// assert_eq!(extent.kind, ExtentKind::Zero { allocated: false, stored: None });
+/// assert_eq!(disk.extents(0..8192).count(), 1);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait VirtualDisk: Send + Sync {
     /// The virtual size, bytes.
     fn size(&self) -> u64;
@@ -51,6 +63,14 @@ pub trait VirtualDisk: Send + Sync {
 }
 
 /// A disk of this many bytes to which nothing was ever written.
+///
+/// ```
+/// use diskimage::VirtualDisk;
+/// use diskimage::disk::EmptyDisk;
+///
+/// assert!(EmptyDisk(1 << 40).extent_at(0, u64::MAX)?.kind.is_zero());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmptyDisk(pub u64);
 
@@ -82,6 +102,14 @@ impl VirtualDisk for EmptyDisk {
 }
 
 /// A disk with zeros behind its end.
+///
+/// ```
+/// use diskimage::disk::{EmptyDisk, GrownDisk};
+/// use diskimage::VirtualDisk;
+///
+/// let disk = EmptyDisk(1000);
+/// assert_eq!(GrownDisk::new(&disk, 4096).size(), 4096);
+/// ```
 pub struct GrownDisk<'a> {
     disk: &'a dyn VirtualDisk,
     size: u64,
@@ -140,6 +168,19 @@ impl VirtualDisk for GrownDisk<'_> {
 }
 
 /// Conveniences for every [`VirtualDisk`].
+///
+/// ```
+/// use std::io::Read;
+///
+/// use diskimage::VirtualDiskExt;
+/// use diskimage::disk::EmptyDisk;
+///
+/// let disk = EmptyDisk(1000);
+/// let mut bytes = Vec::new();
+/// disk.reader().read_to_end(&mut bytes)?;
+/// assert_eq!(bytes, vec![0; 1000]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait VirtualDiskExt: VirtualDisk {
     /// The extents that tile `range`, which is cut to the disk's size. Ends after the first error.
     fn extents(&self, range: Range<u64>) -> Extents<'_, Self> {

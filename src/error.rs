@@ -10,6 +10,19 @@ use std::path::{Path, PathBuf};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Who is to blame for an [`Error`], so that a service can tell its user's file from its own disk.
+///
+/// ```
+/// use diskimage::{ErrorKind, OpenOptions};
+///
+/// let error = OpenOptions::new().open("/no/such/image").unwrap_err();
+/// match error.kind() {
+///     ErrorKind::Io => println!("our own machine: {:?}", error.io_error()),
+///     ErrorKind::Corrupt | ErrorKind::Unsupported => println!("the image: {error}"),
+///     kind if kind.is_stop() => println!("stopped"),
+///     _ => println!("{error}"),
+/// }
+/// assert_eq!(error.kind(), ErrorKind::Io);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -56,6 +69,20 @@ pub trait Detail: StdError + Send + Sync + 'static {
 /// An error: what is wrong, in which file, at which offset, and what to do.
 ///
 /// The size of a pointer, so that results stay small on hot paths.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use diskimage::{Error, ErrorKind};
+///
+/// let error = Error::other(ErrorKind::Corrupt, "the table is cut off")
+///     .at(0x1000)
+///     .in_file(Path::new("disk.img"))
+///     .advise("fetch it again");
+/// assert_eq!(error.kind(), ErrorKind::Corrupt);
+/// assert_eq!(error.to_string(), "the table is cut off (at offset 0x1000)");
+/// assert_eq!(error.file(), Some(Path::new("disk.img")));
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {

@@ -65,6 +65,15 @@ impl ExtentKind {
 }
 
 /// A run of guest bytes of one kind. Lengths and offsets are bytes.
+///
+/// ```
+/// use diskimage::{Extent, ExtentKind, Location, StorageId};
+///
+/// let at = |offset| ExtentKind::Stored(Location { storage: StorageId(0), offset });
+/// let first = Extent { start: 0, length: 512, depth: 0, kind: at(4096) };
+/// let next = Extent { start: 512, length: 512, depth: 0, kind: at(4608) };
+/// assert!(first.continues_with(&next));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Extent {
     /// The first guest byte.

@@ -175,7 +175,16 @@ impl fmt::Display for Severity {
 }
 
 /// One thing that is odd, dangerous or broken about an image.
+///
+/// ```
+/// use diskimage::{Code, Finding, Severity};
+///
+/// let finding = Finding::new(Code::LeakedCluster, "cluster 7 is counted and not used").at(0x70000);
+/// assert_eq!(finding.code.as_str(), "leaked-cluster");
+/// assert_eq!(finding.code.severity(), Severity::Warning);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// What it is about.
     pub code: Code,

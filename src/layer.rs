@@ -18,6 +18,53 @@ use crate::storage::Storage;
 /// least 1. The answer is 1..=`max` bytes long, never reaches beyond the size, is the same each
 /// time, and its kind does not depend on where the query starts. It reads no more than the tables
 /// that hold the entry at `offset`.
+///
+/// # A format of one's own
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::chain::{Chain, ChainImage};
+/// use diskimage::layer::{Description, Mapping, MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Checking, Error, ErrorKind, Format, Layer, Result, Storage, conformance};
+///
+/// /// 512 bytes of something, and then the disk.
+/// #[derive(Debug)]
+/// struct Headed(Arc<dyn Storage>);
+///
+/// impl Layer for Headed {
+///     fn format(&self) -> Format {
+///         Format::Raw
+///     }
+///
+///     fn size(&self) -> u64 {
+///         self.0.size() - 512
+///     }
+///
+///     fn cluster_size(&self) -> Option<u64> {
+///         None
+///     }
+///
+///     fn map(&self, offset: u64, max: u64) -> Result<Mapping> {
+///         let kind = MappingKind::Stored { source: Source::Own, offset: offset + 512 };
+///         Ok(Mapping { length: max.min(self.size() - offset), kind })
+///     }
+///
+///     fn describe(&self) -> Result<Description> {
+///         Ok(Description::default())
+///     }
+///
+///     fn check(&self, _: &Checking) -> Result<()> {
+///         Err(Error::other(ErrorKind::Unsupported, "has nothing to check"))
+///     }
+/// }
+///
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new([[1; 512], [2; 512]].concat()));
+/// let layer = Box::new(Headed(Arc::clone(&storage)));
+/// let disk = Chain::new(ChainImage::new("headed".into(), layer, storage), Vec::new());
+/// conformance::check(&disk, Some(&[2; 512])).expect("the law of extents");
+/// ```
 pub trait Layer: Send + Sync + Debug {
     /// The format.
     fn format(&self) -> Format;
@@ -306,6 +353,7 @@ impl Reference {
 
 /// What an image needs another file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Role {
     /// The bytes that the image does not have itself: a backing file, a parent.
     Parent,
@@ -339,6 +387,7 @@ pub enum Identity {
 
 /// What an image says of itself.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Description {
     /// Whether the guest data are encrypted.
     pub encrypted: bool,
@@ -354,6 +403,7 @@ pub struct Description {
 
 /// An internal snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Snapshot {
     /// The identifier, as bytes.
     pub id: Vec<u8>,

@@ -2,6 +2,15 @@
 
 /// Bounds on what a file can make this crate allocate or follow. Meeting one is an error of kind
 /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), never a silent cut.
+///
+/// ```
+/// use diskimage::Limits;
+///
+/// let mut limits = Limits::default().within_memory(64 << 20);
+/// limits.max_virtual_size = 1 << 40;
+/// limits.max_chain = 1; // no backing files
+/// assert_eq!(limits.table_cache, 16 << 20);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {

@@ -1,6 +1,14 @@
 //! Arithmetic on offsets that come from strangers: nothing here wraps or panics.
 
 /// A power-of-two size such as a cluster or a block, kept as its exponent.
+///
+/// ```
+/// use diskimage::num::Pow2;
+///
+/// let cluster = Pow2::from_size(65_536).expect("a power of two");
+/// assert_eq!((cluster.index(70_000), cluster.within(70_000)), (1, 4464));
+/// assert_eq!(Pow2::from_size(1000), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pow2(u32);
 

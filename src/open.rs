@@ -21,6 +21,22 @@ use crate::text::printable;
 
 /// How to open an image: a builder. The default detects the format, opens no other file and
 /// refuses what is marked as corrupt.
+///
+/// ```
+/// use diskimage::{Format, Limits, OpenOptions, VirtualDisk};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.raw");
+/// # std::fs::write(&path, vec![0; 1 << 20])?;
+/// // nothing tells a raw disk from a damaged image, so it is not guessed
+/// assert!(OpenOptions::new().open(&path).is_err());
+///
+/// let mut limits = Limits::default();
+/// limits.max_virtual_size = 1 << 40;
+/// let disk = OpenOptions::new().format(Format::Raw).limits(limits).open(&path)?;
+/// assert_eq!(disk.size(), 1 << 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
     format: Option<Format>,
@@ -560,6 +576,20 @@ fn usize_of(value: u32) -> usize {
 }
 
 /// One image file, opened without anything it names.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Code, Format, OpenOptions};
+///
+/// let storage = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// let image = OpenOptions::new().assume_raw(true).open_image_storage(storage, Path::new("disk"))?;
+/// assert_eq!(image.layer().format(), Format::Raw);
+/// assert_eq!(image.findings()?[0].code, Code::FormatGuessed);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Image {
     path: PathBuf,

@@ -9,6 +9,21 @@ use crate::error::{Detail, ErrorKind, Result};
 /// Shared between a long operation and whoever watches it: how many bytes are done (of a
 /// conversion guest bytes, holes and zeros included; of a check bytes of tables; so that it always
 /// reaches the total), and whether to stop.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::target::StreamTarget;
+/// use diskimage::{Convert, ErrorKind, Progress};
+///
+/// let progress = Arc::new(Progress::new());
+/// progress.cancel(); // from any thread, at any time
+/// let target = StreamTarget::new(std::io::sink());
+/// let job = Convert::new().progress(Arc::clone(&progress));
+/// let error = job.run(&EmptyDisk(1 << 40), &target).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Cancelled);
+/// ```
 #[derive(Debug, Default)]
 pub struct Progress {
     done: AtomicU64,

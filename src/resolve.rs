@@ -16,6 +16,33 @@ use crate::text::printable;
 ///
 /// A name is bytes that a stranger wrote. There are no pseudo-protocols: `json:…`, `nbd://…` and
 /// the like are plain (and hardly ever existing) file names.
+///
+/// One that looks images up in a table of its own:
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::layer::Reference;
+/// use diskimage::resolve::Resolved;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Error, ErrorKind, Resolver, Result};
+///
+/// #[derive(Debug)]
+/// struct Table;
+///
+/// impl Resolver for Table {
+///     fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved> {
+///         if reference.names.iter().any(|name| name == b"base.qcow2") {
+///             let storage = Arc::new(MemoryStorage::new(Vec::new()));
+///             return Ok(Resolved { storage, path: "table/base.qcow2".into() });
+///         }
+///         let text = format!("has no '{}' in its table", reference.printable_name());
+///         Err(Error::other(ErrorKind::Denied, text).in_file(from))
+///     }
+/// }
+/// # let _ = diskimage::OpenOptions::new().resolver(Table);
+/// ```
 pub trait Resolver: Send + Sync + Debug {
     /// Opens the file that `reference` in the image `from` means, or says why not.
     fn resolve(&self, from: &Path, reference: &Reference) -> Result<Resolved>;
@@ -143,6 +170,16 @@ impl Resolver for DenyAll {
 /// Opens regular files below one folder: never through a symbolic link, never a FIFO, device or
 /// socket. Relative names start from the folder of the image that names them, and absolute ones
 /// count if they lead into the folder.
+///
+/// ```
+/// use diskimage::{Beneath, OpenOptions};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// let options = OpenOptions::new().resolver(Beneath::new(folder)?);
+/// assert!(Beneath::new(folder.join("missing")).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Beneath {
     folder: PathBuf,
@@ -238,6 +275,19 @@ impl Resolver for Beneath {
 
 /// Opens the files of a list: what each name, taken byte for byte, stands for. Formats that know
 /// their parent by UUID only name it by the text of that UUID.
+///
+/// ```
+/// use diskimage::resolve::Listed;
+/// use diskimage::{Beneath, OpenOptions};
+///
+/// # let folder = tempfile::tempdir()?;
+/// let listed = Listed::new()
+///     .with("base.vhd", "/srv/bases/base-2024.vhd")
+///     .with("615c2712-4826-4a53-8133-45a24ee420ba", "/srv/bases/parent.vdi")
+///     .or_else(Beneath::new(folder.path())?);
+/// let options = OpenOptions::new().resolver(listed);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Listed {
     files: HashMap<Vec<u8>, PathBuf>,

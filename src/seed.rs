@@ -3,6 +3,14 @@
 use md5::{Digest, Md5};
 
 /// What the identifiers of an image are derived from.
+///
+/// ```
+/// use diskimage::seed::Seed;
+///
+/// let seed = Seed::new("web-1");
+/// assert_eq!(seed.identifier("disk"), Seed::new("web-1").identifier("disk"));
+/// assert_ne!(seed.identifier("disk"), seed.identifier("parent"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed([u8; 16]);
 

@@ -11,6 +11,7 @@ use crate::text::printable;
 
 /// What to do with a file that, by its name and those beside it, is a part of a split disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Join {
     /// Not to read it as a disk, since it is not all of one.
     #[default]
@@ -156,6 +157,15 @@ pub(crate) fn finding(path: &Path) -> Option<Finding> {
 
 /// All parts of the split disk whose first one is `path`, in their order. One that is missing is an
 /// error that names it. The files are not opened.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let [one, two] = ["disk.001", "disk.002"].map(|name| folder.path().join(name));
+/// # std::fs::write(&one, "a")?;
+/// # std::fs::write(&two, "b")?;
+/// assert_eq!(diskimage::split::parts(&one)?, [one, two]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn parts(path: &Path) -> Result<Vec<PathBuf>> {
     let here = |detail: SplitDetail| Error::new(detail).in_file(path);
     let name = Numbered::of(path).ok_or_else(|| here(SplitDetail::NoPart))?;

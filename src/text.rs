@@ -4,6 +4,13 @@ use std::fmt::Write;
 
 /// `bytes` as text that no terminal obeys: valid UTF-8 stays, control characters, direction
 /// overrides and bytes that are no UTF-8 become escapes such as `\x1b` and `\u{202e}`.
+///
+/// ```
+/// use diskimage::text::printable;
+///
+/// assert_eq!(printable(b"a name"), "a name");
+/// assert!(!printable(b"\x1b[31mred").contains('\x1b'));
+/// ```
 #[must_use]
 pub fn printable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -51,6 +58,12 @@ pub fn is_invisible(c: char) -> bool {
 }
 
 /// A UUID, its bytes in the order of the text, as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+///
+/// ```
+/// use diskimage::text::uuid;
+///
+/// assert_eq!(uuid(&[0xab; 16]), "abababab-abab-abab-abab-abababababab");
+/// ```
 #[must_use]
 pub fn uuid(bytes: &[u8; 16]) -> String {
     let mut out = String::with_capacity(36);

@@ -14,6 +14,65 @@ use crate::num::{Pow2, to_u64, to_usize};
 use crate::seed::Seed;
 
 /// How one image is laid out. The runs of the disk come one after the other, without gaps.
+///
+/// # A format of one's own
+///
+/// ```
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::num::Pow2;
+/// use diskimage::target::StreamTarget;
+/// use diskimage::writer::{Forward, Map, Plan, Run, RunKind};
+/// use diskimage::{Convert, Result, Target, Writer};
+///
+/// /// 512 bytes of something, and then the disk.
+/// #[derive(Debug)]
+/// struct Headed(u64);
+///
+/// impl Writer for Headed {
+///     fn size(&self) -> u64 {
+///         self.0
+///     }
+///
+///     fn unit(&self) -> Pow2 {
+///         Pow2::PAGE
+///     }
+///
+///     fn forward(&self) -> Forward {
+///         Forward::Always
+///     }
+///
+///     fn file_size(&self, _: &dyn Map) -> Result<u64> {
+///         Ok(self.0 + 512)
+///     }
+///
+///     fn begin(&mut self, _: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
+///         plan.bytes(0, vec![1; 512]);
+///         Ok(())
+///     }
+///
+///     fn place(&mut self, runs: &[Run], _: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
+///         for run in runs {
+///             let (start, end) = (run.guest.start, run.guest.end.min(self.0));
+///             match run.kind {
+///                 RunKind::Plain(from) => plan.plain(start + 512, from, end - start),
+///                 _ => plan.zeros(start + 512, end - start),
+///             }
+///         }
+///         Ok(())
+///     }
+///
+///     fn finish(&mut self, _: &mut Plan) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// let mut image = Vec::new();
+/// let target = StreamTarget::new(&mut image);
+/// Convert::new().image(&EmptyDisk(1 << 20), Box::new(Headed(1 << 20)), None, &target)?;
+/// Box::new(target).finish()?;
+/// assert_eq!((image.len(), image[511], image[512]), ((1 << 20) + 512, 1, 0));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait Writer: Send + Debug {
     /// The virtual size that the image tells, bytes: the disk's, or that rounded up.
     fn size(&self) -> u64;

@@ -8,11 +8,17 @@ use std::time::{Duration, Instant};
 
 use diskimage::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// How often progress is shown, and signals are looked for.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The signals that ask to stop.
+#[cfg(unix)]
+const STOPPING: &[i32] = &[SIGINT, SIGTERM, signal_hook::consts::SIGHUP];
+#[cfg(not(unix))]
+const STOPPING: &[i32] = &[SIGINT, SIGTERM];
 
 /// The signals that ask to stop, once they are caught.
 pub(crate) struct Signals(Arc<AtomicUsize>);
@@ -23,14 +29,15 @@ impl Signals {
     pub(crate) fn catch(at_once: bool) -> Self {
         let signal = Arc::new(AtomicUsize::new(0));
         let at_once = Arc::new(AtomicBool::new(at_once));
-        for number in [SIGINT, SIGTERM, SIGHUP] {
+        for &number in STOPPING {
             // without the handlers the process just ends, and leaves no file either
             let _ = flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&at_once));
             let _ = flag::register(number, Arc::clone(&at_once));
             let _ = flag::register_usize(number, Arc::clone(&signal), number as usize);
         }
         // a file that exceeds the limit of the process is an error that can be told
-        let _ = flag::register(SIGXFSZ, Arc::default());
+        #[cfg(unix)]
+        let _ = flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
         Self(signal)
     }
 

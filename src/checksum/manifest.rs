@@ -21,6 +21,16 @@ pub enum Block<'a> {
 }
 
 /// The digests of all blocks of a disk.
+///
+/// ```
+/// use diskimage::checksum::{Algorithm, Block, Checksum, Manifest};
+/// use diskimage::disk::EmptyDisk;
+///
+/// let mut manifest = Manifest::new(Algorithm::Sha256, 4096, 1 << 20)?;
+/// manifest.push(Block::Zeros(256))?;
+/// assert!(manifest.verify(&Checksum::new(), &EmptyDisk(1 << 20))?.is_empty());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     algorithm: Algorithm,

@@ -38,6 +38,14 @@ use lanes::Lanes;
 pub use manifest::{Block, Manifest};
 
 /// A way to compute a checksum.
+///
+/// ```
+/// use diskimage::checksum::Algorithm;
+///
+/// assert_eq!("sha256".parse::<Algorithm>()?, Algorithm::Sha256);
+/// assert_eq!(Algorithm::Blake3.digest_length(), 32);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
@@ -177,6 +185,16 @@ const MAX_BLOCK: u64 = 4 << 20;
 ///
 /// Several algorithms see the disk in one pass. The result never depends on the format, on what is
 /// stored and what is a hole, or on the number of threads. What cannot be read is an error.
+///
+/// ```
+/// use diskimage::checksum::{Algorithm, Checksum};
+/// use diskimage::disk::EmptyDisk;
+///
+/// // a TiB of zeros, by the block hash: no time
+/// let digests = Checksum::new().algorithm(Algorithm::Blkhash).run(&EmptyDisk(1 << 40))?;
+/// assert_eq!(digests[0].to_string().len(), 64);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Checksum {
     algorithms: Vec<Algorithm>,

@@ -8,6 +8,7 @@ use super::CodecError;
 
 /// What surrounds the deflate stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Wrapper {
     /// Nothing (RFC 1951), as QCOW2 has it.
     Raw,
@@ -28,6 +29,18 @@ impl Wrapper {
 /// store whole sectors; so is, without a wrapper, a full output before the stream's end mark. A
 /// stream in a zlib wrapper must end with the output, and its Adler-32 must be right. Anything that
 /// does not fill the output is an error.
+///
+/// ```
+/// use diskimage::codec::{Deflate, Wrapper, inflate_exact};
+///
+/// let (cluster, mut packed) = (vec![7; 65_536], Vec::new());
+/// assert!(Deflate::new(6, Wrapper::Raw)?.encode(&cluster, 65_535, &mut packed)?);
+/// packed.resize(packed.len() + 100, 0xff); // what lies behind it does not matter
+/// let mut read = vec![0; 65_536];
+/// inflate_exact(&packed, &mut read, Wrapper::Raw)?;
+/// assert_eq!(read, cluster);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn inflate_exact(input: &[u8], output: &mut [u8], wrapper: Wrapper) -> Result<(), CodecError> {
     #[cfg(feature = "libdeflate")]
     if whole_buffer(input, output, wrapper) {

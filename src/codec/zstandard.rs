@@ -11,6 +11,17 @@ const CODEC: &str = "zstd";
 /// Decodes whole frames from `input` until `output` is full. Bytes behind the last frame are
 /// normal, since containers store whole sectors. Frames are decoded straight into the output, so
 /// that a frame that declares a huge window costs nothing.
+///
+/// ```
+/// use diskimage::codec::{Zstd, zstd_exact};
+///
+/// let (cluster, mut packed) = (vec![7; 65_536], Vec::new());
+/// assert!(Zstd::new(3)?.encode(&cluster, 65_535, &mut packed)?);
+/// let mut read = vec![0; 65_536];
+/// zstd_exact(&packed, &mut read)?;
+/// assert_eq!(read, cluster);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn zstd_exact(input: &[u8], output: &mut [u8]) -> Result<(), CodecError> {
     thread_local! {
         static DECODER: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());

@@ -35,6 +35,19 @@ use worker::Worker;
 /// Content is compared in sectors of 512 bytes. The shorter disk is taken to go on with zeros. What
 /// both maps call zeros is not read, nor is what both disks take from the same place of the same
 /// file.
+///
+/// ```
+/// use diskimage::compare::Difference;
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::{Compare, Error};
+///
+/// let (first, second) = (EmptyDisk(1 << 40), EmptyDisk(1 << 41));
+/// // the shorter one is taken to go on with zeros
+/// assert_eq!(Compare::new().first(&first, &second).map_err(Error::from)?, None);
+/// let strict = Compare::new().strict(true).first(&first, &second).map_err(Error::from)?;
+/// assert_eq!(strict, Some(Difference::Size));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Compare {
     threads: Option<NonZeroUsize>,

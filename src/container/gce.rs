@@ -15,6 +15,21 @@ use crate::num::{Pow2, to_u64};
 use crate::writer::{Encoder, Forward, Map, Plan, Run, RunKind, Writer};
 
 /// What such a file is to be like: a builder.
+///
+/// ```
+/// use diskimage::container::GceOptions;
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::target::StreamTarget;
+/// use diskimage::{Convert, Target, Writer};
+///
+/// let mut out = Vec::new();
+/// let writer = GceOptions::new().writer(10 << 30)?;
+/// let target = StreamTarget::new(&mut out);
+/// Convert::new().image(&EmptyDisk(10 << 30), Box::new(writer), None, &target)?;
+/// Box::new(target).finish()?;
+/// assert!(out.starts_with(&[0x1f, 0x8b]) && out.len() < 10_000); // gzip, and nothing but a map
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct GceOptions {
     level: i32,

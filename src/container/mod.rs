@@ -59,6 +59,7 @@ const MAX_LOOKED_AT: usize = 64;
 
 /// A container, its directory read.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Container {
     /// A tar archive, or an OVA.
     Archive(Archive),
@@ -231,6 +232,7 @@ pub(crate) fn plain(mut name: &[u8]) -> &[u8] {
 
 /// What a member of an archive is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MemberKind {
     /// A file.
     File,
@@ -256,6 +258,19 @@ impl MemberKind {
 }
 
 /// A tar archive, or an OVA.
+///
+/// ```no_run
+/// use diskimage::container::Container;
+/// use diskimage::{OpenOptions, VirtualDisk};
+///
+/// if let Some(Container::Archive(archive)) = OpenOptions::new().open_container("web.ova")? {
+///     for member in archive.disks()? {
+///         let disk = OpenOptions::new().open(archive.name_of(member))?; // web.ova#disk1.vmdk
+///         println!("{} has {} bytes", archive.name_of(member).display(), disk.size());
+///     }
+/// }
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Archive {
     storage: Arc<dyn Storage>,

@@ -15,6 +15,17 @@ use crate::sys;
 
 /// Where decoded files go that have to be read by position: one file without a name, in a folder,
 /// that is gone with the process. Blocks of zeros take up no room in it.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::OpenOptions;
+/// use diskimage::container::Spill;
+///
+/// let spill = Arc::new(Spill::new(std::env::temp_dir(), 10 << 30));
+/// let options = OpenOptions::new().spill(Arc::clone(&spill)); // opens disk.qcow2.gz too
+/// assert_eq!(spill.bytes(), 0); // there is no file before it is needed
+/// ```
 #[derive(Debug)]
 pub struct Spill {
     folder: PathBuf,

@@ -63,6 +63,15 @@ impl Default for Bounds {
 
 /// What lies on a disk. Offsets and sizes are bytes of the disk; texts are free of control
 /// characters.
+///
+/// ```
+/// use diskimage::contents::{self, Bounds};
+/// use diskimage::disk::EmptyDisk;
+///
+/// let contents = contents::look(&EmptyDisk(1 << 30), &Bounds::default())?;
+/// assert!(contents.table.is_none() && contents.partitions.is_empty());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Contents {

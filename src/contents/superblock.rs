@@ -4,6 +4,7 @@ use crate::finding::Finding;
 
 /// What a superblock is to the bytes around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Usage {
     /// Files lie in it.
     FileSystem,

@@ -50,6 +50,7 @@ impl TableKind {
 
 /// What a partition is within its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Role {
     /// It stands in the table.
     Primary,
@@ -73,6 +74,7 @@ impl Role {
 
 /// What a partition is said to be for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PartitionType {
     /// A GUID in lower case, or a byte as `0x83`.
     pub id: String,

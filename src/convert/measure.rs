@@ -30,6 +30,18 @@ const STEP: u64 = 1 << 40;
 
 /// Tells how large the file is that `writer` lays out for `disk`. The map is read, and where units
 /// are encoded some samples of data, the same ones for the same disk.
+///
+/// ```
+/// use diskimage::convert::measure;
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::Progress;
+///
+/// let writer = Qcow2Options::new().writer(1 << 40)?;
+/// let measured = measure(&EmptyDisk(1 << 40), &writer, &Progress::new())?;
+/// assert!(measured.required < 2 << 20 && measured.full > 1 << 40);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn measure(
     disk: &dyn VirtualDisk,
     writer: &dyn Writer,
@@ -88,6 +100,15 @@ pub fn measure(
 }
 
 /// How many bytes of `disk` its map calls data.
+///
+/// ```
+/// use diskimage::Progress;
+/// use diskimage::convert::data_size;
+/// use diskimage::disk::EmptyDisk;
+///
+/// assert_eq!(data_size(&EmptyDisk(1 << 40), &Progress::new())?, 0);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn data_size(disk: &dyn VirtualDisk, progress: &Progress) -> Result<u64> {
     let mut data = 0u64;
     let mut at = 0;

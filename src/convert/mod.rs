@@ -31,6 +31,24 @@ use worker::Worker;
 
 /// How to convert: a builder. The default finds zeros in blocks of 4 KiB, uses every processor
 /// and stops at the first damage.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::target::StreamTarget;
+/// use diskimage::{Convert, Format, OpenOptions, Target};
+///
+/// # let storage = Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let mut raw = Vec::new();
+/// let target = StreamTarget::new(&mut raw);
+/// let report = Convert::new().max_memory(16 << 20).run(&disk, &target)?;
+/// Box::new(target).finish()?;
+/// assert_eq!((report.size, raw.len()), (1 << 20, 1 << 20));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Convert {
     threads: Option<NonZeroUsize>,

@@ -1,6 +1,12 @@
 //! Android sparse images (`simg`), as `sparse_format.h` of the Android Open Source Project describes
 //! them: chunks one behind the other, each with a header that says how many blocks of the disk it
 //! is, and how they are stored. All numbers are little-endian.
+//!
+//! | | |
+//! |---|---|
+//! | read | version 1: raw, fill, don't-care (zeros) and CRC-32 chunks |
+//! | checked | where each chunk lies, how many blocks they are, and every checksum: of chunks and of the image |
+//! | refused | other major versions, unknown chunks, chunks that are not as many blocks as the disk has |
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +48,7 @@ const REACH: usize = 4096;
 
 /// The header.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// `minor_version`.
     pub minor_version: u16,

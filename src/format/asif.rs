@@ -5,6 +5,12 @@
 //! Two directories, of which the one with the higher sequence number counts, lead to tables, and
 //! these to chunks. In a table, a group of entries for chunks is followed by one for their bitmap:
 //! two bits for each sector of theirs.
+//!
+//! | | |
+//! |---|---|
+//! | read | version 1; sectors of 512 bytes and more, chunks of up to 64 MiB, partly written chunks |
+//! | checked | where each table and chunk lies, what each entry says |
+//! | refused | flags, states and versions that nobody has described |
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,6 +51,7 @@ const PARTIAL: u64 = 0b11;
 
 /// The header.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// The flags.
     pub flags: u32,

@@ -1,5 +1,11 @@
 //! Bochs growing disks, by the Bochs development guide, section "Harddisk Images based on redologs".
 //! All numbers are little-endian.
+//!
+//! | | |
+//! |---|---|
+//! | read | growing redologs of versions 1 and 2, sector bitmaps |
+//! | checked | nothing: the format has nothing redundant |
+//! | refused | other types and subtypes (undoable, volatile), by name |
 
 use std::sync::Arc;
 
@@ -40,6 +46,7 @@ const AT_EXTENT: u64 = 0x50;
 
 /// The header.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// The version of the format: 0x10000 or 0x20000.
     pub version: u32,

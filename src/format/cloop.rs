@@ -1,6 +1,12 @@
 //! Compressed loop images, version 2: blocks that are zlib streams, and a table of their offsets.
 //! There is no specification; the layout is that of cloop's `compressed_loop.h`. All numbers are
 //! big-endian.
+//!
+//! | | |
+//! |---|---|
+//! | read | version 2, zlib blocks of up to 4 MiB |
+//! | checked | nothing beyond what reading checks: each stream has its Adler-32 |
+//! | refused | other versions, larger blocks |
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +35,7 @@ pub const MAX_BLOCK_SIZE: u32 = 4 << 20;
 
 /// The header.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// `block_size`, bytes.
     pub block_size: u32,

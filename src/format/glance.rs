@@ -8,7 +8,15 @@ use crate::format::{Class, Format};
 
 /// What an image is to be called when it is uploaded. `None` where Glance has no word, or where
 /// this one file does not tell.
+///
+/// ```
+/// use diskimage::Format;
+///
+/// let glance = Format::Vhd.glance();
+/// assert_eq!((glance.disk_format, glance.container_format), (Some("vhd"), Some("bare")));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Glance {
     /// `disk_format`: one of [`DISK_FORMATS`](Self::DISK_FORMATS).
     pub disk_format: Option<&'static str>,

@@ -50,6 +50,15 @@ pub enum Class {
 macro_rules! formats {
     ($($variant:ident $class:ident $name:literal $(| $alias:literal)*, $description:literal;)+) => {
         /// A kind of file that can be told by its bytes.
+        ///
+        /// ```
+        /// use diskimage::Format;
+        ///
+        /// assert_eq!("vhd".parse::<Format>()?, Format::Vhd);
+        /// assert_eq!(Format::Vhd.to_string(), "vpc"); // qemu-img's name
+        /// assert!(Format::ALL.iter().filter(|format| format.is_read()).count() >= 15);
+        /// # Ok::<(), diskimage::Error>(())
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Format {

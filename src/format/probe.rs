@@ -20,7 +20,19 @@ pub const TAIL: usize = 512;
 const LONG_DESCRIPTOR: u64 = 64 << 10;
 
 /// What a file was found to be.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::format::probe::probe;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let found = probe(&MemoryStorage::new(b"vhdxfile".repeat(8 << 10)))?;
+/// assert_eq!(found.images().next().map(|one| one.format), Some(Format::Vhdx));
+/// assert!(!found.is_raw_disk());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Probe {
     /// Every format that fits, images first. Empty if none does.
     pub matches: Vec<Match>,
@@ -30,6 +42,7 @@ pub struct Probe {
 
 /// One format that fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Match {
     /// The format.
     pub format: Format,
@@ -134,6 +147,13 @@ pub fn probe(storage: &dyn Storage) -> Result<Probe> {
 /// The same for bytes that arrive one after the other: the `head` of a file, at best [`HEAD`]
 /// bytes, and its `tail` (at best the last [`TAIL`] bytes, with the size of the whole file) where
 /// that is known. Without the tail, what has only a footer is not seen.
+///
+/// ```
+/// use diskimage::format::probe::probe_bytes;
+///
+/// assert_eq!(probe_bytes(b"QFI\xfb\0\0\0\x03", None).matches.len(), 1);
+/// assert!(probe_bytes(b"nothing that is known", None).matches.is_empty());
+/// ```
 #[must_use]
 pub fn probe_bytes(head: &[u8], tail: Option<(&[u8], u64)>) -> Probe {
     let mut matches: Vec<Match> = Vec::new();

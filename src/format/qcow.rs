@@ -1,5 +1,11 @@
 //! QCOW version 1, QEMU's first format. There is no specification; the fields go by the names that
 //! QEMU's and libqcow's descriptions give them. All numbers are big-endian.
+//!
+//! | | |
+//! |---|---|
+//! | read | clusters of 512 bytes to 64 KiB, deflate, sizes to the byte, backing files |
+//! | checked | nothing: the format has nothing redundant |
+//! | refused | AES encryption (named) |
 
 use std::sync::Arc;
 

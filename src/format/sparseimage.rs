@@ -1,6 +1,12 @@
 //! Apple's sparse images (`.sparseimage`). There is no specification; the layout is that of public
 //! descriptions (libmodi's documentation of the format, and what other readers expect of images of
 //! more than a thousand bands). All numbers are big-endian.
+//!
+//! | | |
+//! |---|---|
+//! | read | version 3; bands of any size, any number of lists of them |
+//! | checked | whether each band lies in the file; room that nothing uses |
+//! | refused | a band that is there twice, lists of bands in other places than behind their predecessors' bands |
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +36,7 @@ pub const LIST_BANDS: u64 = 56;
 
 /// The header.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// How many sectors a band has.
     pub sectors_per_band: u32,

@@ -59,6 +59,7 @@ pub struct Facts {
 
 /// Something of an image that passed by before it was known to matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Unseen {
     /// What it is.
     pub part: Part,

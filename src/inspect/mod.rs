@@ -73,6 +73,21 @@ pub use start::Start;
 pub use stream::{Status, Stream};
 
 /// How to judge an image: a builder.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::inspect::{Inspect, Policy};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::Format;
+///
+/// let upload = Arc::new(MemoryStorage::new(b"not an image".repeat(100)));
+/// let inspect = Inspect::new(Policy::strict()).declared(Format::Qcow2);
+/// let verdict = inspect.storage(upload, Path::new("upload"))?;
+/// assert!(verdict.reasons.iter().any(|reason| reason.rule == "declared-mismatch"));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Inspect {
     policy: Policy,
@@ -85,6 +100,17 @@ pub struct Inspect {
 }
 
 /// What was found of an image, and whether it may pass.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::inspect::{Inspect, Policy};
+///
+/// let mut stream = Inspect::new(Policy::permissive()).format(Format::Raw).stream();
+/// stream.push(&[0; 4096]);
+/// let verdict = stream.finish();
+/// assert!(verdict.is_allowed() && !verdict.early);
+/// assert_eq!(verdict.facts.virtual_size, Some(4096));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Verdict {

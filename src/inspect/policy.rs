@@ -10,6 +10,17 @@ use super::facts::{Facts, Part};
 
 /// What an image may be, and what it must not be. Built from one of the three that have names, or
 /// from [`Policy::new`], which allows all that can be read.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::inspect::Policy;
+///
+/// let mut policy = Policy::strict();
+/// policy.name = "ours".into();
+/// policy.formats = Some(vec![Format::Qcow2]);
+/// policy.max_virtual_size = Some(2 << 40);
+/// assert!(Policy::by_name("openstack").is_some());
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Policy {
@@ -41,6 +52,7 @@ pub struct Policy {
 
 /// What an image was refused for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reason {
     /// The rule, as a stable word: the code of a finding such as `backing-file`, or one of
     /// `declared-mismatch`, `format-not-allowed`, `subformat-not-allowed`, `virtual-size`,

@@ -42,6 +42,19 @@ const LASTING: &[&str] = &[
 /// Judges an image while its bytes are pushed, in pieces of any sizes. What the formats ask for is
 /// kept when it passes, less than 512 KiB of it; the verdict is that of the whole file wherever
 /// the image's layout tells its readers in time what matters, and says else what it did not see.
+///
+/// ```
+/// use diskimage::inspect::{Inspect, Policy};
+/// use diskimage::Format;
+///
+/// let mut stream = Inspect::new(Policy::strict()).declared(Format::Vmdk).stream();
+/// for piece in [&b"QFI\xfb\0\0\0\x03"[..], &[0; 80 << 10]] {
+///     if stream.push(piece).is_refused() {
+///         break;
+///     }
+/// }
+/// assert!(!stream.finish().is_allowed());
+/// ```
 #[derive(Debug)]
 pub struct Stream {
     inspect: Inspect,

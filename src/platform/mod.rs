@@ -36,6 +36,15 @@ mod rules;
 pub use rules::{Need, Preset, Source};
 
 /// Where images are taken to.
+///
+/// ```
+/// use diskimage::{Format, Platform};
+///
+/// let azure: Platform = "azure".parse()?;
+/// assert_eq!(azure.preset(None).map(|preset| preset.format), Some(Format::Vhd));
+/// assert_eq!(azure.rounded_size((50 << 20) + 1), Some(51 << 20)); // whole MiB
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Platform {
@@ -240,6 +249,23 @@ impl Report {
 }
 
 /// How to look at an image for a platform: a builder.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::platform::{Lint, Platform};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::Format;
+///
+/// let disk = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// let report = Lint::new(Platform::Azure).format(Format::Raw).storage(disk, Path::new("disk.raw"))?;
+/// assert!(report.is_refused());
+/// for problem in &report.problems {
+///     println!("{} {:?}", problem.sentence, problem.remedy);
+/// }
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Lint {
     platform: Platform,

@@ -14,6 +14,17 @@ use crate::num::{to_u64, to_usize};
 ///
 /// Two generations make that a constant-time affair: what is used moves to the young one; when
 /// the young one holds half the bound, it becomes the old one and the old one is dropped.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::storage::{MemoryStorage, TableCache};
+///
+/// let cache = TableCache::new(Arc::new(MemoryStorage::new(vec![9; 4096])), 1 << 20);
+/// let page = cache.page("the L1 table", 1024, 512, 100)?;
+/// assert_eq!((page.start, page.file_offset, page.bytes.len()), (0, 1024, 512));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct TableCache {
     storage: Arc<dyn Storage>,

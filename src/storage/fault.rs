@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 
 /// How a [`FaultStorage`] fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// The n-th read fails, counted from zero; the others work.
     NthRead(u64),
@@ -21,6 +22,17 @@ pub enum Fault {
 
 /// Wraps a storage and fails some of its reads with an I/O error, so that callers can test that
 /// they lose nothing silently.
+///
+/// ```
+/// use diskimage::{ErrorKind, Storage};
+/// use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
+///
+/// let storage = FaultStorage::new(MemoryStorage::new(vec![0; 10]), Fault::NthRead(1));
+/// let mut byte = [0];
+/// let reads: Vec<_> = (0..2).map(|_| storage.read_exact_at(&mut byte, 0)).collect();
+/// let failed = reads.iter().find_map(|read| read.as_ref().err());
+/// assert_eq!(failed.map(|error| error.kind()), Some(ErrorKind::Io));
+/// ```
 #[derive(Debug)]
 pub struct FaultStorage<S> {
     inner: S,

@@ -15,6 +15,20 @@ use crate::num::{Pow2, to_u64, to_usize};
 use crate::sys;
 
 /// A file of the operating system, read by position.
+///
+/// ```
+/// use diskimage::Storage;
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("file");
+/// # std::fs::write(&path, "bytes")?;
+/// let storage = FileStorage::open(&path)?;
+/// let mut bytes = [0; 4];
+/// storage.read_exact_at(&mut bytes, 1)?;
+/// assert_eq!(&bytes, b"ytes");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FileStorage {
     file: File,

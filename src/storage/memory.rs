@@ -5,6 +5,14 @@ use crate::error::Result;
 use crate::num::{to_u64, to_usize};
 
 /// Bytes in memory: for tests, fuzzing and small uploads.
+///
+/// ```
+/// use diskimage::Storage;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let storage = MemoryStorage::from(b"an image".to_vec());
+/// assert_eq!((storage.size(), storage.as_bytes()), (8, &b"an image"[..]));
+/// ```
 #[derive(Clone, Default)]
 pub struct MemoryStorage(Vec<u8>);
 

@@ -8,6 +8,20 @@ use crate::num::{to_u64, to_usize};
 
 /// A read-only memory map of a file. Positional reads are nearly as fast and cannot crash:
 /// prefer [`FileStorage`](super::FileStorage).
+///
+/// ```
+/// use diskimage::Storage;
+/// use diskimage::storage::MmapStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("file");
+/// # std::fs::write(&path, "bytes")?;
+/// let file = std::fs::File::open(&path)?;
+/// // SAFETY: the file is this program's own, and nobody else knows it
+/// let storage = unsafe { MmapStorage::map(&file)? };
+/// assert_eq!(storage.size(), 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct MmapStorage {
     map: memmap2::Mmap,

@@ -32,6 +32,21 @@ pub use window::WindowStorage;
 ///
 /// The size is taken once, when the storage is made; a file that shrinks afterwards is an error
 /// of the read that meets it.
+///
+/// ```
+/// use diskimage::{ErrorKind, Storage};
+/// use diskimage::storage::{MemoryStorage, WindowStorage};
+///
+/// let storage = WindowStorage::new(MemoryStorage::new((0..100).collect()), 10, 5)?;
+/// let mut bytes = [0; 5];
+/// storage.read_exact_at(&mut bytes, 0)?;
+/// assert_eq!(bytes, [10, 11, 12, 13, 14]);
+/// let error = storage.read_exact_at(&mut bytes, 1).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Corrupt); // the file ends before
+/// # Ok::<(), diskimage::Error>(())
+/// ```
+///
+/// The [guide](crate::guide::storage) has one over an object store.
 pub trait Storage: Send + Sync + Debug {
     /// The size in bytes.
     fn size(&self) -> u64;
@@ -102,6 +117,7 @@ pub trait Storage: Send + Sync + Debug {
 
 /// How the bytes of a storage are going to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Access {
     /// From the start to the end: the system may read far ahead.
     Sequential,

@@ -9,6 +9,21 @@ use crate::num::{to_u64, to_usize};
 
 /// A file whose bytes lie elsewhere, piece by piece, with holes between the pieces: a sparse member
 /// of an archive, or a disk that was split into several files.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Storage;
+/// use diskimage::storage::{MemoryStorage, PieceStorage};
+///
+/// let parts: Vec<Arc<dyn Storage>> =
+///     vec![Arc::new(MemoryStorage::new(vec![1; 3])), Arc::new(MemoryStorage::new(vec![2; 3]))];
+/// let joined = PieceStorage::joined(parts, "disk.001".into());
+/// let mut bytes = [0; 6];
+/// joined.read_exact_at(&mut bytes, 0)?;
+/// assert_eq!(bytes, [1, 1, 1, 2, 2, 2]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct PieceStorage {
     storages: Vec<Arc<dyn Storage>>,

@@ -6,6 +6,17 @@ use crate::num::to_u64;
 
 /// A range of another storage, seen as a file of its own: a member of an archive, a payload
 /// behind a header.
+///
+/// ```
+/// use diskimage::Storage;
+/// use diskimage::storage::{MemoryStorage, WindowStorage};
+///
+/// let window = WindowStorage::new(MemoryStorage::new(vec![0, 1, 2, 3]), 1, 2)?;
+/// let mut bytes = [0; 2];
+/// window.read_exact_at(&mut bytes, 0)?;
+/// assert_eq!(bytes, [1, 2]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct WindowStorage<S> {
     inner: S,

@@ -17,6 +17,7 @@ pub(crate) enum FileKind {
     /// A regular file.
     Regular { size: u64 },
     /// A block device.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has such files"))]
     Block { size: u64 },
     /// Anything else, in words: "a FIFO".
     Other(&'static str),

@@ -1,5 +1,6 @@
 //! Systems that are not Unix: the portable minimum.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path};
@@ -143,6 +144,9 @@ pub(crate) fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
     for component in name.components() {
         match component {
             Component::CurDir => {}
+            Component::Normal(part) if is_special(part) => {
+                return denied("it is the name of a device or a stream");
+            }
             Component::Normal(part) => path.push(part),
             _ => return denied("leaves the allowed folder"),
         }
@@ -154,6 +158,17 @@ pub(crate) fn open_beneath(folder: &Path, name: &Path) -> io::Result<File> {
         return denied("it is not a regular file");
     }
     File::open(path)
+}
+
+/// Whether Windows takes a name for a device, in whatever folder, or for a stream of a file.
+fn is_special(part: &OsStr) -> bool {
+    let name = part.to_string_lossy().to_uppercase();
+    let stem = name.split('.').next().unwrap_or_default().trim_end();
+    let numbered = ["COM", "LPT"].iter().filter_map(|prefix| stem.strip_prefix(prefix));
+    name.contains(':') || ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem) || {
+        numbered
+    }
+    .any(|number| number.chars().count() == 1)
 }
 
 pub(crate) fn shared_runs(_file: &File) -> Vec<SharedRun> {

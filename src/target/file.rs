@@ -16,6 +16,20 @@ use crate::storage::FileIdentity;
 use crate::sys::{self, FileKind};
 
 /// Writes a raw disk to a file.
+///
+/// ```
+/// use diskimage::Target;
+/// use diskimage::target::FileTarget;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.raw");
+/// let target = FileTarget::create(&path, 1 << 20)?;
+/// target.write_at(b"boot", 0)?;
+/// assert!(!path.exists()); // not before it is whole
+/// Box::new(target).finish()?;
+/// assert_eq!(std::fs::read(&path)?.len(), 1 << 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FileTarget {
     file: File,
@@ -55,6 +69,7 @@ const FORGET_EVERY: u64 = 32 << 20;
 
 /// Whether room on the medium is set aside for the whole of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Preallocation {
     /// Only what is written takes up room.
     #[default]

@@ -24,6 +24,43 @@ pub use stream::StreamTarget;
 ///
 /// Only [`finish`](Target::finish) makes the result appear: a target that is dropped without it
 /// leaves nothing behind that could be taken for a whole disk.
+///
+/// A target that only counts:
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::target::Capabilities;
+/// use diskimage::{Convert, Result, Target};
+///
+/// #[derive(Default)]
+/// struct Counting(AtomicU64);
+///
+/// impl Target for Counting {
+///     fn capabilities(&self) -> Capabilities {
+///         Capabilities { ascending: false, fresh_zeros: true }
+///     }
+///
+///     fn write_at(&self, buf: &[u8], _offset: u64) -> Result<()> {
+///         self.0.fetch_add(buf.len() as u64, Ordering::Relaxed);
+///         Ok(())
+///     }
+///
+///     fn write_zeros(&self, _offset: u64, _length: u64) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn finish(self: Box<Self>) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+///
+/// let target = Counting::default();
+/// Convert::new().run(&EmptyDisk(1 << 40), &target)?;
+/// assert_eq!(target.0.into_inner(), 0); // nothing but zeros
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait Target: Send + Sync {
     /// What this target can and cannot do.
     fn capabilities(&self) -> Capabilities;

@@ -15,6 +15,19 @@ use crate::sys;
 
 /// Takes writes anywhere into a nameless temporary file of bounded size, and passes the whole of it
 /// on to a stream in the end.
+///
+/// ```
+/// use diskimage::Target;
+/// use diskimage::target::SpillTarget;
+///
+/// let mut out = Vec::new();
+/// let target = SpillTarget::new(&mut out, &std::env::temp_dir(), 1 << 30)?;
+/// target.write_at(b"last", 4)?;
+/// target.write_at(b"at 0", 0)?;
+/// Box::new(target).finish()?;
+/// assert_eq!(out, b"at 0last");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct SpillTarget<W> {
     file: File,

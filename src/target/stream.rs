@@ -8,6 +8,20 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::num::{to_u64, to_usize};
 
 /// Writes the disk to a stream, zeros and all, from its first byte to its last.
+///
+/// ```
+/// use diskimage::Target;
+/// use diskimage::target::StreamTarget;
+///
+/// let mut out = Vec::new();
+/// let target = StreamTarget::new(&mut out);
+/// target.write_at(b"disk", 0)?;
+/// target.write_zeros(4, 4)?;
+/// assert!(target.write_at(b"back", 0).is_err()); // a stream does not go back
+/// Box::new(target).finish()?;
+/// assert_eq!(out, b"disk\0\0\0\0");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct StreamTarget<W> {
     state: Mutex<State<W>>,

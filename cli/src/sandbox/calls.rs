@@ -150,7 +150,9 @@ fn allowed(needs: &Needs) -> Result<BpfProgram, BackendError> {
     // limits are asked for, not set
     rules.insert(libc::SYS_prlimit64, vec![argument_wide(2, 0)?]);
     let writes = !needs.written.is_empty() || !needs.created_in.is_empty();
-    let mut requests = vec![libc::TCGETS, libc::TIOCGWINSZ, FS_IOC_FIEMAP];
+    // C libraries give these numbers different types; the kernel looks at 32 bits
+    let number = |request| u64::from(request as u32);
+    let mut requests = vec![number(libc::TCGETS), number(libc::TIOCGWINSZ), FS_IOC_FIEMAP];
     if writes {
         rules.extend(WRITING.iter().map(|&call| (call, Vec::new())));
         requests.extend([FICLONE, FICLONERANGE]);

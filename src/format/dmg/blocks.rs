@@ -18,6 +18,7 @@ use super::resources::{Resource, of_fork, of_plist};
 
 /// How a chunk is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Kind {
     /// Zeros.
     Zero,
@@ -99,6 +100,7 @@ impl Kind {
 
 /// A run of sectors, `BLKXRun`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Chunk {
     /// The first sector of the disk.
     pub start: u64,
@@ -123,6 +125,7 @@ impl Chunk {
 
 /// A table of chunks, `BLKXTable`: of a partition as a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Table {
     /// Its name.
     pub name: String,
@@ -140,6 +143,7 @@ pub struct Table {
 
 /// All tables.
 #[derive(Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Blocks {
     /// In the order in which the image has them, which the master checksum goes by.
     pub tables: Vec<Table>,

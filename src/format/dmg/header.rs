@@ -12,6 +12,7 @@ use super::layout::{CRC32, KOLY, KOLY_SIZE, KOLY_VERSION};
 
 /// The trailer, `UDIFResourceFile`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// Where it lies.
     pub offset: u64,
@@ -37,6 +38,7 @@ pub struct Header {
 
 /// A checksum, `UDIFChecksum`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Checksum {
     /// There is none.
     None,

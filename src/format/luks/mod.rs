@@ -1,6 +1,12 @@
 //! LUKS containers: described, never read. What a container holds takes a key, and its bytes are
 //! never given out as those of a disk; as a file they can still be copied, in the format `raw`.
 //! Sources: "LUKS1 On-Disk Format Specification" 1.2.3, "LUKS2 On-Disk Format Specification" 1.1.4.
+//!
+//! | | |
+//! |---|---|
+//! | described | versions 1 and 2: cipher, hash, key slots, payload; of version 2, with the feature `luks`, the JSON area with segments and the checksum of the header |
+//! | refused | the data, as encrypted |
+//! | checked | nothing |
 
 mod v1;
 mod v2;
@@ -33,6 +39,7 @@ pub struct LuksLayer {
 
 /// The header of either version.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Header {
     /// Version 1.
     One(Luks1),

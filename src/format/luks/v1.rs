@@ -17,6 +17,7 @@ const DISABLED: u32 = 0x0000_dead;
 
 /// The header, `phdr`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Luks1 {
     /// `cipher-name`, such as `aes`.
     pub cipher_name: String,
@@ -38,6 +39,7 @@ pub struct Luks1 {
 
 /// A key slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeySlot {
     /// `active`.
     pub active: u32,

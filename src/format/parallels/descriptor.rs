@@ -19,6 +19,7 @@ const NONE: &str = "{00000000-0000-0000-0000-000000000000}";
 
 /// What the descriptor says.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Descriptor {
     /// `Disk_size`: the size of the disk, sectors.
     pub disk_size: u64,
@@ -32,6 +33,7 @@ pub struct Descriptor {
 
 /// A part of the disk: `Storage`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StorageData {
     /// `Start`: its first sector.
     pub start: u64,
@@ -45,6 +47,7 @@ pub struct StorageData {
 
 /// A file of a part of the disk: `Image`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Image {
     /// `GUID`, in lower case.
     pub guid: String,
@@ -58,6 +61,7 @@ pub struct Image {
 
 /// A snapshot: `Shot`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shot {
     /// `GUID`, in lower case.
     pub guid: String,

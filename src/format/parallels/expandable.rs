@@ -43,6 +43,7 @@ const MAX_TRACKS: u32 = 1 << 21;
 
 /// The header.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// Whether the magic is `WithouFreSpacExt`: the BAT counts in clusters.
     pub is_ext: bool,

@@ -1,5 +1,12 @@
 //! Parallels: expandable images by QEMU's `docs/interop/parallels.rst`, and the descriptor of a bundle
 //! (`DiskDescriptor.xml`) by its `prl-xml.rst`. All numbers are little-endian.
+//!
+//! | | |
+//! |---|---|
+//! | read | expandable images of both magics, clusters of up to 1 GiB; bundles by their descriptor: expandable and plain files, disks split in parts, chains of snapshots |
+//! | named | dirty and empty images; dirty bitmaps of the format extension |
+//! | checked | expandable images: every BAT entry against the file and the others. A bundle's files are checked by their own names |
+//! | refused | other versions; in bundles padding, encryption, sectors of another size than 512 bytes, parts that do not tile the disk |
 
 use std::sync::Arc;
 

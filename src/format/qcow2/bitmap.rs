@@ -35,6 +35,7 @@ pub struct Bitmap {
 
 /// The flags of a bitmap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct BitmapFlags {
     /// Not saved properly: its content means nothing.
     pub in_use: bool,

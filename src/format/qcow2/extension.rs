@@ -28,6 +28,7 @@ pub struct Extensions {
 
 /// The bitmaps extension ("Bitmaps extension").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BitmapsExtension {
     /// Number of bitmaps.
     pub nb_bitmaps: u32,
@@ -41,6 +42,7 @@ pub struct BitmapsExtension {
 
 /// An entry of the feature name table ("Feature name table").
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FeatureName {
     /// 0 incompatible, 1 compatible, 2 autoclear.
     pub kind: u8,

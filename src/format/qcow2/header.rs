@@ -54,6 +54,7 @@ pub struct Header {
 
 /// How guest data are encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CryptMethod {
     /// Not at all.
     None,
@@ -65,6 +66,7 @@ pub enum CryptMethod {
 
 /// How compressed clusters are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CompressionType {
     /// Bare deflate, which the specification calls zlib.
     Zlib,

@@ -1,5 +1,12 @@
 //! QED, QEMU's enhanced disk format, by its specification (QEMU's `docs/interop/qed_spec.rst`). All
 //! numbers are little-endian.
+//!
+//! | | |
+//! |---|---|
+//! | read | clusters of 4 KiB to 64 MiB, tables of 1 to 16 clusters, zero clusters, backing files (one that is called raw is never probed) |
+//! | named | an image that needs a check (dirty); unknown compatible and autoclear features do no harm |
+//! | checked | by the section "Consistency checking": each cluster is referred to once, tables and clusters lie in the file |
+//! | refused | unknown features |
 
 use std::sync::Arc;
 

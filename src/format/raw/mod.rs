@@ -1,4 +1,14 @@
 //! Raw disks: the file is the disk, and its holes are zeros that need no reading.
+//!
+//! | | |
+//! |---|---|
+//! | read | regular files and block devices, to the byte; holes are asked of the file system and not read |
+//! | written | by [`Convert::run`](crate::Convert::run), with holes where the disk has zeros |
+//! | checked | the GPT in both copies, or the MBR: checksums, order, overlaps, what lies beyond the disk. Without a partition table there is nothing to check |
+//! | repaired | a GPT from its other copy, and a protective MBR where its place is blank |
+//! | refused | nothing; but a raw disk has no signature, so it is one only if somebody says so |
+//!
+//! The sources for partition tables are those of the UEFI specification 2.10, sections 5.2 and 5.3.
 
 use std::sync::Arc;
 

@@ -55,6 +55,7 @@ pub struct Header {
 
 /// The kind of image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ImageType {
     /// It grows.
     Dynamic,

@@ -11,6 +11,15 @@ use crate::writer::{Forward, Map, Plan, Run, Writer};
 use super::layout::*;
 
 /// What a VDI image is to be like: a builder. The default is one that grows.
+///
+/// ```
+/// use diskimage::format::vdi::VdiOptions;
+/// use diskimage::Writer;
+///
+/// let writer = VdiOptions::new().fixed(true).writer(1 << 30)?;
+/// assert_eq!(writer.file_size(&diskimage::writer::Full)?, (1 << 30) + (1 << 20));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct VdiOptions {
     fixed: bool,

@@ -184,6 +184,7 @@ impl Footer {
 
 /// Where a copy of the footer lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FooterPlace {
     /// At the start of the file: the copy.
     Start,

@@ -20,6 +20,16 @@ use super::layout::*;
 
 /// What a VHD image is to be like: a builder. The default is dynamic, with blocks of 2 MiB and the
 /// exact size.
+///
+/// ```
+/// use diskimage::format::vhd::VhdOptions;
+/// use diskimage::Writer;
+///
+/// let writer = VhdOptions::new().block_size(512 << 10).time(1_700_000_000).writer(1 << 30)?;
+/// assert_eq!(writer.size(), 1 << 30);
+/// assert!(VhdOptions::new().writer(3 << 40).is_err()); // more than 2040 GiB
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct VhdOptions {
     fixed: bool,

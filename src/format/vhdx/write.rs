@@ -18,6 +18,15 @@ use super::layout::*;
 
 /// What a VHDX image is to be like: a builder. The default is dynamic, with blocks of 32 MiB and
 /// sectors of 512 bytes on a medium of 4096.
+///
+/// ```
+/// use diskimage::format::vhdx::VhdxOptions;
+/// use diskimage::Writer;
+///
+/// let writer = VhdxOptions::new().fixed(true).physical_sector_size(512).writer(1 << 30)?;
+/// assert!(writer.file_size(&diskimage::writer::Full)? > 1 << 30);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct VhdxOptions {
     fixed: bool,

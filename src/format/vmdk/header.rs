@@ -49,6 +49,7 @@ pub struct SparseHeader {
 
 /// What the four characters say that a transfer in text mode changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Newlines {
     /// The header does not have the test.
     Untested,

@@ -15,6 +15,7 @@ pub enum Access {
 
 /// What an extent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExtentType {
     /// `FLAT`: plain bytes in a file.
     Flat,
@@ -36,6 +37,7 @@ pub enum ExtentType {
 
 /// An extent line: one part of the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ExtentLine {
     /// How it may be accessed.
     pub access: Access,

@@ -10,6 +10,7 @@ use super::layout::*;
 
 /// What a sector of a stream announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Marker {
     /// A compressed grain starts with this very sector.
     Grain(GrainHeader),
@@ -25,6 +26,7 @@ pub enum Marker {
 
 /// The header of a compressed grain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GrainHeader {
     /// The sector of the disk that the grain starts at.
     pub lba: u64,

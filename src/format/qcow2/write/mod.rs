@@ -26,6 +26,16 @@ pub use place::Qcow2Writer;
 
 /// What a QCOW2 image is to be like: a builder. The default is what qemu-img writes: version 3,
 /// clusters of 64 KiB, counts of 16 bits, nothing compressed.
+///
+/// ```
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::Writer;
+///
+/// let options = Qcow2Options::new().cluster_size(2 << 20).extended_l2(true);
+/// assert_eq!(options.writer(1 << 40)?.size(), 1 << 40);
+/// assert!(Qcow2Options::new().cluster_size(3000).writer(1 << 40).is_err());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Qcow2Options {
     version: u32,

@@ -23,6 +23,7 @@ pub use stream::StreamWriter;
 
 /// The subformats that are written, by their `createType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Subformat {
     /// `monolithicSparse`: grains as they are, tables before them.
     MonolithicSparse,
@@ -77,6 +78,17 @@ impl Subformat {
 
 /// What a VMDK is to be like: a builder. The default is what qemu-img writes: monolithicSparse,
 /// grains of 64 KiB, an IDE adapter, virtual hardware version 4.
+///
+/// ```
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// use diskimage::Writer;
+///
+/// let options = VmdkOptions::new().subformat(Subformat::StreamOptimized).adapter("lsilogic");
+/// assert!(options.is_compressed());
+/// assert_eq!(options.writer(1 << 30)?.size(), 1 << 30);
+/// assert!(VmdkOptions::new().adapter("scsi").writer(1 << 30).is_err());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct VmdkOptions {
     subformat: Subformat,
