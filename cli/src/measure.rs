@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::args::{MeasureArgs, Output};
 use crate::bounds::Bounds;
 use crate::image::Spec;
+use crate::watch::{Signals, automatic, watched};
 use crate::{output, report};
 
 pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
@@ -18,7 +19,10 @@ pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
         return report::OK;
     }
     let file = args.file.as_deref().unwrap_or(std::path::Path::new("measure"));
-    match sizes(args, bounds) {
+    let signals = Signals::catch(true);
+    let progress = bounds.progress();
+    let measured = watched(automatic(), &signals, &progress, || sizes(args, bounds, &progress));
+    match measured {
         Ok(sizes) => report::printed(print(args, &sizes)),
         Err(error) => {
             report::error(&error, file);
@@ -30,20 +34,19 @@ pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
 /// Required, with everything stored, and an estimate of what it comes to compressed.
 type Sizes = (u64, u64, Option<u64>);
 
-fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
+fn sizes(args: &MeasureArgs, bounds: &Bounds, progress: &Arc<Progress>) -> Result<Sizes> {
     let mut spec = args.target.parse(args.output_format, None)?;
     if args.compress {
         spec.compress()?;
     }
-    let progress = bounds.progress();
     match (&args.file, args.size) {
         (Some(file), None) => {
             let (limits, _) = bounds.limits(1);
             let options = args.open.options(file)?.limits(limits);
-            let disk = options.progress(Arc::clone(&progress)).open(file)?;
-            of_disk(&spec, &disk, &progress)
+            let disk = options.progress(Arc::clone(progress)).open(file)?;
+            of_disk(&spec, &disk, progress)
         }
-        (None, Some(size)) => of_disk(&spec, &EmptyDisk(size), &progress),
+        (None, Some(size)) => of_disk(&spec, &EmptyDisk(size), progress),
         _ => Err(Error::other(ErrorKind::InvalidInput, "neither an image nor a size is given")
             .advise("name an image, or give --size")),
     }

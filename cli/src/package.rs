@@ -10,6 +10,7 @@ use diskimage::{Error, ErrorKind, Format, Platform, Result, Target, VirtualDisk,
 
 use crate::image::{Key, invalid};
 use crate::size::parse_size;
+use crate::suggest::{self, did_you_mean};
 
 /// What `-O gce` writes: of compressed files it is the only one.
 pub(crate) const GCE: Format = Format::Gzip;
@@ -35,7 +36,9 @@ pub(crate) fn parse_target(name: &str) -> Result<Format, String> {
     if name.eq_ignore_ascii_case("gce") {
         return Ok(GCE);
     }
-    match crate::args::parse_format(name)? {
+    let unknown =
+        |error: diskimage::Error| format!("{error}{}", did_you_mean(name, suggest::targets()));
+    match name.parse().map_err(unknown)? {
         GCE => {
             Err("a disk in a gzip file is not written; Compute Engine's tar.gz is called gce"
                 .into())
@@ -47,7 +50,8 @@ pub(crate) fn parse_target(name: &str) -> Result<Format, String> {
 /// The platform of a name.
 pub(crate) fn parse_platform(name: &str) -> Result<Platform, String> {
     name.parse().map_err(|error: diskimage::Error| {
-        format!("{error}: {}", error.advice().unwrap_or_default())
+        let advice = error.advice().unwrap_or_default();
+        format!("{error}: {}", suggest::or_else(name, suggest::platforms(), advice))
     })
 }
 
