@@ -172,3 +172,16 @@ pub use resolve::{Beneath, DenyAll, Resolver};
 pub use storage::Storage;
 pub use target::Target;
 pub use writer::Writer;
+
+/// The features of this crate, and whether this build has them.
+pub const FEATURES: &[(&str, bool)] = &[
+    ("bzip2", cfg!(feature = "bzip2")),
+    ("checksum", cfg!(feature = "checksum")),
+    ("libdeflate", cfg!(feature = "libdeflate")),
+    ("luks", cfg!(feature = "luks")),
+    ("mmap", cfg!(feature = "mmap")),
+    ("tokio", cfg!(feature = "tokio")),
+    ("xz", cfg!(feature = "xz")),
+    ("zlib-rs", cfg!(feature = "zlib-rs")),
+    ("zstd", cfg!(feature = "zstd")),
+];

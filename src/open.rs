@@ -294,6 +294,7 @@ impl OpenOptions {
                 );
             }
             let mut resolved = self.resolve(from, &reference, place.as_ref())?;
+            log_resolved(from, &reference, &resolved.path);
             resolved.storage = self.watched(resolved.storage);
             place = place.and_then(|place| place.of_sibling(&resolved.path));
             if place.is_some() {
@@ -394,6 +395,7 @@ impl OpenOptions {
             .and_then(|layer| self.within_limits(layer))
             .map_err(|error| error.in_file(path))?;
         self.check_stopped().map_err(|error| error.in_file(path))?;
+        log_opened(path, &*layer);
         let (path, forced, named) = (path.to_owned(), self.format.is_some(), Vec::new());
         Ok(Image { path, storage, layer, probe, forced, named })
     }
@@ -436,6 +438,7 @@ impl OpenOptions {
         };
         let layer = open().map_err(|error: Error| error.in_file(path))?;
         self.check_stopped().map_err(|error| error.in_file(path))?;
+        log_opened(path, &*layer);
         let mut image = ChainImage::new(path.to_owned(), layer, storage);
         if *purpose == Purpose::Read {
             self.attach_files(&mut image, place)?;
@@ -458,6 +461,7 @@ impl OpenOptions {
         for (index, reference) in references.iter().enumerate() {
             if reference.role != Role::Parent {
                 let resolved = self.resolve(image.path(), reference, place)?;
+                log_resolved(image.path(), reference, &resolved.path);
                 image.attach(index, self.watched(resolved.storage))?;
             }
         }
@@ -527,6 +531,30 @@ impl OpenOptions {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Tells whoever listens what a file was taken for, and where what leads to its bytes lies.
+fn log_opened(path: &Path, layer: &dyn Layer) {
+    log::debug!(
+        "{}: opened as {}, disk of {} bytes, tables at {:#x}, {} references",
+        printable(path.as_os_str().as_encoded_bytes()),
+        layer.format(),
+        layer.size(),
+        layer.tables_at().unwrap_or_default(),
+        layer.references().len()
+    );
+}
+
+/// The same for what a name in an image was found to be.
+fn log_resolved(from: &Path, reference: &Reference, to: &Path) {
+    log::debug!(
+        "{}: its {} '{}' (named at offset {:#x}) is {}",
+        printable(from.as_os_str().as_encoded_bytes()),
+        reference.role.noun(),
+        reference.printable_name(),
+        reference.offset,
+        printable(to.as_os_str().as_encoded_bytes())
+    );
 }
 
 /// Virtual sizes from here on are worth a second look: more than an ext4 file can hold.

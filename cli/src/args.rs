@@ -13,10 +13,16 @@ use diskimage::target::{Preallocation, Reflink};
 use diskimage::{Beneath, DenyAll, Format, OpenOptions, RepairScope, Result};
 
 use crate::bounds::BoundArgs;
+use crate::examples;
+use crate::explain::{EXPLAIN_HELP, ExplainArgs};
 use crate::image::TargetArgs;
 use crate::lint::{LINT_EXIT_CODES, LintArgs};
+use crate::manual::{CompletionsArgs, ManArgs};
 use crate::package::{AimArgs, parse_target};
+use crate::picture::{Picture, picture_parser};
 use crate::size::parse_size;
+use crate::style::Colour;
+use crate::suggest::{self, did_you_mean, named};
 
 /// Exit codes that several commands share, for the help.
 const EXIT_CODES: &str = "\
@@ -24,7 +30,9 @@ Exit codes: 0 success, 1 error, 2 wrong usage, 124 not done within --timeout, 13
 `probe` ends with 0 if every file is of a known kind, 1 if one is not, 2 on an error;
 `convert --salvage` with 3 if something was lost; `checksum --check` with 1 if something differs;
 `compare` with 0 if both are the same, 1 if they differ, 2 if one cannot be opened, 3 if where its
-bytes lie cannot be told, 4 if they cannot be read; `check` as its help says.";
+bytes lie cannot be told, 4 if they cannot be read; `inspect` and `lint` with 3 if an image is
+refused; `check` as its help says. About several files the worst counts: an error before what is
+corrupt or refused. `--output json` answers for programs; errors are on standard error all the same.";
 
 /// The exit codes of `check`, for its help.
 const CHECK_EXIT_CODES: &str = "\
@@ -51,11 +59,27 @@ Examples:
     diskimage inspect --declared qcow2 --policy openstack upload.qcow2
     curl -s URL | tee upload.img | diskimage inspect --checksum sha256 -";
 
+/// What stands below the help of the whole.
+fn after_all() -> String {
+    format!("{EXIT_CODES}\n\n{}", examples::ALL)
+}
+
+/// What stands below the help of `check`.
+fn after_check() -> String {
+    format!("{CHECK_EXIT_CODES}\n\n{}", examples::CHECK)
+}
+
 #[derive(Debug, Parser)]
-#[command(name = "diskimage", version, about, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "diskimage", version, long_version = crate::version::long(), about,
+    after_help = after_all(), max_term_width = 100)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Colours in what people read: auto has them on a terminal unless NO_COLOR is set, and elsewhere
+    /// if CLICOLOR_FORCE is
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: Colour,
+    // behind what has no heading of its own
     #[command(flatten)]
     pub(crate) bounds: BoundArgs,
 }
@@ -63,30 +87,48 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Tells what files are, like file(1): every format that fits
+    #[command(after_help = examples::PROBE)]
     Probe(ProbeArgs),
     /// Describes an image: format, sizes, snapshots, what it needs and what is odd about it
+    #[command(after_help = examples::INFO)]
     Info(InfoArgs),
+    /// Says in plain sentences what an image is, who made it, what it needs, what is wrong with it
+    /// and what to do next
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(ExplainArgs),
     /// Judges an image from a stranger: is it what it is said to be, whole, alone, and allowed?
     #[command(after_help = INSPECT_EXIT_CODES)]
     Inspect(InspectArgs),
     /// Tells what a cloud or a hypervisor would refuse of images, why, and what mends it
     #[command(after_help = LINT_EXIT_CODES)]
     Lint(LintArgs),
-    /// Lists where data, zeros and holes of the disk are
+    /// Lists where data, zeros and holes of the disk are, or draws it
+    #[command(after_help = examples::MAP)]
     Map(MapArgs),
     /// Reads all tables of an image, tells what is wrong with them, and repairs what can be
-    #[command(after_help = CHECK_EXIT_CODES)]
+    #[command(after_help = after_check())]
     Check(CheckArgs),
     /// Converts an image to a raw disk, or to an image of another format
+    #[command(after_help = examples::CONVERT)]
     Convert(ConvertArgs),
     /// Makes an empty image
+    #[command(after_help = examples::CREATE)]
     Create(CreateArgs),
     /// Tells how large an image of a disk would be, without writing it
+    #[command(after_help = examples::MEASURE)]
     Measure(MeasureArgs),
     /// Computes checksums of what a guest sees, whatever the format, and checks them
+    #[command(after_help = examples::CHECKSUM)]
     Checksum(ChecksumArgs),
     /// Compares the content of two images, whatever their formats
+    #[command(after_help = examples::COMPARE)]
     Compare(CompareArgs),
+    /// Prints what a shell completes arguments by: bash, zsh, fish, elvish or PowerShell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Prints a manual page for man(1), or writes all of them
+    #[command(after_help = examples::MAN)]
+    Man(ManArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,10 +156,10 @@ pub(crate) struct ProbeArgs {
 }
 
 /// How to open an image: what all commands that read one share.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct OpenArgs {
     /// Takes the image for this format instead of detecting it
-    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    #[arg(short, long, value_name = "FORMAT", value_parser = named(parse_format, suggest::formats), hide_possible_values = true)]
     pub(crate) format: Option<Format>,
     /// Opens files that the image names (backing files, data files), if they lie in the image's
     /// folder or below; with =DIR, in that folder or below. Without it no other file is opened
@@ -210,10 +252,13 @@ pub(crate) enum Joined {
     No,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct InfoArgs {
     /// The image, or an archive: FILE#MEMBER is what lies in one
     pub(crate) file: PathBuf,
+    /// More of them; in JSON the answer is then an array
+    #[arg(value_name = "FILE")]
+    pub(crate) more: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// Describes the backing files too (see --allow-external)
@@ -228,25 +273,28 @@ pub(crate) struct InfoArgs {
     pub(crate) output: Output,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct InspectArgs {
     /// The image; - reads it from standard input, once, and stops as soon as it is refused
     pub(crate) file: PathBuf,
+    /// More of them; in JSON the answer is then an array, and the worst exit code counts
+    #[arg(value_name = "FILE")]
+    pub(crate) more: Vec<PathBuf>,
     /// What the image is said to be: it is refused if it is anything else
-    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    #[arg(long, value_name = "FORMAT", value_parser = named(parse_format, suggest::formats), hide_possible_values = true)]
     pub(crate) declared: Option<Format>,
     /// What may pass: strict, openstack, permissive, or a TOML file
     #[arg(long, value_name = "POLICY", default_value = "strict")]
     pub(crate) policy: String,
     /// Takes the image for this format instead of detecting it, as a reader that is told so will
-    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    #[arg(short, long, value_name = "FORMAT", value_parser = named(parse_format, suggest::formats), hide_possible_values = true)]
     pub(crate) format: Option<Format>,
     /// Keeps what the process could do; without this it gives up all but reading the image, where
     /// the system can do that
     #[arg(long, conflicts_with = "sandbox")]
     pub(crate) no_sandbox: bool,
     /// Computes a checksum of the bytes of standard input on the way; can be given several times
-    #[arg(long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
+    #[arg(long, value_name = "ALGORITHM", value_parser = named(parse_algorithm, suggest::algorithms), hide_possible_values = true)]
     pub(crate) checksum: Vec<Algorithm>,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
@@ -268,6 +316,10 @@ pub(crate) struct MapArgs {
     /// How many guest bytes
     #[arg(short = 'l', long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_length: Option<u64>,
+    /// Draws the map instead: into FILE.svg, or without a name in characters on the terminal
+    #[arg(long, value_name = "FILE.svg", num_args = 0..=1, value_parser = picture_parser(),
+        conflicts_with = "output")]
+    pub(crate) picture: Option<Option<Picture>>,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
@@ -291,7 +343,7 @@ pub(crate) struct ChecksumArgs {
     pub(crate) files: Vec<PathBuf>,
     /// The algorithm: sha256, sha512, sha1, md5, blake3, crc32 or blkhash; several are computed in
     /// one pass [default: sha256]
-    #[arg(short, long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
+    #[arg(short, long, value_name = "ALGORITHM", value_parser = named(parse_algorithm, suggest::algorithms), hide_possible_values = true)]
     pub(crate) algorithm: Vec<Algorithm>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
@@ -324,7 +376,7 @@ pub(crate) struct CompareArgs {
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// Takes the second image for this format instead of detecting it
-    #[arg(short = 'F', long, value_name = "FORMAT", value_parser = parse_format)]
+    #[arg(short = 'F', long, value_name = "FORMAT", value_parser = named(parse_format, suggest::formats), hide_possible_values = true)]
     pub(crate) second_format: Option<Format>,
     /// Images that differ in size, or in what their maps say, differ
     #[arg(short, long)]
@@ -345,12 +397,15 @@ pub(crate) struct CompareArgs {
     pub(crate) output: Output,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CheckArgs {
     /// The image; no other file is opened
     pub(crate) file: PathBuf,
+    /// More of them; in JSON the answer is then an array, and the worst exit code counts
+    #[arg(value_name = "FILE")]
+    pub(crate) more: Vec<PathBuf>,
     /// Takes the image for this format instead of detecting it
-    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    #[arg(short, long, value_name = "FORMAT", value_parser = named(parse_format, suggest::formats), hide_possible_values = true)]
     pub(crate) format: Option<Format>,
     /// Repairs leaked clusters only, or all that can be proven; the guest's data stay as they are
     #[arg(short, long, value_enum, value_name = "WHAT")]
@@ -395,7 +450,7 @@ pub(crate) struct ConvertArgs {
     pub(crate) open: OpenArgs,
     /// The format to write: raw, qcow2, vmdk, vpc (VHD), vhdx, vdi, ova, or gce (Compute Engine's tar.gz)
     /// [default: raw, or what suits --for]
-    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = parse_target)]
+    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = named(parse_target, suggest::targets), hide_possible_values = true)]
     pub(crate) output_format: Option<Format>,
     #[command(flatten)]
     pub(crate) aimed: AimArgs,
@@ -457,7 +512,7 @@ pub(crate) struct ConvertArgs {
     #[command(flatten)]
     pub(crate) work: WorkArgs,
     /// Computes a checksum of what is written in the same pass; can be given several times
-    #[arg(long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
+    #[arg(long, value_name = "ALGORITHM", value_parser = named(parse_algorithm, suggest::algorithms), hide_possible_values = true)]
     pub(crate) checksum: Vec<Algorithm>,
     /// Reads on past damage: writes zeros there, lists what was lost and ends with exit code 3
     #[arg(long)]
@@ -475,7 +530,7 @@ pub(crate) struct CreateArgs {
     #[arg(value_parser = parse_size)]
     pub(crate) size: Option<u64>,
     /// The format to write [default: raw, or what suits --for]
-    #[arg(short, long, value_name = "FORMAT", value_parser = parse_target)]
+    #[arg(short, long, value_name = "FORMAT", value_parser = named(parse_target, suggest::targets), hide_possible_values = true)]
     pub(crate) format: Option<Format>,
     #[command(flatten)]
     pub(crate) aimed: AimArgs,
@@ -502,7 +557,7 @@ pub(crate) struct MeasureArgs {
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// The format to write [default: raw, or what suits --for]
-    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = parse_target)]
+    #[arg(short = 'O', long, value_name = "FORMAT", value_parser = named(parse_target, suggest::targets), hide_possible_values = true)]
     pub(crate) output_format: Option<Format>,
     #[command(flatten)]
     pub(crate) aimed: AimArgs,
@@ -574,15 +629,55 @@ fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
 
 fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
     name.parse().map_err(|error: diskimage::Error| {
-        format!("{error}: {}", error.advice().unwrap_or_default())
+        let advice = error.advice().unwrap_or_default();
+        format!("{error}: {}", suggest::or_else(name, suggest::algorithms(), advice))
     })
 }
 
 pub(crate) fn parse_format(name: &str) -> Result<Format, String> {
-    name.parse().map_err(|error: diskimage::Error| error.to_string())
+    name.parse().map_err(|error: diskimage::Error| {
+        format!("{error}{}", did_you_mean(name, suggest::formats()))
+    })
 }
 
 /// The bytes of an argument.
 pub(crate) fn argument_bytes(argument: &OsString) -> Vec<u8> {
     argument.as_encoded_bytes().to_vec()
 }
+
+/// Arguments about one file or several.
+pub(crate) trait Several: Clone {
+    fn file(&mut self) -> &mut PathBuf;
+    fn more(&mut self) -> &mut Vec<PathBuf>;
+
+    /// The same arguments for each file alone.
+    fn each(&self) -> impl Iterator<Item = Self> {
+        let mut first = self.clone();
+        let more = std::mem::take(first.more());
+        let others = more.into_iter().map({
+            let alone = first.clone();
+            move |file| {
+                let mut other = alone.clone();
+                *other.file() = file;
+                other
+            }
+        });
+        std::iter::once(first).chain(others)
+    }
+}
+
+macro_rules! several {
+    ($($args:ty),+) => {$(
+        impl Several for $args {
+            fn file(&mut self) -> &mut PathBuf {
+                &mut self.file
+            }
+
+            fn more(&mut self) -> &mut Vec<PathBuf> {
+                &mut self.more
+            }
+        }
+    )+};
+}
+
+several!(InfoArgs, InspectArgs, CheckArgs);

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
 
 use diskimage::check::{DryRun, Repaired};
 use diskimage::container::{Archive, Container};
@@ -15,10 +14,12 @@ use diskimage::{
 };
 use serde_json::{Value, json};
 
-use crate::args::{CheckArgs, Output};
+use crate::args::{CheckArgs, Output, Several};
 use crate::bounds::Bounds;
-use crate::watch::{Show, Signals, watched};
-use crate::{output, report};
+use crate::output::Documents;
+use crate::report::worse;
+use crate::watch::{LONG, Show, Signals, shown, watched};
+use crate::{output, report, style};
 
 /// What a check and perhaps a repair came to.
 struct Outcome {
@@ -30,14 +31,30 @@ struct Outcome {
 
 pub(crate) fn run(args: &CheckArgs, bounds: &Bounds) -> u8 {
     let signals = Signals::catch(args.repair.is_none() || args.dry_run);
-    match check(&Run { args, bounds, progress: &bounds.progress() }, &signals) {
+    let documents = Documents::of(1 + args.more.len(), args.output);
+    let (mut code, several) = (report::OK, !args.more.is_empty());
+    for (index, args) in args.each().enumerate() {
+        if several && args.output == Output::Human {
+            let before = if index > 0 { "\n" } else { "" };
+            println!("{before}{}", style::heading(report::printable(&args.file)));
+        }
+        code = worse(code, check_one(&args, bounds, &documents, &signals));
+        if code == report::TIMED_OUT || signals.caught().is_some() {
+            break;
+        }
+    }
+    worse(code, report::printed(documents.end()))
+}
+
+fn check_one(args: &CheckArgs, bounds: &Bounds, documents: &Documents, signals: &Signals) -> u8 {
+    match check(&Run { args, bounds, progress: &bounds.progress() }, signals) {
         Ok(Err(error)) => {
             report::error(&error, &args.file);
             report::NOT_CHECKED
         }
         Ok(Ok(outcome)) => {
             let printed = match args.output {
-                Output::Json => output::print_json(&outcome.json(args)),
+                Output::Json => documents.print(&outcome.json(args)),
                 Output::Human => outcome.print(&mut io::stdout().lock()),
             };
             match report::printed(printed) {
@@ -62,9 +79,7 @@ struct Run<'a> {
 /// An inner error says that the format has nothing to check or to repair, or is known by name only.
 fn check(run: &Run<'_>, signals: &Signals) -> Result<Result<Outcome>> {
     let &Run { args, progress, .. } = run;
-    let show = args
-        .progress
-        .then_some(Show { to_stderr: args.output == Output::Json, after: Duration::from_secs(1) });
+    let show = shown(args.progress, Show { to_stderr: args.output == Output::Json, after: LONG });
     watched(show, signals, progress, || {
         let unsupported = |error: &Error| error.kind() == ErrorKind::Unsupported;
         if let Some(archive) = archive(run)? {
@@ -307,7 +322,7 @@ impl Outcome {
 
 /// `error: overlap at 0x5000 (L2 entry): what is wrong: what to do`.
 fn print_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
-    write!(out, "{}: {}", finding.code.severity(), finding.code)?;
+    write!(out, "{}: {}", style::severity(finding.code.severity()), finding.code)?;
     if let Some(offset) = finding.offset {
         write!(out, " at {offset:#x}")?;
     }

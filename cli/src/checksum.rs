@@ -13,7 +13,7 @@ use crate::args::{ChecksumArgs, Output, WorkArgs, argument_bytes};
 use crate::bounds::Bounds;
 pub(crate) use crate::checklist::digest_line;
 use crate::checklist::{Line, parse_line};
-use crate::watch::{Show, Signals, watched};
+use crate::watch::{Show, Signals, shown, watched};
 use crate::{output, report};
 
 /// Longer lists are none.
@@ -107,7 +107,7 @@ impl Run<'_> {
 
 /// The answer goes to standard output, so that progress does not.
 fn show(work: &WorkArgs) -> Option<Show> {
-    work.progress.then_some(Show::at_once(true))
+    shown(work.progress, Show::at_once(true))
 }
 
 /// Prints the checksums of one image.

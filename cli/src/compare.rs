@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::args::{CompareArgs, Output};
 use crate::bounds::Bounds;
 use crate::checksum::with_work;
-use crate::watch::{Show, Signals, watched};
+use crate::watch::{Show, Signals, shown, watched};
 use crate::{manifest, output, report};
 
 /// The images differ.
@@ -64,8 +64,12 @@ fn refused(error: &Error, path: &Path) -> u8 {
 }
 
 fn show(args: &CompareArgs) -> Option<Show> {
-    let shown = args.work.progress && !args.quiet;
-    shown.then_some(Show::at_once(args.output == Output::Json))
+    // a list that is printed meanwhile is progress enough
+    let lists = args.all || args.manifest.is_some();
+    if args.quiet || (lists && !args.work.progress) {
+        return None;
+    }
+    shown(args.work.progress, Show::at_once(args.output == Output::Json))
 }
 
 fn compare(work: &Work<'_>, disks: [&Chain; 2], second: &Path) -> u8 {

@@ -11,7 +11,7 @@ use diskimage::{Contents, Finding, OpenOptions, Result};
 use serde_json::{Value, json};
 
 use crate::size::human_size;
-use crate::{output, report};
+use crate::{output, report, style};
 
 /// How many members are listed.
 const MOST_MEMBERS: usize = 1000;
@@ -101,17 +101,17 @@ impl<'a> Facts<'a> {
 
     pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let format = self.container.format();
-        let mut line = |key: &str, value: &str| writeln!(out, "{:<16}{value}", format!("{key}:"));
+        let mut line = |key: &str, value: &str| writeln!(out, "{}{value}", style::key(key));
         line("image", &report::printable(self.path))?;
         line("format", &format!("{} ({})", format.name(), format.description()))?;
         let bytes = self.actual_size();
         line("disk size", &format!("{} ({bytes} bytes)", human_size(bytes)))?;
         if !self.description.details.is_empty() {
-            writeln!(out, "{} details:", format.name())?;
+            writeln!(out, "{}", style::heading(format_args!("{} details:", format.name())))?;
             crate::info::print_details(out, &self.description.details, 4)?;
         }
         if !self.members().is_empty() {
-            writeln!(out, "members:")?;
+            writeln!(out, "{}", style::heading("members:"))?;
             for member in self.members().iter().take(MOST_MEMBERS) {
                 let sparse = match member.is_sparse() {
                     true => format!(", {} stored", human_size(member.stored)),
@@ -129,7 +129,7 @@ impl<'a> Facts<'a> {
             }
         }
         if !self.disks.is_empty() {
-            writeln!(out, "disks inside, named as FILE#MEMBER:")?;
+            writeln!(out, "{}", style::heading("disks inside, named as FILE#MEMBER:"))?;
         }
         for disk in &self.disks {
             let format = disk.format.map_or("unknown", diskimage::Format::name);
@@ -139,11 +139,11 @@ impl<'a> Facts<'a> {
             writeln!(out, "    {}: {format}{size}", printable(&disk.name))?;
         }
         if let Some(disk) = &self.disk {
-            writeln!(out, "disk contents:")?;
+            writeln!(out, "{}", style::heading("disk contents:"))?;
             crate::contents::print(disk, 4, out)?;
         }
         if !self.findings.is_empty() {
-            writeln!(out, "findings:")?;
+            writeln!(out, "{}", style::heading("findings:"))?;
             for finding in &self.findings {
                 output::print_finding(finding, 4, out)?;
             }

@@ -22,7 +22,7 @@ use crate::checksum::{digest_line, job_of};
 use crate::image::Spec;
 use crate::package::Aim;
 use crate::size::human_size;
-use crate::watch::{Show, Signals, watched};
+use crate::watch::{Show, Signals, shown, watched};
 use crate::{image, output, report};
 
 pub(crate) fn run(args: &ConvertArgs, bounds: &Bounds) -> u8 {
@@ -79,7 +79,7 @@ fn convert(
     let options = bounds.spilling(options);
     // where qemu-img prints it, unless the disk or the report goes there
     let to_stderr = to_stdout(args) || args.output == Output::Json;
-    let show = args.work.progress.then_some(Show::at_once(to_stderr));
+    let show = shown(args.work.progress, Show::at_once(to_stderr));
     if let Some(compressed) = decodable(args, &spec, &options)? {
         let job = Convert::new().progress(Arc::clone(&progress));
         let decoded = watched(show, signals, &progress, || decode(args, &compressed, job, signals));

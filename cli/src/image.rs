@@ -16,6 +16,7 @@ use diskimage::{
 use crate::args::{OpenArgs, Room, argument_bytes};
 use crate::package::{self, Aim, GCE, Packages, name_of};
 use crate::size::parse_size;
+use crate::suggest::{self, named};
 
 /// An option of a format: its name, what it takes, and what it does.
 pub(crate) type Key = (&'static str, &'static str, &'static str);
@@ -108,7 +109,7 @@ pub(crate) struct TargetArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) seed: Option<String>,
     /// Takes this for the backing file's format instead of detecting it
-    #[arg(short = 'F', long, value_name = "FORMAT", value_parser = crate::args::parse_format)]
+    #[arg(short = 'F', long, value_name = "FORMAT", value_parser = named(crate::args::parse_format, suggest::formats), hide_possible_values = true)]
     pub(crate) backing_format: Option<Format>,
 }
 
@@ -136,8 +137,9 @@ impl TargetArgs {
         if !WRITTEN.contains(&format) {
             let names: Vec<_> = WRITTEN.iter().map(|&format| name_of(format)).collect();
             let message = format!("the format '{format}' is not written yet");
-            return Err(Error::other(ErrorKind::Unsupported, message)
-                .advise(format!("choose among {}", names.join(", "))));
+            let advice = format!("choose among {}", names.join(", "));
+            let advice = suggest::or_else(format.name(), suggest::targets(), &advice);
+            return Err(Error::other(ErrorKind::Unsupported, message).advise(advice));
         }
         let mut pairs = BTreeMap::new();
         for (key, value) in self.options.iter().flat_map(|options| split(options)) {
@@ -148,7 +150,8 @@ impl TargetArgs {
                     name_of(format),
                     diskimage::text::printable_str(&key)
                 );
-                return Err(invalid(message).advise(format!("choose among {}", names.join(", "))));
+                let advice = format!("choose among {}", names.join(", "));
+                return Err(invalid(message).advise(suggest::or_else(&key, names, &advice)));
             }
             pairs.insert(key, value);
         }

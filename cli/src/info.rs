@@ -13,10 +13,12 @@ use diskimage::{Contents, Finding, Format, Layer, OpenOptions, Result, Storage, 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
-use crate::args::{InfoArgs, Output};
+use crate::args::{InfoArgs, Output, Several};
 use crate::bounds::Bounds;
-use crate::size::human_size;
-use crate::{output, report};
+use crate::output::Documents;
+use crate::report::worse;
+use crate::size::{human_size, sized};
+use crate::{output, report, style};
 
 /// All that is shown of one image.
 struct Facts<'a> {
@@ -32,24 +34,38 @@ struct Facts<'a> {
 }
 
 pub(crate) fn run(args: &InfoArgs, bounds: &Bounds) -> u8 {
-    match answer(args, bounds) {
-        Ok(printed) => report::printed(printed),
-        Err(error) => report::fail(&error, &args.file),
+    let documents = Documents::of(1 + args.more.len(), args.output);
+    let mut code = report::OK;
+    for (index, args) in args.each().enumerate() {
+        if index > 0 && args.output == Output::Human {
+            println!();
+        }
+        code = worse(
+            code,
+            match answer(&args, bounds, &documents) {
+                Ok(printed) => report::printed(printed),
+                Err(error) => report::fail(&error, &args.file),
+            },
+        );
+        if code == report::TIMED_OUT {
+            break;
+        }
     }
+    worse(code, report::printed(documents.end()))
 }
 
-fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
+fn answer(args: &InfoArgs, bounds: &Bounds, documents: &Documents) -> Result<io::Result<()>> {
     let progress = bounds.progress();
     let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
     let options = bounds.spilling(options.progress(Arc::clone(&progress)));
-    if let Some(printed) = container(args, &options, bounds)? {
+    if let Some(printed) = container(args, &options, bounds, documents)? {
         return Ok(printed);
     }
     let image = match options.open_image(&args.file) {
         Ok(image) => image,
         Err(error) => {
             if args.output == Output::Json && !error.kind().is_stop() {
-                print_identity(&args.file);
+                print_identity(&args.file, documents);
             }
             return Err(error);
         }
@@ -70,7 +86,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
     let top = Facts { path, layer, storage, description, contents, findings, disk };
     if !args.backing_chain {
         return Ok(match args.output {
-            Output::Json => output::print_json(&top),
+            Output::Json => documents.print(&top),
             Output::Human => top.print(&mut io::stdout().lock()),
         });
     }
@@ -87,7 +103,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
         all.push(Facts { path, layer, storage, description, contents, findings, disk });
     }
     Ok(match args.output {
-        Output::Json => output::print_json(&all),
+        Output::Json => documents.print(&all),
         Output::Human => {
             let mut out = io::stdout().lock();
             all.iter().enumerate().try_for_each(|(index, facts)| {
@@ -105,13 +121,14 @@ fn container(
     args: &InfoArgs,
     options: &OpenOptions,
     bounds: &Bounds,
+    documents: &Documents,
 ) -> Result<Option<io::Result<()>>> {
     let container = match options.open_container(&args.file) {
         Ok(Some(container)) => container,
         Ok(None) => return Ok(None),
         Err(error) => {
             if args.output == Output::Json && !error.kind().is_stop() {
-                print_identity(&split_name(&args.file).0);
+                print_identity(&split_name(&args.file).0, documents);
             }
             return Err(error);
         }
@@ -125,7 +142,7 @@ fn container(
     };
     let facts = crate::container::Facts::new(&args.file, &container, options, disk)?;
     Ok(Some(match args.output {
-        Output::Json => output::print_json(&facts.json()),
+        Output::Json => documents.print(&facts.json()),
         Output::Human => facts.print(&mut io::stdout().lock()),
     }))
 }
@@ -155,12 +172,12 @@ impl Serialize for Snapshots<'_> {
 }
 
 /// What can be said, for programs, of a file whose disk cannot be read: what it is.
-fn print_identity(path: &Path) {
+fn print_identity(path: &Path, documents: &Documents) {
     let Ok(storage) = FileStorage::open(path) else { return };
     let Ok(found) = probe(&storage) else { return };
     let formats: Vec<_> = found.matches.iter().map(|m| m.format.name()).collect();
     // the error that follows is what counts
-    let _ = output::print_json(&json!({
+    let _ = documents.print(&json!({
         "filename": output::text_of(path.as_os_str().as_encoded_bytes()),
         "format": formats.first(),
         "formats": formats,
@@ -246,9 +263,8 @@ impl Facts<'_> {
     }
 
     fn print(&self, out: &mut impl Write) -> io::Result<()> {
-        let sized = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
         let format = self.layer.format();
-        let mut line = |key: &str, value: &str| writeln!(out, "{:<16}{value}", format!("{key}:"));
+        let mut line = |key: &str, value: &str| writeln!(out, "{}{value}", style::key(key));
         line("image", &report::printable(self.path))?;
         line("format", &format!("{} ({})", format.name(), format.description()))?;
         line("virtual size", &sized(self.layer.size()))?;
@@ -267,22 +283,22 @@ impl Facts<'_> {
             )?;
         }
         if !self.description.details.is_empty() {
-            writeln!(out, "{} details:", format.name())?;
+            writeln!(out, "{}", style::heading(format_args!("{} details:", format.name())))?;
             print_details(out, &self.description.details, 4)?;
         }
         if !self.contents.is_empty() {
             let contents: Vec<_> = self.contents.iter().map(|f| f.description()).collect();
-            writeln!(out, "{:<16}{}", "contents:", contents.join(", "))?;
+            writeln!(out, "{}{}", style::key("contents"), contents.join(", "))?;
         }
         if !self.description.snapshots.is_empty() {
             print_snapshots(out, &self.description.snapshots)?;
         }
         if let Some(disk) = &self.disk {
-            writeln!(out, "disk contents:")?;
+            writeln!(out, "{}", style::heading("disk contents:"))?;
             crate::contents::print(disk, 4, out)?;
         }
         if !self.findings.is_empty() {
-            writeln!(out, "findings:")?;
+            writeln!(out, "{}", style::heading("findings:"))?;
             for finding in &self.findings {
                 output::print_finding(finding, 4, out)?;
             }
@@ -338,7 +354,7 @@ fn print_value(
 }
 
 fn print_snapshots(out: &mut impl Write, snapshots: &[Snapshot]) -> io::Result<()> {
-    writeln!(out, "snapshots:")?;
+    writeln!(out, "{}", style::heading("snapshots:"))?;
     writeln!(
         out,
         "    {:<6}{:<24}{:>10}  {:<20}{:>12}",
@@ -376,7 +392,7 @@ fn snapshot_json(snapshot: &Snapshot) -> Value {
 }
 
 /// Seconds since 1970 as a date and a time, UTC, in the Gregorian calendar.
-fn date(seconds: u64) -> String {
+pub(crate) fn date(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // days since the first of March of the year 0, in eras of 400 years
     let shifted = days + 719_468;

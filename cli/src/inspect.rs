@@ -7,16 +7,33 @@ use diskimage::inspect::{Facts, Inspect, Verdict};
 use diskimage::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::args::{InspectArgs, Output};
+use crate::args::{InspectArgs, Output, Several};
 use crate::bounds::Bounds;
-use crate::size::human_size;
-use crate::{output, policy, report};
+use crate::output::Documents;
+use crate::report::worse;
+use crate::size::sized;
+use crate::{output, policy, report, style};
 
 pub(crate) fn run(args: &InspectArgs, bounds: &Bounds) -> u8 {
+    let documents = Documents::of(1 + args.more.len(), args.output);
+    let mut code = report::OK;
+    for (index, args) in args.each().enumerate() {
+        if index > 0 && args.output == Output::Human {
+            println!();
+        }
+        code = worse(code, judge(&args, bounds, &documents));
+        if code == report::TIMED_OUT {
+            break;
+        }
+    }
+    worse(code, report::printed(documents.end()))
+}
+
+fn judge(args: &InspectArgs, bounds: &Bounds, documents: &Documents) -> u8 {
     match answer(args, bounds) {
         Ok((verdict, bytes)) => {
             let printed = report::printed(match args.output {
-                Output::Json => output::print_json(&json(args, &verdict, bytes)),
+                Output::Json => documents.print(&json(args, &verdict, bytes)),
                 Output::Human => print(args, &verdict, bytes, &mut io::stdout().lock()),
             });
             if printed != report::OK || verdict.is_allowed() { printed } else { report::REFUSED }
@@ -144,7 +161,7 @@ fn print(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let facts = &verdict.facts;
-    let word = if verdict.is_allowed() { "allowed" } else { "REFUSED" };
+    let word = if verdict.is_allowed() { style::good("allowed") } else { style::bad("REFUSED") };
     writeln!(
         out,
         "{}: {word} by the policy '{}'",
@@ -154,7 +171,7 @@ fn print(
     for reason in &verdict.reasons {
         writeln!(out, "    {} [{}]", reason.sentence, reason.rule)?;
     }
-    let mut line = |key: &str, value: &str| writeln!(out, "{:<16}{value}", format!("{key}:"));
+    let mut line = |key: &str, value: &str| writeln!(out, "{}{value}", style::key(key));
     let format = facts.format.map_or("unknown", diskimage::Format::name);
     let sort = facts.subformat.as_ref().map(|sort| format!(" ({})", printable(sort)));
     line("format", &format!("{format}{}", sort.unwrap_or_default()))?;
@@ -208,7 +225,7 @@ fn print(
         line("not seen", &unseen.sentence())?;
     }
     if !facts.findings.is_empty() {
-        writeln!(out, "findings:")?;
+        writeln!(out, "{}", style::heading("findings:"))?;
         for finding in &facts.findings {
             output::print_finding(finding, 4, out)?;
         }
@@ -230,10 +247,6 @@ fn inside_of(facts: &Facts) -> Vec<String> {
         lines.extend(inside_of(&inside.facts));
     }
     lines
-}
-
-fn sized(bytes: u64) -> String {
-    format!("{} ({bytes} bytes)", human_size(bytes))
 }
 
 fn printable(text: &str) -> String {

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use crate::args::{Output, parse_format};
 use crate::bounds::Bounds;
 use crate::package::parse_platform;
-use crate::{output, report};
+use crate::report::{quoted, worse};
+use crate::suggest::{self, named};
+use crate::{output, report, style};
 
 /// The exit codes of `lint`, for its help.
 pub(crate) const LINT_EXIT_CODES: &str = "\
@@ -29,13 +31,13 @@ Examples:
 #[derive(Debug, clap::Args)]
 pub(crate) struct LintArgs {
     /// Where the images are to be taken to
-    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
+    #[arg(long = "for", value_name = "PLATFORM", value_parser = named(parse_platform, suggest::platforms), hide_possible_values = true)]
     pub(crate) platform: Platform,
     /// The images, or FILE#MEMBER in an archive
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Takes the images for this format instead of detecting it
-    #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
+    #[arg(short, long, value_name = "FORMAT", value_parser = named(parse_format, suggest::formats), hide_possible_values = true)]
     pub(crate) format: Option<Format>,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
@@ -71,17 +73,6 @@ pub(crate) fn run(args: &LintArgs, bounds: &Bounds) -> u8 {
         code = worse(code, report::printed(output::print_json(&answer)));
     }
     code
-}
-
-/// An error says more than a refusal.
-fn worse(one: u8, other: u8) -> u8 {
-    let rank = |code: u8| match code {
-        report::OK => 0,
-        report::REFUSED => 1,
-        report::ERROR => 2,
-        _ => 3,
-    };
-    if rank(other) > rank(one) { other } else { one }
 }
 
 fn look(args: &LintArgs, file: &Path, bounds: &Bounds) -> Result<Report> {
@@ -120,8 +111,11 @@ fn print(file: &Path, found: &Report, out: &mut impl Write) -> io::Result<()> {
     if found.problems.is_empty() {
         return writeln!(out, "{name}: nothing was found that {title} would refuse");
     }
-    let word = if found.is_refused() { "REFUSED by" } else { "taken, not for every use, by" };
-    writeln!(out, "{name}: {word} {title}")?;
+    let word = match found.is_refused() {
+        true => style::bad("REFUSED"),
+        false => style::heading("taken, not for every use,"),
+    };
+    writeln!(out, "{name}: {word} by {title}")?;
     let mut fixes: Vec<String> = Vec::new();
     for problem in &found.problems {
         let sentence = diskimage::text::printable_str(&problem.sentence);
@@ -153,18 +147,7 @@ fn fix_of(platform: Platform, file: &Path, remedy: Remedy, format: &Option<Forma
         _ => "",
     };
     let Some(preset) = platform.preset(None) else { return String::new() };
-    // what lies in an archive is written beside it
-    let (outer, member) = diskimage::container::split_name(file);
-    let member = member.map(|name| String::from_utf8_lossy(&name).into_owned());
-    let own = member.as_deref().map_or(file, Path::new);
-    let mut target = own.file_stem().map_or_else(|| "disk".into(), std::ffi::OsStr::to_os_string);
-    // what was x.tar.gz
-    if let Some(inner) = Path::new(&target).file_stem().filter(|_| *format == Some(Format::Gzip)) {
-        target = inner.to_os_string();
-    }
-    target.push(".");
-    target.push(preset.extension);
-    let target = outer.with_file_name(target);
+    let target = target_name(file, *format, preset.extension);
     // it must not be the file that is read
     let target = if target == file {
         file.with_file_name(format!("{platform}.{}", preset.extension))
@@ -174,15 +157,20 @@ fn fix_of(platform: Platform, file: &Path, remedy: Remedy, format: &Option<Forma
     format!("diskimage convert --for {platform} {others}{} {}", quoted(file), quoted(&target))
 }
 
-/// A name as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = report::printable(path);
-    let text = if text.starts_with('-') { format!("./{text}") } else { text };
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,:=@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        return text;
+/// A name beside `file` for what is made of it, with another extension.
+pub(crate) fn target_name(file: &Path, format: Option<Format>, extension: &str) -> PathBuf {
+    // what lies in an archive is written beside it
+    let (outer, member) = diskimage::container::split_name(file);
+    let member = member.map(|name| String::from_utf8_lossy(&name).into_owned());
+    let own = member.as_deref().map_or(file, Path::new);
+    let mut target = own.file_stem().map_or_else(|| "disk".into(), std::ffi::OsStr::to_os_string);
+    // what was x.tar.gz
+    if let Some(inner) = Path::new(&target).file_stem().filter(|_| format == Some(Format::Gzip)) {
+        target = inner.to_os_string();
     }
-    format!("'{}'", text.replace('\'', "'\\''"))
+    target.push(".");
+    target.push(extension);
+    outer.with_file_name(target)
 }
 
 #[cfg(test)]

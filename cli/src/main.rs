@@ -11,30 +11,40 @@ mod container;
 mod contents;
 mod convert;
 mod create;
+mod examples;
+mod explain;
 mod image;
 mod info;
 mod inspect;
 mod lint;
 mod manifest;
+mod manual;
 mod map;
 mod measure;
 mod output;
 mod package;
+mod picture;
 mod policy;
 mod probe;
 mod report;
 mod sandbox;
 mod size;
+mod style;
+mod suggest;
+mod version;
 mod watch;
 
 use std::process::ExitCode;
 
 use args::{Args, Command};
 use bounds::Bounds;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
+use style::Colour;
 
 fn main() -> ExitCode {
-    let mut args = match Args::try_parse() {
+    let asked = Colour::asked(std::env::args_os().skip(1));
+    asked.settle();
+    let mut args = match parse(asked) {
         Ok(args) => args,
         Err(error) => {
             // help and version go to standard output and are no failure
@@ -43,19 +53,23 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    args.color.settle();
     let asked = args.bounds.sandbox;
     let bounds = Bounds::new(args.bounds);
-    if asked || args.command.is_sandboxed() {
+    log_if_asked();
+    if (asked || args.command.is_sandboxed()) && args.command.reads_images() {
         args.command.settle_threads();
         if args.command.may_spill() {
             bounds.prepare_spill();
         }
         sandbox::enter(&args.command.needs(), asked);
+        log::debug!("the process has given up what this command does not need");
     }
     bounds.watch(args.command.main_file());
     let code = match args.command {
         Command::Probe(args) => probe::run(&args),
         Command::Info(args) => info::run(&args, &bounds),
+        Command::Explain(args) => explain::run(&args, &bounds),
         Command::Inspect(args) => inspect::run(&args, &bounds),
         Command::Lint(args) => lint::run(&args, &bounds),
         Command::Map(args) => map::run(&args, &bounds),
@@ -65,6 +79,30 @@ fn main() -> ExitCode {
         Command::Measure(args) => measure::run(&args, &bounds),
         Command::Checksum(args) => checksum::run(&args, &bounds),
         Command::Compare(args) => compare::run(&args, &bounds),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     ExitCode::from(code)
+}
+
+/// The arguments; what is wrong with them is told in colours where these are asked for.
+fn parse(colour: Colour) -> Result<Args, clap::Error> {
+    let mut command = Args::command().color(colour.into());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Args::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Tells on standard error what RUST_LOG asks for: nothing, where it is not set.
+fn log_if_asked() {
+    if std::env::var_os("RUST_LOG").is_none_or(|wanted| wanted.is_empty()) {
+        return;
+    }
+    let mut logger = env_logger::Builder::from_default_env();
+    logger.format(|out, record| {
+        use std::io::Write;
+        let text = record.args().to_string();
+        let text = diskimage::text::printable_str(&text);
+        writeln!(out, "diskimage: {}: {text}", record.level().as_str().to_ascii_lowercase())
+    });
+    logger.init();
 }

@@ -6,8 +6,9 @@ use diskimage::{Chain, Error, Extent, ExtentKind, Format, Result, VirtualDisk, V
 
 use crate::args::{MapArgs, Output, argument_bytes};
 use crate::bounds::Bounds;
-use crate::report;
+use crate::picture::{Grid, Kind, Picture};
 use crate::size::human_size;
+use crate::{picture, report, style};
 
 pub(crate) fn run(args: &MapArgs, bounds: &Bounds) -> u8 {
     match answer(args, bounds) {
@@ -27,6 +28,10 @@ fn answer(args: &MapArgs, bounds: &Bounds) -> Result<io::Result<()>> {
     let end = args.max_length.map_or(u64::MAX, |max| args.start_offset.saturating_add(max));
     let merged =
         Merged { extents: disk.extents(args.start_offset..end), pending: None, failed: None };
+    if let Some(picture) = &args.picture {
+        let picture = picture.as_ref().unwrap_or(&Picture::Terminal);
+        return draw(args, &disk, end, merged, picture);
+    }
     let mut out = BufWriter::new(io::stdout().lock());
     let mut form: Box<dyn Form> = match args.output {
         Output::Json => Box::new(Json { disk: &disk, first: true, line: String::new() }),
@@ -50,6 +55,32 @@ fn answer(args: &MapArgs, bounds: &Bounds) -> Result<io::Result<()>> {
         }
     }
     Ok(form.end(&mut out).and_then(|()| out.flush()))
+}
+
+/// Draws the map up to `end`. Nothing is drawn of one that cannot be read to its end.
+fn draw(
+    args: &MapArgs,
+    disk: &Chain,
+    end: u64,
+    map: impl Iterator<Item = Result<Extent>>,
+    picture: &Picture,
+) -> Result<io::Result<()>> {
+    let width = style::width();
+    let shape = match picture {
+        Picture::Terminal => picture::shape(width),
+        Picture::File(_) => picture::SHAPE,
+    };
+    let mut grid = Grid::new(&args.file, disk, (args.start_offset, end), shape);
+    for extent in map {
+        grid.add(&extent?);
+    }
+    match picture {
+        Picture::File(path) => picture::write(&grid, path, disk).map(Ok),
+        Picture::Terminal => {
+            let mut out = BufWriter::new(io::stdout().lock());
+            Ok(picture::print(&grid, width, &mut out).and_then(|()| out.flush()))
+        }
+    }
 }
 
 /// Joins neighbours that are of one kind.
@@ -154,21 +185,15 @@ struct Human<'a> {
 
 impl Form for Human<'_> {
     fn start(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(
-            out,
+        let titles = format_args!(
             "{:<20}{:<20}{:>11}  {:<13}{:<20}FILE",
             "START", "LENGTH", "", "KIND", "OFFSET"
-        )
+        );
+        writeln!(out, "{}", style::heading(titles))
     }
 
     fn extent(&mut self, out: &mut dyn Write, extent: &Extent) -> io::Result<()> {
-        let kind = match extent.kind {
-            ExtentKind::Stored(_) => "data",
-            ExtentKind::Encoded => "compressed",
-            ExtentKind::Zero { allocated: true, .. } => "zero",
-            ExtentKind::Hole(_) => "hole",
-            ExtentKind::Zero { allocated: false, .. } => "unallocated",
-        };
+        let kind = Kind::of(extent.kind).word();
         let location = extent.kind.location();
         let offset = location.map(|location| format!("{:#x}", location.offset));
         // what is nowhere has no file; what is compressed lies in the image of that depth

@@ -11,6 +11,7 @@ use crate::args::{MeasureArgs, Output};
 use crate::bounds::Bounds;
 use crate::image::Spec;
 use crate::package::Aim;
+use crate::watch::{Signals, automatic, watched};
 use crate::{output, report};
 
 pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
@@ -23,7 +24,11 @@ pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
         print!("{help}");
         return report::OK;
     }
-    match sizes(args, aim, bounds) {
+    let signals = Signals::catch(true);
+    let progress = bounds.progress();
+    let measured =
+        watched(automatic(), &signals, &progress, || sizes(args, aim, bounds, &progress));
+    match measured {
         Ok(sizes) => report::printed(print(args, &sizes)),
         Err(error) => {
             report::error(&error, file);
@@ -39,28 +44,28 @@ fn sizes(
     args: &MeasureArgs,
     (aim, format): (Option<Aim>, Format),
     bounds: &Bounds,
+    progress: &Arc<Progress>,
 ) -> Result<Sizes> {
     let mut spec = args.target.parse(aim.as_ref(), format, None)?;
     if args.compress {
         spec.compress()?;
     }
-    let progress = bounds.progress();
     match (&args.file, args.size) {
         (Some(file), None) => {
             let (limits, _) = bounds.limits(1);
             let options = args.open.options(file)?.limits(limits);
-            let disk = options.progress(Arc::clone(&progress)).open(file)?;
+            let disk = options.progress(Arc::clone(progress)).open(file)?;
             match aim {
                 Some(aim) => {
                     let grown = GrownDisk::new(&disk, aim.size(disk.size())?);
-                    of_disk(&spec, &grown, &progress)
+                    of_disk(&spec, &grown, progress)
                 }
-                None => of_disk(&spec, &disk, &progress),
+                None => of_disk(&spec, &disk, progress),
             }
         }
         (None, Some(size)) => {
             let size = aim.map_or(Ok(size), |aim| aim.size(size))?;
-            of_disk(&spec, &EmptyDisk(size), &progress)
+            of_disk(&spec, &EmptyDisk(size), progress)
         }
         _ => Err(Error::other(ErrorKind::InvalidInput, "neither an image nor a size is given")
             .advise("name an image, or give --size")),

@@ -1,5 +1,6 @@
 //! JSON, safe for terminals and valid whatever a file says.
 
+use std::cell::Cell;
 use std::io::{self, BufWriter, Write};
 
 use diskimage::checksum::Digest;
@@ -8,6 +9,9 @@ use diskimage::{Finding, text};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::args::Output;
+use crate::style;
+
 /// Prints a document and a line end. It is written as it is made, so that one of any length takes no
 /// memory.
 pub(crate) fn print_json(value: &(impl Serialize + ?Sized)) -> io::Result<()> {
@@ -15,6 +19,38 @@ pub(crate) fn print_json(value: &(impl Serialize + ?Sized)) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut out, value)?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// Where documents go: each for itself, or all of them in an array.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    /// How many are in the array so far, if it is one.
+    listed: Option<Cell<u64>>,
+}
+
+impl Documents {
+    /// For answers about so many files: one stands alone. Nothing is printed where the answers are
+    /// for people.
+    pub(crate) fn of(files: usize, form: Output) -> Self {
+        Self { listed: (files > 1 && form == Output::Json).then(Cell::default) }
+    }
+
+    pub(crate) fn print(&self, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
+        if let Some(count) = &self.listed {
+            let separator = if count.replace(count.get() + 1) == 0 { "[" } else { "," };
+            writeln!(io::stdout().lock(), "{separator}")?;
+        }
+        print_json(value)
+    }
+
+    /// Ends the array.
+    pub(crate) fn end(&self) -> io::Result<()> {
+        match &self.listed {
+            None => Ok(()),
+            Some(count) if count.get() == 0 => writeln!(io::stdout().lock(), "[]"),
+            Some(_) => writeln!(io::stdout().lock(), "]"),
+        }
+    }
 }
 
 /// Escapes what passes through it, which is UTF-8 in pieces of any length.
@@ -123,7 +159,7 @@ pub(crate) fn print_finding(
     out: &mut impl Write,
 ) -> io::Result<()> {
     let at = finding.offset.map(|at| format!(" (at offset {at:#x})")).unwrap_or_default();
-    let (severity, code) = (finding.code.severity(), finding.code);
+    let (severity, code) = (style::severity(finding.code.severity()), finding.code);
     writeln!(out, "{:indent$}{severity}: {}{at} [{code}]", "", finding.message)
 }
 

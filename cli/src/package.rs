@@ -11,6 +11,7 @@ use diskimage::{Error, ErrorKind, Format, Platform, Result, Target, VirtualDisk,
 use crate::image::{Key, invalid};
 use crate::report;
 use crate::size::parse_size;
+use crate::suggest::{self, did_you_mean, named};
 
 /// What `-O gce` writes: of compressed files it is the only one.
 pub(crate) const GCE: Format = Format::Gzip;
@@ -36,7 +37,9 @@ pub(crate) fn parse_target(name: &str) -> Result<Format, String> {
     if name.eq_ignore_ascii_case("gce") {
         return Ok(GCE);
     }
-    match crate::args::parse_format(name)? {
+    let unknown =
+        |error: diskimage::Error| format!("{error}{}", did_you_mean(name, suggest::targets()));
+    match name.parse().map_err(unknown)? {
         GCE => {
             Err("a disk in a gzip file is not written; Compute Engine's tar.gz is called gce"
                 .into())
@@ -48,7 +51,8 @@ pub(crate) fn parse_target(name: &str) -> Result<Format, String> {
 /// The platform of a name.
 pub(crate) fn parse_platform(name: &str) -> Result<Platform, String> {
     name.parse().map_err(|error: diskimage::Error| {
-        format!("{error}: {}", error.advice().unwrap_or_default())
+        let advice = error.advice().unwrap_or_default();
+        format!("{error}: {}", suggest::or_else(name, suggest::platforms(), advice))
     })
 }
 
@@ -173,7 +177,7 @@ impl Packages {
 pub(crate) struct AimArgs {
     /// Writes what this platform takes: the format, its options, and the disk's size rounded up to
     /// what it must be: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox or proxmox
-    #[arg(long = "for", value_name = "PLATFORM", value_parser = parse_platform)]
+    #[arg(long = "for", value_name = "PLATFORM", value_parser = named(parse_platform, suggest::platforms), hide_possible_values = true)]
     pub(crate) platform: Option<Platform>,
 }
 

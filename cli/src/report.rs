@@ -5,6 +5,8 @@ use std::path::Path;
 
 use diskimage::{Error, ErrorKind};
 
+use crate::style;
+
 /// All is well.
 pub(crate) const OK: u8 = 0;
 /// An error.
@@ -31,13 +33,17 @@ pub(crate) const NOT_CHECKED: u8 = 63;
 pub(crate) fn error(error: &Error, file: &Path) {
     let name = printable(error.file().unwrap_or(file));
     let advice = error.advice().map(|advice| format!(": {advice}")).unwrap_or_default();
-    message(&format!("{name}: {error}{advice}"));
+    line(&style::complaint("diskimage"), &format!("{name}: {error}{advice}"));
 }
 
 /// Prints a line to standard error. Names are escaped where they come from; this is the net below.
 pub(crate) fn message(text: &str) {
+    line(&"diskimage", text);
+}
+
+fn line(start: &dyn std::fmt::Display, text: &str) {
     // there is nobody left to tell if this fails
-    let _ = writeln!(io::stderr(), "diskimage: {}", diskimage::text::printable_str(text));
+    let _ = writeln!(io::stderr(), "{start}: {}", diskimage::text::printable_str(text));
 }
 
 /// Prints what is wrong with the command line, or the help. An argument that a terminal would obey
@@ -48,6 +54,20 @@ pub(crate) fn usage(error: &clap::Error) {
     let safe = safe.join("\n");
     // there is nobody left to tell if this fails
     let _ = if safe == plain { error.print() } else { write!(io::stderr(), "{safe}") };
+}
+
+/// The worse of two exit codes of one call about several files: an error says more than what was
+/// found, and what is corrupt is worse than what only takes up room.
+pub(crate) fn worse(one: u8, other: u8) -> u8 {
+    let rank = |code: u8| match code {
+        OK => 0,
+        NOT_CHECKED => 1,
+        LEAKS => 2,
+        CORRUPT => 3,
+        ERROR => 4,
+        _ => 5,
+    };
+    if rank(other) > rank(one) { other } else { one }
 }
 
 /// The exit code for an error.
@@ -86,4 +106,55 @@ pub(crate) fn printed(result: io::Result<()>) -> u8 {
 /// A file's name, safe to print.
 pub(crate) fn printable(path: &Path) -> String {
     diskimage::text::printable(path.as_os_str().as_encoded_bytes())
+}
+
+/// A file's name as a shell takes it.
+pub(crate) fn quoted(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let text = printable(path);
+    let start = if bytes.starts_with(b"-") { "./" } else { "" };
+    if text.as_bytes() != bytes {
+        return format!("{start}{}", quoted_bytes(bytes));
+    }
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:=@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return format!("{start}{text}");
+    }
+    format!("'{start}{}'", text.replace('\'', "'\\''"))
+}
+
+/// What cannot be shown as it is, as bash, zsh and ksh take it (POSIX.1-2024, 2.2.4).
+fn quoted_bytes(bytes: &[u8]) -> String {
+    let mut out = String::from("$'");
+    for &byte in bytes {
+        match byte {
+            b'\'' | b'\\' => out.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => out.push(char::from(byte)),
+            // octal: a digit that follows is none of its own
+            _ => out.push_str(&format!("\\{byte:03o}")),
+        }
+    }
+    out.push('\'');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_be_pasted_into_a_shell() {
+        for (name, shown) in [
+            ("dir/a.qcow2", "dir/a.qcow2"),
+            ("-f.raw", "./-f.raw"),
+            ("a b", "'a b'"),
+            ("-it's", r"'./-it'\''s'"),
+            ("a#b", "'a#b'"),
+            ("", "''"),
+            ("a\n1\u{202e}'\\", r"$'a\0121\342\200\256\'\\'"),
+            ("-\u{1b}", r"./$'-\033'"),
+        ] {
+            assert_eq!(quoted(Path::new(name)), shown);
+        }
+    }
 }

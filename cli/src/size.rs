@@ -79,6 +79,11 @@ pub(crate) fn human_size(bytes: u64) -> String {
     format!("{number} {}", UNITS[unit])
 }
 
+/// The same, and exactly: `1.5 GiB (1610612736 bytes)`.
+pub(crate) fn sized(bytes: u64) -> String {
+    format!("{} ({bytes} bytes)", human_size(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -63,6 +63,19 @@ impl Show {
     }
 }
 
+/// What takes longer has its progress shown.
+pub(crate) const LONG: Duration = Duration::from_secs(1);
+
+/// Progress that nobody asked for: of what takes long, on a terminal only.
+pub(crate) fn automatic() -> Option<Show> {
+    io::stderr().is_terminal().then_some(Show { to_stderr: true, after: LONG })
+}
+
+/// Progress that was `asked` for, and how; else what shows by itself.
+pub(crate) fn shown(asked: bool, show: Show) -> Option<Show> {
+    if asked { Some(show) } else { automatic() }
+}
+
 /// Runs `work` while another thread shows its progress and passes on signals.
 pub(crate) fn watched<T, E>(
     show: Option<Show>,
@@ -88,7 +101,8 @@ pub(crate) fn watched<T, E>(
                 if display.is_none() {
                     display = show.filter(now).map(Display::new);
                 }
-                if let Some(display) = &mut display {
+                // nobody knows how much there is to do before it begins
+                if let Some(display) = display.as_mut().filter(|_| progress.total() > 0) {
                     display.show(progress);
                 }
             };

@@ -113,6 +113,10 @@ impl Spill {
         file.set_len(end).map_err(io)?;
         state.end = Pow2::PAGE.ceil(end);
         self.bytes.fetch_add(size, Ordering::Relaxed);
+        log::info!(
+            "{}: decoded {size} bytes into a temporary file, from offset {start:#x} on",
+            crate::text::printable(path.as_os_str().as_encoded_bytes())
+        );
         let spilled: Arc<dyn Storage> = Arc::new(FileStorage::from_file(file, path)?);
         let whole = PieceStorage::new(size, path.to_owned())
             .with_pieces(spilled, std::iter::once((0, size, start)))

@@ -29,7 +29,8 @@ const SAMPLES: u64 = 256;
 const STEP: u64 = 1 << 40;
 
 /// Tells how large the file is that `writer` lays out for `disk`. The map is read, and where units
-/// are encoded some samples of data, the same ones for the same disk.
+/// are encoded some samples of data, the same ones for the same disk. `progress` counts the bytes of
+/// these.
 ///
 /// ```
 /// use diskimage::convert::measure;
@@ -77,6 +78,7 @@ pub fn measure(
     })?;
     let mut bytes = vec![0; to_usize(unit.size())];
     let (mut before, mut after) = (0u64, 0u64);
+    progress.start(unit.offset_of(to_u64(samples.len())).unwrap_or(u64::MAX));
     for at in samples {
         progress.check()?;
         let here = to_usize(disk.size().saturating_sub(at)).min(bytes.len());
@@ -90,6 +92,7 @@ pub fn measure(
             let length = if is_shorter { to_u64(out.len()) } else { unit.size() };
             after = after.saturating_add(length);
         }
+        progress.advance(unit.size());
     }
     let data = u128::from(unit.offset_of(units).unwrap_or(u64::MAX));
     let part = |whole: u128| whole.saturating_mul(u128::from(after)).checked_div(before.into());

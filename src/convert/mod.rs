@@ -340,6 +340,12 @@ impl Convert {
             composition: composition.map(|composition| composition.with_threads(threads)),
         };
         self.progress.start(job.size);
+        log::debug!(
+            "converting {} bytes in segments of {segment}, by {threads} threads; what is stored as it is \
+             goes {}",
+            job.size,
+            if offload { "by the kernel where it copies or shares" } else { "through buffers" }
+        );
         job.advise(Access::Sequential)?;
         if let Some(composition) = &job.composition {
             composition.begin(&job)?;

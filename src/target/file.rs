@@ -479,6 +479,9 @@ impl Target for FileTarget {
             Reflink::Auto => match sys::copy_range(source, offset, &self.file, to, length) {
                 Some(copied) => copied,
                 None => {
+                    log::debug!(
+                        "the kernel does not copy between these files: bytes are read and written"
+                    );
                     self.no_offload.store(true, Ordering::Relaxed);
                     0
                 }

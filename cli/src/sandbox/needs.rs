@@ -10,6 +10,7 @@ use super::Needs;
 use crate::args::{CheckArgs, Command, ConvertArgs, Joined, OpenArgs};
 use crate::checksum::listed_files;
 use crate::image::beside;
+use crate::picture::Picture;
 
 impl Command {
     /// What the command needs of the file system.
@@ -21,14 +22,25 @@ impl Command {
     fn needs_of_files(&self) -> Needs {
         match self {
             Self::Probe(args) => Needs::reading(args.files.iter().cloned()),
-            Self::Info(args) => opening(&args.open, [&*args.file]),
+            Self::Info(args) => {
+                let files = std::iter::once(&args.file).chain(&args.more);
+                opening(&args.open, files.map(PathBuf::as_path))
+            }
             Self::Inspect(args) => {
                 let policy = crate::policy::file_of(&args.policy).map(Path::to_owned);
-                let file = split_name(&args.file).0;
-                Needs::reading([file].into_iter().chain(policy))
+                let files = std::iter::once(&args.file).chain(&args.more);
+                let files = files.map(|file| split_name(file).0);
+                Needs::reading(files.chain(policy))
             }
+            Self::Explain(args) => opening(&args.open, args.files.iter().map(PathBuf::as_path)),
             Self::Lint(args) => Needs::reading(args.files.iter().map(|file| split_name(file).0)),
-            Self::Map(args) => opening(&args.open, [&*args.file]),
+            Self::Map(args) => {
+                let needs = opening(&args.open, [&*args.file]);
+                match &args.picture {
+                    Some(Some(Picture::File(path))) => writing_to(needs, path),
+                    _ => needs,
+                }
+            }
             Self::Check(args) => checking(args),
             Self::Convert(args) => converting(args),
             Self::Create(args) => {
@@ -44,6 +56,7 @@ impl Command {
                 let files = args.files.iter().chain(&listed);
                 opening(&args.open, files.map(PathBuf::as_path))
             }
+            Self::Completions(_) | Self::Man(_) => Needs::default(),
             Self::Checksum(args) => opening(&args.open, args.files.iter().map(PathBuf::as_path)),
             Self::Compare(args) => {
                 let others = args.second.iter().chain(&args.manifest);
@@ -54,12 +67,21 @@ impl Command {
 
     /// Whether the command gives up what it does not need without being asked to.
     pub(crate) fn is_sandboxed(&self) -> bool {
-        matches!(self, Self::Inspect(args) if !args.no_sandbox)
+        match self {
+            Self::Inspect(args) => !args.no_sandbox,
+            Self::Explain(args) => !args.no_sandbox,
+            _ => false,
+        }
+    }
+
+    /// Whether the command reads images at all.
+    pub(crate) fn reads_images(&self) -> bool {
+        !matches!(self, Self::Completions(_) | Self::Man(_))
     }
 
     /// Whether the command may decode what is compressed into a temporary file.
     pub(crate) fn may_spill(&self) -> bool {
-        !matches!(self, Self::Probe(_) | Self::Inspect(_) | Self::Lint(_))
+        !matches!(self, Self::Probe(_) | Self::Inspect(_) | Self::Lint(_) | Self::Explain(_))
     }
 
     /// The file that is named in messages about all of it.
@@ -69,6 +91,7 @@ impl Command {
             Self::Info(args) => &args.file,
             Self::Inspect(args) => &args.file,
             Self::Lint(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
+            Self::Explain(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
             Self::Map(args) => &args.file,
             Self::Check(args) => &args.file,
             Self::Convert(args) => &args.source,
@@ -76,6 +99,7 @@ impl Command {
             Self::Measure(args) => args.file.as_deref().unwrap_or(Path::new("")),
             Self::Checksum(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
             Self::Compare(args) => &args.first,
+            Self::Completions(_) | Self::Man(_) => Path::new(""),
         }
     }
 
@@ -86,7 +110,9 @@ impl Command {
             Self::Probe(_) | Self::Info(_) | Self::Inspect(_) | Self::Map(_) => return,
             Self::Lint(_) => return,
             Self::Create(_) | Self::Measure(_) => return,
+            Self::Completions(_) | Self::Man(_) => return,
             Self::Check(args) => &mut args.threads,
+            Self::Explain(args) => &mut args.threads,
             Self::Convert(args) => &mut args.work.threads,
             Self::Checksum(args) => &mut args.work.threads,
             Self::Compare(args) => &mut args.work.threads,
@@ -114,9 +140,10 @@ fn opening<'a>(open: &OpenArgs, images: impl IntoIterator<Item = &'a Path>) -> N
 }
 
 fn checking(args: &CheckArgs) -> Needs {
-    let needs = Needs::reading([split_name(&args.file).0]);
+    let files = || std::iter::once(&args.file).chain(&args.more);
+    let needs = Needs::reading(files().map(|file| split_name(file).0));
     let repairs = args.repair.is_some() && !args.dry_run;
-    if repairs { needs.writing(&args.file) } else { needs }
+    files().filter(|_| repairs).fold(needs, |needs, file| needs.writing(file))
 }
 
 /// A new file takes the place of an old one; a device, or with `-n` a file, is written as it is.
