@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -87,6 +87,9 @@ pub(crate) enum Command {
     Checksum(ChecksumArgs),
     /// Compares the content of two images, whatever their formats
     Compare(CompareArgs),
+    /// Takes the command line of qemu-img, as a link of that name does
+    #[command(disable_help_flag = true)]
+    QemuImg(QemuImgArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -114,7 +117,7 @@ pub(crate) struct ProbeArgs {
 }
 
 /// How to open an image: what all commands that read one share.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct OpenArgs {
     /// Takes the image for this format instead of detecting it
     #[arg(short, long, value_name = "FORMAT", value_parser = parse_format)]
@@ -458,6 +461,15 @@ pub(crate) struct ConvertArgs {
     pub(crate) target_is_zero: bool,
     #[command(flatten)]
     pub(crate) work: WorkArgs,
+    /// Writes no more than this in a second, so as to leave others their share of the medium
+    #[arg(short = 'r', long, value_name = "SIZE", value_parser = parse_rate)]
+    pub(crate) rate: Option<NonZeroU64>,
+    /// Images whose disks follow that of the source; given by the command line of qemu-img
+    #[arg(skip)]
+    pub(crate) more_sources: Vec<PathBuf>,
+    /// The least that the disk is to have, bytes; given by the command line of qemu-img
+    #[arg(skip)]
+    pub(crate) grow_to: u64,
     /// Computes a checksum of what is written in the same pass; can be given several times
     #[arg(long, value_name = "ALGORITHM", value_parser = parse_algorithm)]
     pub(crate) checksum: Vec<Algorithm>,
@@ -496,6 +508,9 @@ pub(crate) struct CreateArgs {
     /// Does not wait until the file is on its medium
     #[arg(long)]
     pub(crate) no_sync: bool,
+    /// Names the backing file without looking at it; given by the command line of qemu-img
+    #[arg(skip)]
+    pub(crate) unopened: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -508,6 +523,9 @@ pub(crate) struct MeasureArgs {
     pub(crate) size: Option<u64>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    /// Measures for an internal snapshot, by identifier or name
+    #[arg(short = 'l', long, value_name = "ID_OR_NAME", conflicts_with = "size")]
+    pub(crate) snapshot: Option<OsString>,
     /// The format to write
     #[arg(short = 'O', long, value_name = "FORMAT", default_value = "raw", value_parser = parse_target)]
     pub(crate) output_format: Format,
@@ -519,6 +537,14 @@ pub(crate) struct MeasureArgs {
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
+}
+
+/// What follows is read as qemu-img reads it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QemuImgArgs {
+    /// A command of qemu-img and its arguments: `diskimage qemu-img --help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub(crate) args: Vec<OsString>,
 }
 
 /// When stored data are shared.
@@ -570,7 +596,11 @@ fn parse_granularity(text: &str) -> Result<u64, String> {
     fits.then_some(size).ok_or_else(|| "it must be 0 or a power of two of at least 512".into())
 }
 
-fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
+fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(parse_size(text)?).ok_or_else(|| "nothing would ever be written".into())
+}
+
+pub(crate) fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
     match pair.split_once('=') {
         Some((name, file)) if !name.is_empty() => Ok((name.to_owned(), file.into())),
         _ => Err(format!("'{pair}' is not of the form NAME=FILE")),

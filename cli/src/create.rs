@@ -18,7 +18,7 @@ pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
     }
     let signals = Signals::catch(false);
     match create(args, bounds, &signals) {
-        Ok(()) => report::OK,
+        Ok(_) => report::OK,
         Err(error) => {
             report::error(&error, &args.file);
             report::code(&error, signals.caught())
@@ -26,14 +26,20 @@ pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
     }
 }
 
-fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
+/// Makes the image, and gives the size of its disk.
+pub(crate) fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<u64> {
     let mut spec = args.target.parse(args.format, args.backing.as_deref())?;
     spec.set_name(&args.file);
     let (limits, buffers) = bounds.limits(1);
     let progress = bounds.progress();
-    let backing = spec.open_backing(&args.file, &args.open.open_args(), |options| {
-        options.limits(limits).progress(Arc::clone(&progress))
-    })?;
+    let backing = if args.unopened {
+        spec.name_backing()?;
+        None
+    } else {
+        spec.open_backing(&args.file, &args.open.open_args(), |options| {
+            options.limits(limits).progress(Arc::clone(&progress))
+        })?
+    };
     let size = args.size.or(image::size_of(backing.as_ref()));
     let size = size.ok_or_else(|| {
         Error::other(ErrorKind::InvalidInput, "no size is given, and no backing file has one")
@@ -67,5 +73,6 @@ fn create(args: &CreateArgs, bounds: &Bounds, signals: &Signals) -> Result<()> {
             return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
         }
         target.finish()
-    })
+    })?;
+    Ok(size)
 }

@@ -9,7 +9,9 @@ use diskimage::format::probe::probe;
 use diskimage::layer::{Description, Role, Snapshot, Value as Described};
 use diskimage::storage::FileStorage;
 use diskimage::text::printable;
-use diskimage::{Contents, Finding, Format, Layer, OpenOptions, Result, Storage, contents};
+use diskimage::{
+    Contents, Finding, Format, Image, Layer, OpenOptions, Progress, Result, Storage, contents,
+};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
@@ -19,11 +21,11 @@ use crate::size::human_size;
 use crate::{output, report};
 
 /// All that is shown of one image.
-struct Facts<'a> {
-    path: &'a Path,
-    layer: &'a dyn Layer,
+pub(crate) struct Facts<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) layer: &'a dyn Layer,
     storage: &'a dyn Storage,
-    description: Description,
+    pub(crate) description: Description,
     /// Partition tables and file systems that lie in the open.
     contents: Vec<Format>,
     findings: Vec<Finding>,
@@ -40,8 +42,7 @@ pub(crate) fn run(args: &InfoArgs, bounds: &Bounds) -> u8 {
 
 fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
     let progress = bounds.progress();
-    let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
-    let options = bounds.spilling(options.progress(Arc::clone(&progress)));
+    let options = options(args, bounds, &progress)?;
     if let Some(printed) = container(args, &options, bounds)? {
         return Ok(printed);
     }
@@ -54,6 +55,39 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
             return Err(error);
         }
     };
+    with_facts(args, &options, &progress, &image, |all| match (args.output, args.backing_chain) {
+        (Output::Json, false) => output::print_json(&all[0]),
+        (Output::Json, true) => output::print_json(all),
+        (Output::Human, _) => {
+            let mut out = io::stdout().lock();
+            all.iter().enumerate().try_for_each(|(index, facts)| {
+                if index > 0 {
+                    writeln!(out)?;
+                }
+                facts.print(&mut out)
+            })
+        }
+    })
+}
+
+/// How the image is opened.
+pub(crate) fn options(
+    args: &InfoArgs,
+    bounds: &Bounds,
+    progress: &Arc<Progress>,
+) -> Result<OpenOptions> {
+    let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
+    Ok(bounds.spilling(options.progress(Arc::clone(progress))))
+}
+
+/// Hands over what is shown of the image, and behind it of its backing files if they are asked for.
+pub(crate) fn with_facts<T>(
+    args: &InfoArgs,
+    options: &OpenOptions,
+    progress: &Progress,
+    image: &Image,
+    take: impl FnOnce(&[Facts<'_>]) -> T,
+) -> Result<T> {
     let description = image.layer().describe().map_err(|error| error.in_file(&args.file))?;
     let findings = image.findings().map_err(|error| error.in_file(&args.file))?;
     let (layer, storage) = (image.layer(), image.storage());
@@ -69,10 +103,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
     let path = &args.file;
     let top = Facts { path, layer, storage, description, contents, findings, disk };
     if !args.backing_chain {
-        return Ok(match args.output {
-            Output::Json => output::print_json(&top),
-            Output::Human => top.print(&mut io::stdout().lock()),
-        });
+        return Ok(take(&[top]));
     }
     // opening the chain checks that each parent is what its child says
     let chain = options.open_chain_images(&args.file)?;
@@ -86,18 +117,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds) -> Result<io::Result<()>> {
         let disk = None;
         all.push(Facts { path, layer, storage, description, contents, findings, disk });
     }
-    Ok(match args.output {
-        Output::Json => output::print_json(&all),
-        Output::Human => {
-            let mut out = io::stdout().lock();
-            all.iter().enumerate().try_for_each(|(index, facts)| {
-                if index > 0 {
-                    writeln!(out)?;
-                }
-                facts.print(&mut out)
-            })
-        }
-    })
+    Ok(take(&all))
 }
 
 /// Describes a container as one; `None` if the file is none, or cannot be told to be one.
@@ -179,7 +199,7 @@ impl Facts<'_> {
     }
 
     /// qemu-img's fields in qemu-img's meaning, then ours; the snapshots are left open.
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let name = output::text_of(self.path.as_os_str().as_encoded_bytes());
         let file = json!({
             "children": [],
@@ -358,7 +378,7 @@ fn print_snapshots(out: &mut impl Write, snapshots: &[Snapshot]) -> io::Result<(
     Ok(())
 }
 
-fn snapshot_json(snapshot: &Snapshot) -> Value {
+pub(crate) fn snapshot_json(snapshot: &Snapshot) -> Value {
     let mut object = json!({
         "id": output::text_of(&snapshot.id),
         "name": output::text_of(&snapshot.name),
@@ -376,7 +396,7 @@ fn snapshot_json(snapshot: &Snapshot) -> Value {
 }
 
 /// Seconds since 1970 as a date and a time, UTC, in the Gregorian calendar.
-fn date(seconds: u64) -> String {
+pub(crate) fn date(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // days since the first of March of the year 0, in eras of 400 years
     let shifted = days + 719_468;

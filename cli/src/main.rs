@@ -19,9 +19,11 @@ mod manifest;
 mod map;
 mod measure;
 mod output;
+mod paced;
 mod package;
 mod policy;
 mod probe;
+mod qemu;
 mod report;
 mod sandbox;
 mod size;
@@ -30,10 +32,13 @@ mod watch;
 use std::process::ExitCode;
 
 use args::{Args, Command};
-use bounds::Bounds;
+use bounds::{BoundArgs, Bounds};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if let Some(args) = qemu::arguments(std::env::args_os()) {
+        return ExitCode::from(qemu::run(&args, BoundArgs::default()));
+    }
     let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -43,6 +48,9 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if let Command::QemuImg(called) = args.command {
+        return ExitCode::from(qemu::run(&called.args, args.bounds));
+    }
     let asked = args.bounds.sandbox;
     let bounds = Bounds::new(args.bounds);
     if asked || args.command.is_sandboxed() {
@@ -65,6 +73,8 @@ fn main() -> ExitCode {
         Command::Measure(args) => measure::run(&args, &bounds),
         Command::Checksum(args) => checksum::run(&args, &bounds),
         Command::Compare(args) => compare::run(&args, &bounds),
+        // gone before this
+        Command::QemuImg(_) => report::USAGE,
     };
     ExitCode::from(code)
 }

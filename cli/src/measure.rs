@@ -7,7 +7,7 @@ use diskimage::disk::EmptyDisk;
 use diskimage::{Error, ErrorKind, Progress, Result, VirtualDisk};
 use serde_json::json;
 
-use crate::args::{MeasureArgs, Output};
+use crate::args::{MeasureArgs, Output, argument_bytes};
 use crate::bounds::Bounds;
 use crate::image::Spec;
 use crate::{output, report};
@@ -28,9 +28,9 @@ pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
 }
 
 /// Required, with everything stored, and an estimate of what it comes to compressed.
-type Sizes = (u64, u64, Option<u64>);
+pub(crate) type Sizes = (u64, u64, Option<u64>);
 
-fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
+pub(crate) fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
     let mut spec = args.target.parse(args.output_format, None)?;
     if args.compress {
         spec.compress()?;
@@ -39,7 +39,10 @@ fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
     match (&args.file, args.size) {
         (Some(file), None) => {
             let (limits, _) = bounds.limits(1);
-            let options = args.open.options(file)?.limits(limits);
+            let mut options = args.open.options(file)?.limits(limits);
+            if let Some(snapshot) = &args.snapshot {
+                options = options.snapshot(argument_bytes(snapshot));
+            }
             let disk = options.progress(Arc::clone(&progress)).open(file)?;
             of_disk(&spec, &disk, &progress)
         }
