@@ -30,7 +30,16 @@ pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
 /// Required, with everything stored, and an estimate of what it comes to compressed.
 pub(crate) type Sizes = (u64, u64, Option<u64>);
 
-pub(crate) fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
+fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
+    of_source(args, bounds, of_disk)
+}
+
+/// Hands over what is measured: how it is to be written, and the disk.
+pub(crate) fn of_source<T>(
+    args: &MeasureArgs,
+    bounds: &Bounds,
+    take: impl FnOnce(&Spec, &dyn VirtualDisk, &Progress) -> Result<T>,
+) -> Result<T> {
     let mut spec = args.target.parse(args.output_format, None)?;
     if args.compress {
         spec.compress()?;
@@ -44,15 +53,15 @@ pub(crate) fn sizes(args: &MeasureArgs, bounds: &Bounds) -> Result<Sizes> {
                 options = options.snapshot(argument_bytes(snapshot));
             }
             let disk = options.progress(Arc::clone(&progress)).open(file)?;
-            of_disk(&spec, &disk, &progress)
+            take(&spec, &disk, &progress)
         }
-        (None, Some(size)) => of_disk(&spec, &EmptyDisk(size), &progress),
+        (None, Some(size)) => take(&spec, &EmptyDisk(size), &progress),
         _ => Err(Error::other(ErrorKind::InvalidInput, "neither an image nor a size is given")
             .advise("name an image, or give --size")),
     }
 }
 
-fn of_disk(spec: &Spec, disk: &dyn VirtualDisk, progress: &Progress) -> Result<Sizes> {
+pub(crate) fn of_disk(spec: &Spec, disk: &dyn VirtualDisk, progress: &Progress) -> Result<Sizes> {
     match spec.writer(disk.size())? {
         None => Ok((data_size(disk, progress)?, disk.size(), None)),
         Some(writer) => {

@@ -69,6 +69,10 @@ fn plan(
             given.has("target-is-zero") && !given.has("no-create"),
             Failure::new("--target-is-zero requires use of -n flag"),
         ),
+        (
+            given.has("copy-range-offloading") && sparse.is_some(),
+            Failure::new("Cannot enable copy offloading when -S is used"),
+        ),
         (given.has("bitmaps") && !more.is_empty(), single_only("Copying bitmaps")),
         (has_backing && !more.is_empty(), single_only("Having a backing file for the target")),
         (given.has("source-snapshot") && !more.is_empty(), single_only("Using a snapshot")),
@@ -100,6 +104,9 @@ fn plan(
         format = named;
     }
     let mut no_create = given.has("no-create");
+    if no_create {
+        source::look(&report::printable(&target.path), &target.path)?;
+    }
     let mut grow_to = 0;
     if no_create && format == Format::Qcow2 {
         let sources: Vec<&Path> =

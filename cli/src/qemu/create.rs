@@ -82,8 +82,8 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     let signals = Signals::catch(false);
     match create(&args, &session.bounds, &signals) {
         Ok(_) if given.has("quiet") => Ok(report::OK),
-        Ok(size) => {
-            let line = formatting(&args, size);
+        Ok(made) => {
+            let line = formatting(&args, size.unwrap_or(made));
             Ok(report::printed(writeln!(io::stdout(), "{line}")))
         }
         Err(error) => {

@@ -30,11 +30,6 @@ pub(super) fn anew(
     (open, sources): (&OpenArgs, &[&Path]),
 ) -> std::result::Result<u64, Failure> {
     let shown = report::printable(target);
-    if let Err(error) = std::fs::metadata(target) {
-        let text = error.to_string();
-        let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-        return Err(Failure::open(&shown, format!("Could not open '{shown}': {text}")));
-    }
     let limits = session.bounds.limits(1).0;
     let options = OpenOptions::new().format(Format::Qcow2).limits(limits.clone());
     let old = look(&options, target).map_err(|error| Failure::open(&shown, error))?;

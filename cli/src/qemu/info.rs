@@ -51,7 +51,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         with_facts(&args, &options, &progress, &image, |all| all.iter().map(describe).collect())
     });
     let all: Vec<Value> = match answer {
-        Ok(all) => all,
+        Ok(all) => named_by_children(all),
         Err(error) => return Ok(failed(&error, &args.file)),
     };
     let printed = match (form, args.backing_chain) {
@@ -60,6 +60,18 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         (Output::Human, _) => print(&all, &mut io::stdout().lock()),
     };
     Ok(report::printed(printed))
+}
+
+/// Backing files have the names that the images above them lead to, where we have what those are.
+fn named_by_children(mut all: Vec<Value>) -> Vec<Value> {
+    for index in 1..all.len() {
+        let name = all[index - 1]["full-backing-filename"].clone();
+        if !name.is_null() {
+            all[index]["children"][0]["info"]["filename"] = name.clone();
+            all[index]["filename"] = name;
+        }
+    }
+    all
 }
 
 /// An image as qemu-img describes it: our description without what is ours alone.

@@ -3,14 +3,14 @@
 use std::io::Write;
 use std::path::Path;
 
-use diskimage::{Format, Result};
+use diskimage::{Format, Progress, Result, VirtualDisk, VirtualDiskExt};
 use serde_json::{Value, json};
 
 use super::getopt::Given;
 use super::{Failure, Session, failed, output, snapshot, source, written_format};
 use crate::args::{Command, InfoArgs, MeasureArgs, Output};
 use crate::image::{TargetArgs, split};
-use crate::measure::sizes;
+use crate::measure::{of_disk, of_source};
 use crate::output::{described_map, print_json};
 use crate::report;
 use crate::size::parse_size;
@@ -55,19 +55,24 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     let mut command = Command::Measure(args);
     session.begin(&mut command);
     let Command::Measure(args) = command else { return Ok(report::USAGE) };
-    let answer =
-        sizes(&args, &session.bounds).and_then(|sizes| Ok((sizes, bitmaps(session, &args)?)));
-    let ((mut required, full, _), bitmaps) = match answer {
+    let sizes = of_source(&args, &session.bounds, |spec, disk, progress| {
+        let (required, full, _) = of_disk(spec, disk, progress)?;
+        let required = match output_format {
+            // room is counted as if there were no holes
+            Format::Raw => full,
+            Format::Qcow2 => required.max(with_all_tables(disk, full, cluster(&args), progress)?),
+            _ => required,
+        };
+        Ok((required, full))
+    });
+    let answer = sizes.and_then(|sizes| Ok((sizes, bitmaps(session, &args)?)));
+    let ((required, full), bitmaps) = match answer {
         Ok(answer) => answer,
         Err(error) => {
             let file = args.file.as_deref().unwrap_or(Path::new("measure"));
             return Ok(failed(&error, file));
         }
     };
-    if output_format == Format::Raw {
-        // room is counted as if there were no holes
-        required = full;
-    }
     let mut answer = json!({ "required": required, "fully-allocated": full });
     if let Some(bitmaps) = bitmaps {
         answer["bitmaps"] = json!(bitmaps);
@@ -86,15 +91,48 @@ fn print(answer: &Value) -> std::io::Result<()> {
     }
 }
 
+/// qemu-img counts the tables of a whole disk, whatever is stored; we write those that are needed.
+/// Who sets so much room aside may have another program write there.
+fn with_all_tables(
+    disk: &dyn VirtualDisk,
+    full: u64,
+    cluster: u64,
+    progress: &Progress,
+) -> Result<u64> {
+    let (mut clusters, mut counted) = (0u64, 0u64);
+    for extent in disk.extents(0..disk.size()) {
+        let extent = extent?;
+        progress.check()?;
+        if !extent.kind.is_zero() {
+            // the first cluster may be counted already
+            let (first, behind) = (extent.start / cluster, extent.end().div_ceil(cluster));
+            clusters += behind.saturating_sub(first.max(counted));
+            counted = counted.max(behind);
+        }
+    }
+    let tables = full.saturating_sub(disk.size().div_ceil(cluster).saturating_mul(cluster));
+    Ok(tables.saturating_add(clusters.saturating_mul(cluster)))
+}
+
+/// What the options of the target say.
+fn option(args: &MeasureArgs, name: &str) -> Option<String> {
+    let pairs = args.target.options.iter().flat_map(|options| split(options));
+    pairs.filter(|(key, _)| key == name).last().map(|(_, value)| value)
+}
+
+/// The cluster size of a qcow2 that is measured.
+fn cluster(args: &MeasureArgs) -> u64 {
+    let size = option(args, "cluster_size").and_then(|size| parse_size(&size).ok());
+    size.unwrap_or(64 << 10).max(512)
+}
+
 /// The room that bitmaps of the image would take up in the other one, if both formats have them:
 /// for each a table and its bits, and a directory for all, in whole clusters.
 fn bitmaps(session: &Session, args: &MeasureArgs) -> Result<Option<u64>> {
-    let pairs: Vec<_> = args.target.options.iter().flat_map(|options| split(options)).collect();
-    let option = |name| pairs.iter().rev().find(|(key, _)| key == name).map(|(_, value)| &**value);
-    let has_bitmaps =
-        args.output_format == Format::Qcow2 && !matches!(option("compat"), Some("0.10" | "v2"));
+    let has_bitmaps = args.output_format == Format::Qcow2
+        && !matches!(option(args, "compat").as_deref(), Some("0.10" | "v2"));
     let Some(file) = args.file.as_ref().filter(|_| has_bitmaps) else { return Ok(None) };
-    let cluster = option("cluster_size").and_then(|size| parse_size(size).ok()).unwrap_or(64 << 10);
+    let cluster = cluster(args);
     let looked = InfoArgs {
         file: file.clone(),
         open: args.open.clone(),

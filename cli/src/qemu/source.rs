@@ -4,6 +4,7 @@
 //! name one file and its format.
 
 use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
 use diskimage::container::Container;
@@ -15,6 +16,7 @@ use super::Failure;
 use super::getopt::{Given, os};
 use crate::args::{Joined, OpenArgs};
 use crate::image::split;
+use crate::report;
 
 /// A folder from which files may be opened that an image names.
 const ALLOW: &str = "DISKIMAGE_ALLOW_EXTERNAL";
@@ -46,13 +48,9 @@ pub(super) fn existing(
         image.format = Some(driver(&shown, &format)?);
     }
     let path = &image.path;
-    // in qemu-img's words, which callers look for
-    let look = std::fs::metadata(path).map_err(|error| {
-        let file = path.display();
-        Failure::open(&shown, format!("Could not open '{file}': {}", system_text(&error)))
-    })?;
+    let look = look(&shown, path)?;
     if look.is_dir() && !path.join("DiskDescriptor.xml").is_file() {
-        let file = path.display();
+        let file = report::printable(path);
         let text = format!("'file' driver requires '{file}' to be a regular file");
         return Err(Failure::open(&shown, text));
     }
@@ -62,10 +60,14 @@ pub(super) fn existing(
     Ok(image)
 }
 
-/// What is wrong, without the number that Rust puts behind it.
-fn system_text(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
+/// What is there; that nothing is, is told in qemu-img's words, which callers look for.
+pub(super) fn look(shown: &str, path: &Path) -> Result<Metadata, Failure> {
+    std::fs::metadata(path).map_err(|error| {
+        // without the number that Rust puts behind it
+        let text = error.to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        Failure::open(shown, format!("Could not open '{}': {text}", report::printable(path)))
+    })
 }
 
 /// qemu-img takes archives and compressed files for raw disks.
