@@ -31,6 +31,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         return Err(Failure::open(&name, text));
     }
     let image = source::existing(given, name, "format", "image-opts")?;
+    let unknown = image.unknown();
     let args = CheckArgs {
         file: image.path,
         format: image.format,
@@ -41,7 +42,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         output: form,
     };
     let mut command = Command::Check(args);
-    session.begin(&mut command);
+    session.begin(&mut command, unknown)?;
     let Command::Check(args) = command else { return Ok(report::USAGE) };
     let unsupported = || {
         let failure = Failure::new("This image format does not support checks");

@@ -16,6 +16,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     CacheMode::given(given, "cache", "source cache").map_err(fail)?;
     let first = source::existing(given, first, "a-format", "image-opts").map_err(fail)?;
     let second = source::existing(given, second, "b-format", "image-opts").map_err(fail)?;
+    let unknown = [first.unknown(), second.unknown()].into_iter().flatten();
     let args = CompareArgs {
         open: source::open_args(given, first.format)?,
         first: first.path,
@@ -29,7 +30,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         output: Output::Human,
     };
     let mut command = Command::Compare(args);
-    session.begin(&mut command);
+    session.begin(&mut command, unknown).map_err(fail)?;
     let Command::Compare(args) = command else { return Ok(report::USAGE) };
     Ok(crate::compare::run(&args, &session.bounds))
 }

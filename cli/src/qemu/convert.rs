@@ -28,9 +28,9 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     if let Some(help) = settled.target.help(format) {
         return Ok(report::printed(io::stdout().lock().write_all(help.as_bytes())));
     }
-    let args = plan(session, given, (format, settled))?;
+    let (args, unknown) = plan(session, given, (format, settled))?;
     let mut command = Command::Convert(args);
-    session.begin(&mut command);
+    session.begin(&mut command, unknown)?;
     let Command::Convert(args) = command else { return Ok(report::USAGE) };
     match crate::convert::run(&args, &session.bounds) {
         // what was lost is told; the caller asked to go on
@@ -43,7 +43,7 @@ fn plan(
     session: &Session,
     given: &Given,
     (mut format, mut settled): (Format, Settled),
-) -> Result<ConvertArgs, Failure> {
+) -> Result<(ConvertArgs, Vec<(String, PathBuf)>), Failure> {
     let written = CacheMode::given(given, "target-cache", "cache")?;
     let read = CacheMode::given(given, "source-cache", "source cache")?;
     let sparse = sparse(given)?;
@@ -83,17 +83,19 @@ fn plan(
     }
     let open = |name| source::existing(given, name, "source-format", "source-image-opts");
     let first = open(first)?;
+    let mut unknown = Vec::from_iter(first.unknown());
     let mut more_sources = Vec::new();
     for name in more {
         let image = open(name)?;
         if image.format != first.format {
             return Err(Failure::new("several sources have to be of one format, which -f names"));
         }
+        unknown.extend(image.unknown());
         more_sources.push(image.path);
     }
     let open = source::open_args(given, first.format)?;
     let snapshot = match given.text("source-snapshot") {
-        Some(parameter) => Some(snapshot::named(&parameter, &open, &first.path)?),
+        Some(parameter) => Some(snapshot::named(session, &parameter, &open, &first.path)?),
         None => None,
     };
     // Proxmox says by this that the target reads as zeros
@@ -116,7 +118,7 @@ fn plan(
     }
     let target_is_zero = no_create && (given.has("target-is-zero") || zeroed.is_some());
     let cache = if read == Some(CacheMode::Direct) { Cache::Drop } else { Cache::Keep };
-    Ok(ConvertArgs {
+    let args = ConvertArgs {
         source: first.path,
         target: target.path,
         open,
@@ -144,7 +146,8 @@ fn plan(
         checksum: Vec::new(),
         salvage: given.has("salvage"),
         output: Output::Human,
-    })
+    };
+    Ok((args, unknown))
 }
 
 /// The sources and the target.

@@ -77,7 +77,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         no_sync: false,
         unopened,
     });
-    session.begin(&mut command);
+    session.begin(&mut command, [])?;
     let Command::Create(args) = command else { return Ok(report::USAGE) };
     let signals = Signals::catch(false);
     match create(&args, &session.bounds, &signals) {

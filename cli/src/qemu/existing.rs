@@ -29,6 +29,7 @@ pub(super) fn anew(
     written: &mut TargetArgs,
     (open, sources): (&OpenArgs, &[&Path]),
 ) -> std::result::Result<u64, Failure> {
+    session.not_in_sandbox("-n for a qcow2")?;
     let shown = report::printable(target);
     let limits = session.bounds.limits(1).0;
     let options = OpenOptions::new().format(Format::Qcow2).limits(limits.clone());

@@ -30,11 +30,12 @@ const QCOW2: &[&str] = &[
     "extended-l2",
 ];
 const VMDK: &[&str] = &["cid", "parent-cid", "create-type", "extents"];
-const VMDK_EXTENT: &[&str] = &["virtual-size", "filename", "cluster-size", "compressed", "format"];
+const VMDK_EXTENT: &[&str] = &["compressed", "virtual-size", "filename", "cluster-size", "format"];
 
 pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     let form = output("info", given)?;
     let image = source::existing(given, one_file("info", given)?, "format", "image-opts")?;
+    let unknown = image.unknown();
     let args = InfoArgs {
         open: source::open_args(given, image.format)?,
         file: image.path,
@@ -43,7 +44,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         output: form,
     };
     let mut command = Command::Info(args);
-    session.begin(&mut command);
+    session.begin(&mut command, unknown)?;
     let Command::Info(args) = command else { return Ok(report::USAGE) };
     let progress = session.bounds.progress();
     let answer = options(&args, &session.bounds, &progress).and_then(|options| {

@@ -21,6 +21,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     let start_offset = size("start-offset", "start offset")?.unwrap_or(0);
     let max_length = size("max-length", "max length")?;
     let image = source::existing(given, one_file("map", given)?, "format", "image-opts")?;
+    let unknown = image.unknown();
     let args = MapArgs {
         open: source::open_args(given, image.format)?,
         file: image.path,
@@ -30,7 +31,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         output: form,
     };
     let mut command = Command::Map(args);
-    session.begin(&mut command);
+    session.begin(&mut command, unknown)?;
     let Command::Map(args) = command else { return Ok(report::USAGE) };
     let printed = open(&args, &session.bounds).and_then(|disk| match form {
         Output::Json => write(&args, &disk, &mut Json::new(&disk)),

@@ -31,9 +31,10 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         _ => return Err(Failure::new("Either --size N or one filename must be specified.")),
     };
     let open = source::open_args(given, file.as_ref().and_then(|file| file.format))?;
+    let unknown = file.as_ref().and_then(|file| file.unknown());
     let file = file.map(|file| file.path);
     let snapshot = match (given.text("snapshot"), &file) {
-        (Some(parameter), Some(file)) => Some(snapshot::named(&parameter, &open, file)?),
+        (Some(parameter), Some(file)) => Some(snapshot::named(session, &parameter, &open, file)?),
         _ => None,
     };
     let options = given.all("options").map(|text| text.to_string_lossy().into_owned());
@@ -53,7 +54,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         return Ok(report::printed(std::io::stdout().lock().write_all(help.as_bytes())));
     }
     let mut command = Command::Measure(args);
-    session.begin(&mut command);
+    session.begin(&mut command, unknown)?;
     let Command::Measure(args) = command else { return Ok(report::USAGE) };
     let sizes = of_source(&args, &session.bounds, |spec, disk, progress| {
         let (required, full, _) = of_disk(spec, disk, progress)?;

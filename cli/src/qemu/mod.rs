@@ -20,7 +20,7 @@ mod snapshot;
 mod source;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use diskimage::{Error, Format};
 
@@ -57,7 +57,12 @@ struct Session {
 
 impl Session {
     /// Gives up what `command` does not need, where that was asked for, and starts to watch the time.
-    fn begin(&self, command: &mut Command) {
+    /// Then it looks whether the files that may be none are disks.
+    fn begin(
+        &self,
+        command: &mut Command,
+        unknown: impl IntoIterator<Item = (String, PathBuf)>,
+    ) -> Result<(), Failure> {
         if self.sandbox {
             command.settle_threads();
             if command.may_spill() {
@@ -66,6 +71,16 @@ impl Session {
             sandbox::enter(&command.needs(), true);
         }
         self.bounds.watch(command.main_file());
+        let mut unknown = unknown.into_iter();
+        unknown.try_for_each(|(shown, path)| source::refuse_container(&shown, &path))
+    }
+
+    /// What reads an image before all that is needed is known does not go with the sandbox.
+    fn not_in_sandbox(&self, what: &str) -> Result<(), Failure> {
+        if self.sandbox {
+            return Err(Failure::new(format!("{what} does not go with --sandbox")));
+        }
+        Ok(())
     }
 }
 

@@ -63,6 +63,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         Some(other) => return Err(Failure::new(format!("Invalid preallocation mode '{other}'"))),
     };
     let image = source::existing(given, name, "format", "image-opts")?;
+    let unknown = image.unknown();
     // for the sandbox: what is written in place is what a repair would write to
     let mut command = Command::Check(CheckArgs {
         file: image.path,
@@ -73,7 +74,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         threads: None,
         output: Output::Human,
     });
-    session.begin(&mut command);
+    session.begin(&mut command, unknown)?;
     let path = command.main_file();
     let format = image.format.map_or_else(|| detect(path), Ok);
     let format = match format {

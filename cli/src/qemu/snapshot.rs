@@ -29,6 +29,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         )));
     }
     let image = source::existing(given, file, "format", "image-opts")?;
+    let unknown = image.unknown();
     let args = InfoArgs {
         open: source::open_args(given, image.format)?,
         file: image.path,
@@ -37,7 +38,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         output: Output::Human,
     };
     let mut command = Command::Info(args);
-    session.begin(&mut command);
+    session.begin(&mut command, unknown)?;
     let Command::Info(args) = command else { return Ok(report::USAGE) };
     let found = options(&args, &session.bounds, &session.bounds.progress())
         .and_then(|options| of_image(&options, &args.file));
@@ -60,6 +61,7 @@ fn of_image(options: &OpenOptions, path: &Path) -> Result<Vec<Snapshot>> {
 /// The identifier, or else the name, that `-l` of other commands means: it is the word itself, or
 /// `snapshot.id=…` and `snapshot.name=…`, of which one or both are given.
 pub(super) fn named(
+    session: &Session,
     parameter: &str,
     open: &OpenArgs,
     path: &Path,
@@ -67,6 +69,7 @@ pub(super) fn named(
     if !parameter.starts_with("snapshot.") {
         return Ok(parameter.into());
     }
+    session.not_in_sandbox("a snapshot by snapshot.id or snapshot.name")?;
     let (mut id, mut name) = (None, None);
     for part in parameter.split(',') {
         match part.split_once('=') {

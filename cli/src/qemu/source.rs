@@ -28,6 +28,15 @@ const RAW: &str = "DISKIMAGE_ASSUME_RAW";
 pub(super) struct Image {
     pub(super) path: PathBuf,
     pub(super) format: Option<Format>,
+    /// Its name as the caller wrote it, where it has to be looked at what it is.
+    unknown: Option<String>,
+}
+
+impl Image {
+    /// The name and the path of a file that may be no disk.
+    pub(super) fn unknown(&self) -> Option<(String, PathBuf)> {
+        self.unknown.clone().map(|shown| (shown, self.path.clone()))
+    }
 }
 
 /// What the caller names as an image that exists; `format` is the option that names its format.
@@ -55,7 +64,7 @@ pub(super) fn existing(
         return Err(Failure::open(&shown, text));
     }
     if image.format.is_none() && look.is_file() {
-        refuse_container(&shown, path)?;
+        image.unknown = Some(shown);
     }
     Ok(image)
 }
@@ -71,7 +80,7 @@ pub(super) fn look(shown: &str, path: &Path) -> Result<Metadata, Failure> {
 }
 
 /// qemu-img takes archives and compressed files for raw disks.
-fn refuse_container(shown: &str, path: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_container(shown: &str, path: &Path) -> Result<(), Failure> {
     match OpenOptions::new().open_container(path) {
         Ok(Some(container)) => Err(Failure::open(
             shown,
@@ -113,7 +122,7 @@ fn named(name: &OsStr, as_opts: bool) -> Result<Image, Failure> {
         flatten("", &value, &mut found);
         return described(&shown, &found);
     }
-    Ok(Image { path: file(&shown, name)?, format: None })
+    Ok(Image { path: file(&shown, name)?, format: None, unknown: None })
 }
 
 /// The file of a name that may begin with `file:`; what other protocols name is no file.
@@ -206,7 +215,8 @@ fn described(shown: &str, pairs: &[(String, String)]) -> Result<Image, Failure> 
     }
     let missing = || Failure::open(shown, "A file must be named: file.filename=NAME");
     let path = path.ok_or_else(missing)?;
-    Ok(Image { path, format: format.or(is_plain.then_some(Format::Raw)) })
+    let format = format.or(is_plain.then_some(Format::Raw));
+    Ok(Image { path, format, unknown: None })
 }
 
 /// A format by the name of its driver.
