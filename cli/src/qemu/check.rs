@@ -73,7 +73,9 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
 /// What was found, on standard error as there, in our words.
 fn tell(found: &Outcome) {
     let report = &found.report;
-    let bad = report.findings.iter().filter(|finding| {
+    // the numbers follow anyway
+    let bad = report.findings.iter().filter(|finding| finding.code != Code::CheckError);
+    let bad = bad.filter(|finding| {
         finding.code.severity() == Severity::Error || finding.code == Code::LeakedCluster
     });
     let refused = found.repaired.iter().flat_map(|repaired| &repaired.refused);

@@ -95,11 +95,12 @@ impl Given {
 /// Takes the arguments apart. With `first` they end before the first operand. An argument that
 /// `is_operand` names is one even where it looks like an option. An error is a sentence.
 pub(super) fn parse(
-    options: &[Opt],
+    options: &[&[Opt]],
     args: &[OsString],
     first: bool,
     is_operand: impl Fn(&[u8]) -> bool,
 ) -> Result<Given, String> {
+    let options: Vec<&Opt> = options.iter().copied().flatten().collect();
     let mut given = Given::default();
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
@@ -118,15 +119,15 @@ pub(super) fn parse(
         }
         let mut next = || rest.next().cloned();
         match bytes.strip_prefix(b"--") {
-            Some(long) => given.options.push(parse_long(options, long, &mut next)?),
-            None => parse_short(options, &bytes[1..], &mut next, &mut given)?,
+            Some(long) => given.options.push(parse_long(&options, long, &mut next)?),
+            None => parse_short(&options, &bytes[1..], &mut next, &mut given)?,
         }
     }
     Ok(given)
 }
 
 fn parse_long(
-    options: &[Opt],
+    options: &[&Opt],
     word: &[u8],
     next: &mut dyn FnMut() -> Option<OsString>,
 ) -> Result<(&'static str, OsString), String> {
@@ -175,7 +176,7 @@ fn parse_long(
 }
 
 fn parse_short(
-    options: &[Opt],
+    options: &[&Opt],
     word: &[u8],
     next: &mut dyn FnMut() -> Option<OsString>,
     given: &mut Given,
@@ -226,7 +227,7 @@ mod tests {
 
     fn given(line: &str) -> Result<(String, String), String> {
         let args: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
-        let given = parse(OPTIONS, &args, false, |_| false)?;
+        let given = parse(&[OPTIONS], &args, false, |_| false)?;
         let options = given.options.iter();
         let options: Vec<_> = options.map(|(name, value)| format!("{name}={value:?}")).collect();
         let operands: Vec<_> = given.operands.iter().map(|o| o.to_string_lossy()).collect();

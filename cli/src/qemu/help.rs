@@ -49,7 +49,7 @@ pub(super) fn of(command: &Subcommand) -> u8 {
         "{}.  Usage:\n\n  {NAME} {} [options] {}\n\nOptions:\n  -h, --help\n",
         command.what, command.name, command.operands
     );
-    for option in command.options {
+    for option in command.options.iter().chain(command.ours) {
         text.push_str(&line(option));
     }
     print(&text)

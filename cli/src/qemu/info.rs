@@ -29,6 +29,17 @@ const QCOW2: &[&str] = &[
     "corrupt",
     "extended-l2",
 ];
+const LUKS: &[&str] = &[
+    "ivgen-alg",
+    "detached-header",
+    "hash-alg",
+    "cipher-alg",
+    "uuid",
+    "cipher-mode",
+    "slots",
+    "payload-offset",
+    "master-key-iters",
+];
 const VMDK: &[&str] = &["cid", "parent-cid", "create-type", "extents"];
 const VMDK_EXTENT: &[&str] = &["compressed", "virtual-size", "filename", "cluster-size", "format"];
 
@@ -124,7 +135,7 @@ fn known(format: Format, data: &mut Value) -> Option<Value> {
     let names = match format {
         Format::Qcow2 => QCOW2,
         Format::Vmdk => VMDK,
-        Format::Luks => return Some(data.take()),
+        Format::Luks => LUKS,
         _ => return None,
     };
     let mut known = pick(names, data);

@@ -118,7 +118,7 @@ fn with_all_tables(
 /// What the options of the target say.
 fn option(args: &MeasureArgs, name: &str) -> Option<String> {
     let pairs = args.target.options.iter().flat_map(|options| split(options));
-    pairs.filter(|(key, _)| key == name).last().map(|(_, value)| value)
+    pairs.rev().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
 /// The cluster size of a qcow2 that is measured.

@@ -135,6 +135,7 @@ struct Subcommand {
     what: &'static str,
     operands: &'static str,
     options: &'static [Opt],
+    ours: &'static [Opt],
     run: fn(&Session, &Given) -> Result<u8, Failure>,
 }
 
@@ -143,10 +144,15 @@ const IMAGE_OPTS: Opt = long("image-opts", Takes::Nothing);
 const SHARE: Opt = flag('U', "force-share");
 const OUTPUT: Opt = long("output", Takes::Value("human|json"));
 const ALLOW: Opt = own("allow-external", Takes::Maybe("DIR"));
-const ASSUME_RAW: Opt = own("assume-raw", Takes::Nothing);
-const TRUST: Opt = own("trust-broken", Takes::Nothing);
-const JOIN: Opt = own("join", Takes::Maybe("yes|no"));
-const RESOLVE: Opt = own("resolve", Takes::Value("NAME=FILE"));
+
+/// What is ours, of commands that read disks.
+const OURS: &[Opt] = &[
+    ALLOW,
+    own("assume-raw", Takes::Nothing),
+    own("trust-broken", Takes::Nothing),
+    own("join", Takes::Maybe("yes|no")),
+    own("resolve", Takes::Value("NAME=FILE")),
+];
 
 const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
@@ -163,6 +169,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
             value('r', "repair", "leaks|all"),
             OBJECT,
         ],
+        ours: &[],
         run: check::run,
     },
     Subcommand {
@@ -179,12 +186,8 @@ const SUBCOMMANDS: &[Subcommand] = &[
             value('T', "cache", "CACHE"),
             SHARE,
             OBJECT,
-            ALLOW,
-            ASSUME_RAW,
-            TRUST,
-            JOIN,
-            RESOLVE,
         ],
+        ours: OURS,
         run: compare::run,
     },
     Subcommand {
@@ -217,12 +220,8 @@ const SUBCOMMANDS: &[Subcommand] = &[
             long("salvage", Takes::Nothing),
             flag('W', "oob-writes"),
             OBJECT,
-            ALLOW,
-            ASSUME_RAW,
-            TRUST,
-            JOIN,
-            RESOLVE,
         ],
+        ours: OURS,
         run: convert::run,
     },
     Subcommand {
@@ -237,8 +236,8 @@ const SUBCOMMANDS: &[Subcommand] = &[
             value('F', "backing-format", "FMT"),
             flag('u', "backing-unsafe"),
             OBJECT,
-            ALLOW,
         ],
+        ours: &[ALLOW],
         run: create::run,
     },
     Subcommand {
@@ -252,12 +251,8 @@ const SUBCOMMANDS: &[Subcommand] = &[
             SHARE,
             OUTPUT,
             OBJECT,
-            ALLOW,
-            ASSUME_RAW,
-            TRUST,
-            JOIN,
-            RESOLVE,
         ],
+        ours: OURS,
         run: info::run,
     },
     Subcommand {
@@ -272,12 +267,8 @@ const SUBCOMMANDS: &[Subcommand] = &[
             OUTPUT,
             SHARE,
             OBJECT,
-            ALLOW,
-            ASSUME_RAW,
-            TRUST,
-            JOIN,
-            RESOLVE,
         ],
+        ours: OURS,
         run: map::run,
     },
     Subcommand {
@@ -294,12 +285,8 @@ const SUBCOMMANDS: &[Subcommand] = &[
             OUTPUT,
             SHARE,
             OBJECT,
-            ALLOW,
-            ASSUME_RAW,
-            TRUST,
-            JOIN,
-            RESOLVE,
         ],
+        ours: OURS,
         run: measure::run,
     },
     Subcommand {
@@ -314,6 +301,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
             long("preallocation", Takes::Value("off|falloc|full")),
             OBJECT,
         ],
+        ours: &[],
         run: resize::run,
     },
     Subcommand {
@@ -331,6 +319,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
             value('a', "apply", "SNAPSHOT"),
             value('d', "delete", "SNAPSHOT"),
         ],
+        ours: &[],
         run: snapshot::run,
     },
 ];
@@ -360,7 +349,7 @@ fn call(session: &Session, args: &[OsString]) -> Result<u8, Failure> {
         &[flag('h', "help"), flag('V', "version"), value('T', "trace", "TRACE")];
     let hint =
         |text: String| Failure { help: Some(format!("{NAME} --help")), ..Failure::new(text) };
-    let given = getopt::parse(STANDARD, args, true, |_| false).map_err(hint)?;
+    let given = getopt::parse(&[STANDARD], args, true, |_| false).map_err(hint)?;
     if given.has("help") {
         return Ok(help::general());
     }
@@ -384,7 +373,7 @@ fn call(session: &Session, args: &[OsString]) -> Result<u8, Failure> {
     if asks_for_help(command, args, is_size) {
         return Ok(help::of(command));
     }
-    match getopt::parse(command.options, args, false, is_size) {
+    match getopt::parse(&[command.options, command.ours], args, false, is_size) {
         Ok(given) => {
             encryption(&given)?;
             (command.run)(session, &given)
@@ -401,7 +390,8 @@ fn asks_for_help(command: &Subcommand, args: &[OsString], is_size: impl Fn(&[u8]
     let is_help = |arg: &OsString| matches!(arg.to_str(), Some("-h" | "--help"));
     // the value of an option is none, so all before it has to make sense
     args.iter().position(is_help).is_some_and(|at| {
-        let before = getopt::parse(command.options, &args[..at], false, is_size);
+        let options = [command.options, command.ours];
+        let before = getopt::parse(&options, &args[..at], false, &is_size);
         before.is_ok() && !args[..at].iter().any(|arg| arg == "--")
     })
 }

@@ -23,6 +23,8 @@ fn images(lab: &Lab) -> Vec<&'static str> {
     lab.make(&words("create -q -f qcow2 -b ../a.qcow2 -F qcow2 sub/over.qcow2"));
     lab.make(&words("create -q -f qcow2 -u -b missing -F raw bare.qcow2 1M"));
     lab.make(&words("create -q -f qcow2 -o data_file=data.raw,data_file_raw=on data.qcow2 1M"));
+    let secret = words("create -q -f luks --object secret,id=s,data=abc -o");
+    lab.make(&[&secret[..], &["key-secret=s,iter-time=10", "a.luks", "1M"]].concat());
     lab.image("vmdk", "a.vmdk", &[]);
     lab.image("vmdk", "stream.vmdk", &["-o", "subformat=streamOptimized"]);
     lab.image("vpc", "a.vpc", &[]);
@@ -40,6 +42,7 @@ fn images(lab: &Lab) -> Vec<&'static str> {
         "sub/over.qcow2",
         "bare.qcow2",
         "data.qcow2",
+        "a.luks",
         "a.vmdk",
         "stream.vmdk",
         "a.vpc",
@@ -58,8 +61,8 @@ fn info_is_that_of_qemu_img_field_by_field_and_word_for_word() {
         lab.same(&["info", name]).ok();
         let full = lab.path(name).display().to_string();
         lab.same(&["info", "-U", &full]).ok();
-        // there the backing file is opened for that, too
-        if name != "bare.qcow2" {
+        // there the backing file or the secret is needed for that, too
+        if !matches!(name, "bare.qcow2" | "a.luks") {
             lab.same(&["snapshot", "-l", name]).ok();
         }
     }
@@ -145,7 +148,7 @@ fn maps_and_measures_are_those_of_qemu_img() {
     for name in images(&lab) {
         let format = name.rsplit('.').next().unwrap();
         // these need another file; VHDX and qcow are one piece of data to qemu-img
-        let alone = !["sub/over.qcow2", "bare.qcow2", "data.qcow2"].contains(&name);
+        let alone = !["sub/over.qcow2", "bare.qcow2", "data.qcow2", "a.luks"].contains(&name);
         if !alone || format == "vhdx" {
             continue;
         }
@@ -184,7 +187,7 @@ fn maps_and_measures_are_those_of_qemu_img() {
 fn checks_have_the_numbers_and_exit_codes_of_qemu_img() {
     let Some(lab) = Lab::new() else { return };
     for name in images(&lab) {
-        if matches!(name, "sub/over.qcow2" | "bare.qcow2" | "data.qcow2") {
+        if matches!(name, "sub/over.qcow2" | "bare.qcow2" | "data.qcow2" | "a.luks") {
             continue;
         }
         // we check VHDs too
