@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -129,6 +129,9 @@ pub(crate) enum Command {
     /// Prints a manual page for man(1), or writes all of them
     #[command(after_help = examples::MAN)]
     Man(ManArgs),
+    /// Takes the command line of qemu-img, as a link of that name does
+    #[command(disable_help_flag = true)]
+    QemuImg(QemuImgArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -511,6 +514,15 @@ pub(crate) struct ConvertArgs {
     pub(crate) target_is_zero: bool,
     #[command(flatten)]
     pub(crate) work: WorkArgs,
+    /// Writes no more than this in a second, so as to leave others their share of the medium
+    #[arg(short = 'r', long, value_name = "SIZE", value_parser = parse_rate)]
+    pub(crate) rate: Option<NonZeroU64>,
+    /// Images whose disks follow that of the source; given by the command line of qemu-img
+    #[arg(skip)]
+    pub(crate) more_sources: Vec<PathBuf>,
+    /// The least that the disk is to have, bytes; given by the command line of qemu-img
+    #[arg(skip)]
+    pub(crate) grow_to: u64,
     /// Computes a checksum of what is written in the same pass; can be given several times
     #[arg(long, value_name = "ALGORITHM", value_parser = named(parse_algorithm, suggest::algorithms), hide_possible_values = true)]
     pub(crate) checksum: Vec<Algorithm>,
@@ -544,6 +556,9 @@ pub(crate) struct CreateArgs {
     /// Does not wait until the file is on its medium
     #[arg(long)]
     pub(crate) no_sync: bool,
+    /// Names the backing file without looking at it; given by the command line of qemu-img
+    #[arg(skip)]
+    pub(crate) unopened: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -556,6 +571,9 @@ pub(crate) struct MeasureArgs {
     pub(crate) size: Option<u64>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    /// Measures for an internal snapshot, by identifier or name
+    #[arg(short = 'l', long, value_name = "ID_OR_NAME", conflicts_with = "size")]
+    pub(crate) snapshot: Option<OsString>,
     /// The format to write [default: raw, or what suits --for]
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = named(parse_target, suggest::targets), hide_possible_values = true)]
     pub(crate) output_format: Option<Format>,
@@ -569,6 +587,14 @@ pub(crate) struct MeasureArgs {
     /// The form of the answer
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) output: Output,
+}
+
+/// What follows is read as qemu-img reads it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct QemuImgArgs {
+    /// A command of qemu-img and its arguments: `diskimage qemu-img --help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    pub(crate) args: Vec<OsString>,
 }
 
 /// When stored data are shared.
@@ -620,7 +646,11 @@ fn parse_granularity(text: &str) -> Result<u64, String> {
     fits.then_some(size).ok_or_else(|| "it must be 0 or a power of two of at least 512".into())
 }
 
-fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
+fn parse_rate(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(parse_size(text)?).ok_or_else(|| "nothing would ever be written".into())
+}
+
+pub(crate) fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
     match pair.split_once('=') {
         Some((name, file)) if !name.is_empty() => Ok((name.to_owned(), file.into())),
         _ => Err(format!("'{pair}' is not of the form NAME=FILE")),

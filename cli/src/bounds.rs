@@ -17,7 +17,7 @@ const SPILL: u64 = 64 << 30;
 const CHECK_MEMORY: u64 = 40 << 20;
 
 /// The options that every command has.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Bounds on what an image may cost")]
 pub(crate) struct BoundArgs {
     /// Refuses images whose disk is larger

@@ -22,10 +22,10 @@ use crate::watch::{LONG, Show, Signals, shown, watched};
 use crate::{output, report, style};
 
 /// What a check and perhaps a repair came to.
-struct Outcome {
-    format: Format,
-    report: CheckReport,
-    repaired: Option<Repaired>,
+pub(crate) struct Outcome {
+    pub(crate) format: Format,
+    pub(crate) report: CheckReport,
+    pub(crate) repaired: Option<Repaired>,
     planned: Option<DryRun>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &CheckArgs, bounds: &Bounds) -> u8 {
 }
 
 fn check_one(args: &CheckArgs, bounds: &Bounds, documents: &Documents, signals: &Signals) -> u8 {
-    match check(&Run { args, bounds, progress: &bounds.progress() }, signals) {
+    match outcome(args, bounds, signals) {
         Ok(Err(error)) => {
             report::error(&error, &args.file);
             report::NOT_CHECKED
@@ -69,6 +69,16 @@ fn check_one(args: &CheckArgs, bounds: &Bounds, documents: &Documents, signals: 
     }
 }
 
+/// Checks, and repairs where that is asked for. An inner error says that the format has nothing to
+/// check or to repair, or is known by name only.
+pub(crate) fn outcome(
+    args: &CheckArgs,
+    bounds: &Bounds,
+    signals: &Signals,
+) -> Result<Result<Outcome>> {
+    check(&Run { args, bounds, progress: &bounds.progress() }, signals)
+}
+
 /// What all of a run go by.
 struct Run<'a> {
     args: &'a CheckArgs,
@@ -76,7 +86,6 @@ struct Run<'a> {
     progress: &'a Arc<Progress>,
 }
 
-/// An inner error says that the format has nothing to check or to repair, or is known by name only.
 fn check(run: &Run<'_>, signals: &Signals) -> Result<Result<Outcome>> {
     let &Run { args, progress, .. } = run;
     let show = shown(args.progress, Show { to_stderr: args.output == Output::Json, after: LONG });
@@ -206,7 +215,7 @@ fn checking(run: &Run<'_>) -> Checking {
 
 impl Outcome {
     /// qemu-img's exit code.
-    fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match &self.report {
             report if report.check_errors > 0 => report::ERROR,
             report if report.corruptions > 0 => report::CORRUPT,
@@ -215,8 +224,8 @@ impl Outcome {
         }
     }
 
-    /// qemu-img's fields, and what is zero left out as there, then ours.
-    fn json(&self, args: &CheckArgs) -> Value {
+    /// qemu-img's fields, and what is zero left out as there.
+    pub(crate) fn numbers(&self, args: &CheckArgs) -> Value {
         let report = &self.report;
         let fixed = self.repaired.as_ref().filter(|_| self.planned.is_none());
         let mut object = json!({
@@ -240,6 +249,12 @@ impl Outcome {
                 object[name] = json!(number);
             }
         }
+        object
+    }
+
+    /// The same, then ours.
+    fn json(&self, args: &CheckArgs) -> Value {
+        let (report, mut object) = (&self.report, self.numbers(args));
         object["findings"] = output::findings(&report.findings);
         object["more-findings"] = json!(report.more_findings);
         if let Some(repaired) = &self.repaired {
@@ -321,7 +336,7 @@ impl Outcome {
 }
 
 /// `error: overlap at 0x5000 (L2 entry): what is wrong: what to do`.
-fn print_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
+pub(crate) fn print_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
     write!(out, "{}: {}", style::severity(finding.code.severity()), finding.code)?;
     if let Some(offset) = finding.offset {
         write!(out, " at {offset:#x}")?;

@@ -20,7 +20,9 @@ use crate::args::{Cache, ConvertArgs, Output, Room, When, argument_bytes};
 use crate::bounds::Bounds;
 use crate::checksum::{digest_line, job_of};
 use crate::image::Spec;
+use crate::paced::Paced;
 use crate::package::Aim;
+use crate::qemu::Joined;
 use crate::size::human_size;
 use crate::watch::{Show, Signals, shown, watched};
 use crate::{image, output, report};
@@ -69,39 +71,51 @@ fn convert(
     }
     spec.set_room(args.preallocation)?;
     spec.set_name(&args.target);
-    let (limits, buffers) = bounds.limits(if spec.backing.is_some() { 2 } else { 1 });
+    let sources = args.more_sources.len() as u64 + 1;
+    let (limits, buffers) = bounds.limits(sources + u64::from(spec.backing.is_some()));
     let progress = bounds.progress();
-    let options = args.open.options(&args.source)?.limits(limits.clone());
-    let mut options = options.progress(Arc::clone(&progress));
-    if let Some(snapshot) = &args.snapshot {
-        options = options.snapshot(argument_bytes(snapshot));
-    }
-    let options = bounds.spilling(options);
+    let options = |source: &Path| -> Result<OpenOptions> {
+        let options = args.open.options(source)?.limits(limits.clone());
+        let mut options = options.progress(Arc::clone(&progress));
+        if let Some(snapshot) = &args.snapshot {
+            options = options.snapshot(argument_bytes(snapshot));
+        }
+        Ok(bounds.spilling(options))
+    };
+    let options_of_first = options(&args.source)?;
     // where qemu-img prints it, unless the disk or the report goes there
     let to_stderr = to_stdout(args) || args.output == Output::Json;
     let show = shown(args.work.progress, Show::at_once(to_stderr));
-    if let Some(compressed) = decodable(args, &spec, &options)? {
+    if let Some(compressed) = decodable(args, &spec, &options_of_first)? {
         let job = Convert::new().progress(Arc::clone(&progress));
         let decoded = watched(show, signals, &progress, || decode(args, &compressed, job, signals));
         if let Some(done) = decoded? {
             return Ok(done);
         }
     }
-    let disk = options.open(&args.source)?;
+    let mut disks = vec![options_of_first.open(&args.source)?];
+    for source in &args.more_sources {
+        disks.push(options(source)?.open(source)?);
+    }
     bounds.tell_spilled();
     if args.bitmaps {
-        spec.bitmaps(&disk, args.snapshot.is_some(), args.skip_broken_bitmaps)?;
+        spec.bitmaps(&disks[0], args.snapshot.is_some(), args.skip_broken_bitmaps)?;
     }
     let backing = spec.open_backing(&args.target, &args.open, |options| {
-        options.limits(limits).progress(Arc::clone(&progress))
+        options.limits(limits.clone()).progress(Arc::clone(&progress))
     })?;
-    spec.packages.look_at(format, &disk);
-    let disk = Sized::new(&disk, aim.as_ref())?;
+    let joined = Joined::new(&disks);
+    let whole: &dyn VirtualDisk = if disks.len() == 1 { &disks[0] } else { &joined };
+    spec.packages.look_at(format, whole);
+    let disk = Sized::new(&disks, whole, args.grow_to, aim.as_ref())?;
     let writer = spec.writer(disk.size())?;
-    let target = open_target(args, &spec, writer.as_deref(), &disk, backing.as_ref())?;
+    let mut target = open_target(args, &spec, writer.as_deref(), &disk, backing.as_ref())?;
+    if let Some(rate) = args.rate {
+        target = Box::new(Paced::new(target, rate.get(), Arc::clone(&progress)));
+    }
     disk.tell(&args.target, aim.as_ref());
     if args.direct {
-        for storage in disk.chain.storages() {
+        for storage in disks.iter().flat_map(Chain::storages) {
             storage.advise(Access::Direct)?;
         }
     }
@@ -137,14 +151,22 @@ fn convert(
 
 /// The disk, of the size that it is to have.
 struct Sized<'a> {
-    chain: &'a Chain,
+    /// What it is read from.
+    chains: &'a [Chain],
+    whole: &'a dyn VirtualDisk,
     grown: GrownDisk<'a>,
 }
 
 impl<'a> Sized<'a> {
-    fn new(chain: &'a Chain, aim: Option<&Aim>) -> Result<Self> {
-        let size = aim.map_or(Ok(chain.size()), |aim| aim.size(chain.size()))?;
-        Ok(Self { chain, grown: GrownDisk::new(chain, size) })
+    fn new(
+        chains: &'a [Chain],
+        whole: &'a dyn VirtualDisk,
+        least: u64,
+        aim: Option<&Aim>,
+    ) -> Result<Self> {
+        let size = whole.size().max(least);
+        let size = aim.map_or(Ok(size), |aim| aim.size(size))?;
+        Ok(Self { chains, whole, grown: GrownDisk::new(whole, size) })
     }
 
     fn size(&self) -> u64 {
@@ -152,13 +174,13 @@ impl<'a> Sized<'a> {
     }
 
     fn disk(&self) -> &dyn VirtualDisk {
-        if self.size() == self.chain.size() { self.chain } else { &self.grown }
+        if self.size() == self.whole.size() { self.whole } else { &self.grown }
     }
 
     /// Tells that the size is another one.
     fn tell(&self, target: &Path, aim: Option<&Aim>) {
         if let Some(aim) = aim {
-            aim.tell(target, self.chain.size(), self.size());
+            aim.tell(target, self.whole.size(), self.size());
         }
     }
 }
@@ -171,6 +193,8 @@ fn decodable(args: &ConvertArgs, spec: &Spec, options: &OpenOptions) -> Result<O
         && !args.salvage
         && !args.direct
         && args.snapshot.is_none()
+        && args.rate.is_none()
+        && args.more_sources.is_empty()
         && spec.format == Format::Raw
         && spec.room == Room::Off
         && args.reflink != When::Always
@@ -223,7 +247,7 @@ fn open_target(
         None => (disk.size(), (disk.size(), spec.room.into())),
         Some(writer) => (0, spec.room_of(writer)?),
     };
-    let read = [disk.chain].into_iter().chain(backing).flat_map(Chain::storages);
+    let read = disk.chains.iter().chain(backing).flat_map(Chain::storages);
     if let Some(writer) = writer.filter(|writer| !writer.files().is_empty() && !args.no_create) {
         let target = FilesTarget::create(&args.target, writer.files())?;
         let target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
     }
     let signals = Signals::catch(false);
     match create(args, aim, bounds, &signals) {
-        Ok(()) => report::OK,
+        Ok(_) => report::OK,
         Err(error) => {
             report::error(&error, &args.file);
             report::code(&error, signals.caught())
@@ -31,12 +31,13 @@ pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
     }
 }
 
-fn create(
+/// Makes the image, and gives the size of its disk.
+pub(crate) fn create(
     args: &CreateArgs,
     (aim, format): (Option<Aim>, Format),
     bounds: &Bounds,
     signals: &Signals,
-) -> Result<()> {
+) -> Result<u64> {
     let mut spec = args.target.parse(aim.as_ref(), format, args.backing.as_deref())?;
     if let Some(aim) = aim.filter(|_| spec.backing.is_some()) {
         aim.refuse_backing()?;
@@ -44,9 +45,14 @@ fn create(
     spec.set_name(&args.file);
     let (limits, buffers) = bounds.limits(1);
     let progress = bounds.progress();
-    let backing = spec.open_backing(&args.file, &args.open.open_args(), |options| {
-        options.limits(limits).progress(Arc::clone(&progress))
-    })?;
+    let backing = if args.unopened {
+        spec.name_backing()?;
+        None
+    } else {
+        spec.open_backing(&args.file, &args.open.open_args(), |options| {
+            options.limits(limits).progress(Arc::clone(&progress))
+        })?
+    };
     let size = args.size.or(image::size_of(backing.as_ref()));
     let size = size.ok_or_else(|| {
         Error::other(ErrorKind::InvalidInput, "no size is given, and no backing file has one")
@@ -86,5 +92,5 @@ fn create(
     if let Some(aim) = aim {
         aim.tell(&args.file, asked, size);
     }
-    Ok(())
+    Ok(size)
 }

@@ -193,7 +193,7 @@ impl TargetArgs {
 }
 
 /// `a=1,b=2`, where two commas in a row are one of a value.
-fn split(options: &str) -> Vec<(String, String)> {
+pub(crate) fn split(options: &str) -> Vec<(String, String)> {
     let mut parts = vec![String::new()];
     let mut chars = options.chars().peekable();
     while let Some(c) = chars.next() {
@@ -457,6 +457,22 @@ impl Spec {
             self.set_parent(&name, image.layer()).map_err(|error| error.in_file(&path))?;
         }
         Ok(Some(disk))
+    }
+
+    /// Names the backing file without looking at it.
+    pub(crate) fn name_backing(&mut self) -> Result<()> {
+        let Some(name) = self.backing.clone() else { return Ok(()) };
+        if self.format != Format::Qcow2 {
+            let message = format!(
+                "the format '{}' knows its backing file by more than its name",
+                self.format
+            );
+            return Err(invalid(message).advise("let it be opened, or write a qcow2"));
+        }
+        let name = argument_bytes(&name.into_os_string());
+        let format = self.backing_format.map(Format::name);
+        self.qcow2 = self.qcow2.clone().backing(name, format);
+        Ok(())
     }
 
     /// Names the backing file as the format has it.

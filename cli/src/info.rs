@@ -9,7 +9,9 @@ use diskimage::format::probe::probe;
 use diskimage::layer::{Description, Role, Snapshot, Value as Described};
 use diskimage::storage::FileStorage;
 use diskimage::text::printable;
-use diskimage::{Contents, Finding, Format, Layer, OpenOptions, Result, Storage, contents};
+use diskimage::{
+    Contents, Finding, Format, Image, Layer, OpenOptions, Progress, Result, Storage, contents,
+};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
@@ -21,11 +23,11 @@ use crate::size::{human_size, sized};
 use crate::{output, report, style};
 
 /// All that is shown of one image.
-struct Facts<'a> {
-    path: &'a Path,
-    layer: &'a dyn Layer,
+pub(crate) struct Facts<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) layer: &'a dyn Layer,
     storage: &'a dyn Storage,
-    description: Description,
+    pub(crate) description: Description,
     /// Partition tables and file systems that lie in the open.
     contents: Vec<Format>,
     findings: Vec<Finding>,
@@ -56,8 +58,7 @@ pub(crate) fn run(args: &InfoArgs, bounds: &Bounds) -> u8 {
 
 fn answer(args: &InfoArgs, bounds: &Bounds, documents: &Documents) -> Result<io::Result<()>> {
     let progress = bounds.progress();
-    let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
-    let options = bounds.spilling(options.progress(Arc::clone(&progress)));
+    let options = options(args, bounds, &progress)?;
     if let Some(printed) = container(args, &options, bounds, documents)? {
         return Ok(printed);
     }
@@ -70,6 +71,39 @@ fn answer(args: &InfoArgs, bounds: &Bounds, documents: &Documents) -> Result<io:
             return Err(error);
         }
     };
+    with_facts(args, &options, &progress, &image, |all| match (args.output, args.backing_chain) {
+        (Output::Json, false) => documents.print(&all[0]),
+        (Output::Json, true) => documents.print(all),
+        (Output::Human, _) => {
+            let mut out = io::stdout().lock();
+            all.iter().enumerate().try_for_each(|(index, facts)| {
+                if index > 0 {
+                    writeln!(out)?;
+                }
+                facts.print(&mut out)
+            })
+        }
+    })
+}
+
+/// How the image is opened.
+pub(crate) fn options(
+    args: &InfoArgs,
+    bounds: &Bounds,
+    progress: &Arc<Progress>,
+) -> Result<OpenOptions> {
+    let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
+    Ok(bounds.spilling(options.progress(Arc::clone(progress))))
+}
+
+/// Hands over what is shown of the image, and behind it of its backing files if they are asked for.
+pub(crate) fn with_facts<T>(
+    args: &InfoArgs,
+    options: &OpenOptions,
+    progress: &Progress,
+    image: &Image,
+    take: impl FnOnce(&[Facts<'_>]) -> T,
+) -> Result<T> {
     let description = image.layer().describe().map_err(|error| error.in_file(&args.file))?;
     let findings = image.findings().map_err(|error| error.in_file(&args.file))?;
     let (layer, storage) = (image.layer(), image.storage());
@@ -85,10 +119,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds, documents: &Documents) -> Result<io:
     let path = &args.file;
     let top = Facts { path, layer, storage, description, contents, findings, disk };
     if !args.backing_chain {
-        return Ok(match args.output {
-            Output::Json => documents.print(&top),
-            Output::Human => top.print(&mut io::stdout().lock()),
-        });
+        return Ok(take(&[top]));
     }
     // opening the chain checks that each parent is what its child says
     let chain = options.open_chain_images(&args.file)?;
@@ -102,18 +133,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds, documents: &Documents) -> Result<io:
         let disk = None;
         all.push(Facts { path, layer, storage, description, contents, findings, disk });
     }
-    Ok(match args.output {
-        Output::Json => documents.print(&all),
-        Output::Human => {
-            let mut out = io::stdout().lock();
-            all.iter().enumerate().try_for_each(|(index, facts)| {
-                if index > 0 {
-                    writeln!(out)?;
-                }
-                facts.print(&mut out)
-            })
-        }
-    })
+    Ok(take(&all))
 }
 
 /// Describes a container as one; `None` if the file is none, or cannot be told to be one.
@@ -196,7 +216,7 @@ impl Facts<'_> {
     }
 
     /// qemu-img's fields in qemu-img's meaning, then ours; the snapshots are left open.
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let name = output::text_of(self.path.as_os_str().as_encoded_bytes());
         let file = json!({
             "children": [],
@@ -374,7 +394,7 @@ fn print_snapshots(out: &mut impl Write, snapshots: &[Snapshot]) -> io::Result<(
     Ok(())
 }
 
-fn snapshot_json(snapshot: &Snapshot) -> Value {
+pub(crate) fn snapshot_json(snapshot: &Snapshot) -> Value {
     let mut object = json!({
         "id": output::text_of(&snapshot.id),
         "name": output::text_of(&snapshot.name),

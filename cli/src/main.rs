@@ -22,10 +22,12 @@ mod manual;
 mod map;
 mod measure;
 mod output;
+mod paced;
 mod package;
 mod picture;
 mod policy;
 mod probe;
+mod qemu;
 mod report;
 mod sandbox;
 mod size;
@@ -37,11 +39,14 @@ mod watch;
 use std::process::ExitCode;
 
 use args::{Args, Command};
-use bounds::Bounds;
+use bounds::{BoundArgs, Bounds};
 use clap::{CommandFactory, FromArgMatches};
 use style::Colour;
 
 fn main() -> ExitCode {
+    if let Some(args) = qemu::arguments(std::env::args_os()) {
+        return ExitCode::from(qemu::run(&args, BoundArgs::default()));
+    }
     let asked = Colour::asked(std::env::args_os().skip(1));
     asked.settle();
     let mut args = match parse(asked) {
@@ -54,6 +59,9 @@ fn main() -> ExitCode {
         }
     };
     args.color.settle();
+    if let Command::QemuImg(called) = args.command {
+        return ExitCode::from(qemu::run(&called.args, args.bounds));
+    }
     let asked = args.bounds.sandbox;
     let bounds = Bounds::new(args.bounds);
     log_if_asked();
@@ -81,6 +89,8 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args, &bounds),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
+        // gone before this
+        Command::QemuImg(_) => report::USAGE,
     };
     ExitCode::from(code)
 }

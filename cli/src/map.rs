@@ -18,6 +18,15 @@ pub(crate) fn run(args: &MapArgs, bounds: &Bounds) -> u8 {
 }
 
 fn answer(args: &MapArgs, bounds: &Bounds) -> Result<io::Result<()>> {
+    let disk = open(args, bounds)?;
+    match args.output {
+        Output::Json => write(args, &disk, &mut Json::new(&disk)),
+        Output::Human => write(args, &disk, &mut Human { disk: &disk }),
+    }
+}
+
+/// Opens the disk that is mapped.
+pub(crate) fn open(args: &MapArgs, bounds: &Bounds) -> Result<Chain> {
     let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
     let mut options = bounds.spilling(options).progress(bounds.progress());
     if let Some(snapshot) = &args.snapshot {
@@ -25,6 +34,11 @@ fn answer(args: &MapArgs, bounds: &Bounds) -> Result<io::Result<()>> {
     }
     let disk = options.open(&args.file)?;
     bounds.tell_spilled();
+    Ok(disk)
+}
+
+/// Writes the map in this form.
+pub(crate) fn write(args: &MapArgs, disk: &Chain, form: &mut dyn Form) -> Result<io::Result<()>> {
     let end = args.max_length.map_or(u64::MAX, |max| args.start_offset.saturating_add(max));
     let merged =
         Merged { extents: disk.extents(args.start_offset..end), pending: None, failed: None };
@@ -33,10 +47,6 @@ fn answer(args: &MapArgs, bounds: &Bounds) -> Result<io::Result<()>> {
         return draw(args, &disk, end, merged, picture);
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut form: Box<dyn Form> = match args.output {
-        Output::Json => Box::new(Json { disk: &disk, first: true, line: String::new() }),
-        Output::Human => Box::new(Human { disk: &disk }),
-    };
     // the answer is written as it is found, so that a map of any length takes no memory
     if let Err(error) = form.start(&mut out) {
         return Ok(Err(error));
@@ -113,17 +123,23 @@ impl<I: Iterator<Item = Result<Extent>>> Iterator for Merged<I> {
 }
 
 /// A form of the answer.
-trait Form {
+pub(crate) trait Form {
     fn start(&mut self, out: &mut dyn Write) -> io::Result<()>;
     fn extent(&mut self, out: &mut dyn Write, extent: &Extent) -> io::Result<()>;
     fn end(&mut self, out: &mut dyn Write) -> io::Result<()>;
 }
 
 /// qemu-img's: an array with an object on each line.
-struct Json<'a> {
+pub(crate) struct Json<'a> {
     disk: &'a Chain,
     first: bool,
     line: String,
+}
+
+impl<'a> Json<'a> {
+    pub(crate) fn new(disk: &'a Chain) -> Self {
+        Self { disk, first: true, line: String::new() }
+    }
 }
 
 impl Form for Json<'_> {

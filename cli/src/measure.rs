@@ -7,7 +7,7 @@ use diskimage::disk::{EmptyDisk, GrownDisk};
 use diskimage::{Error, ErrorKind, Format, Progress, Result, VirtualDisk};
 use serde_json::json;
 
-use crate::args::{MeasureArgs, Output};
+use crate::args::{MeasureArgs, Output, argument_bytes};
 use crate::bounds::Bounds;
 use crate::image::Spec;
 use crate::package::Aim;
@@ -38,14 +38,25 @@ pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
 }
 
 /// Required, with everything stored, and an estimate of what it comes to compressed.
-type Sizes = (u64, u64, Option<u64>);
+pub(crate) type Sizes = (u64, u64, Option<u64>);
 
 fn sizes(
+    args: &MeasureArgs,
+    aim: (Option<Aim>, Format),
+    bounds: &Bounds,
+    progress: &Arc<Progress>,
+) -> Result<Sizes> {
+    of_source(args, aim, bounds, progress, of_disk)
+}
+
+/// Hands over what is measured: how it is to be written, and the disk.
+pub(crate) fn of_source<T>(
     args: &MeasureArgs,
     (aim, format): (Option<Aim>, Format),
     bounds: &Bounds,
     progress: &Arc<Progress>,
-) -> Result<Sizes> {
+    take: impl FnOnce(&Spec, &dyn VirtualDisk, &Progress) -> Result<T>,
+) -> Result<T> {
     let mut spec = args.target.parse(aim.as_ref(), format, None)?;
     if args.compress {
         spec.compress()?;
@@ -53,26 +64,29 @@ fn sizes(
     match (&args.file, args.size) {
         (Some(file), None) => {
             let (limits, _) = bounds.limits(1);
-            let options = args.open.options(file)?.limits(limits);
+            let mut options = args.open.options(file)?.limits(limits);
+            if let Some(snapshot) = &args.snapshot {
+                options = options.snapshot(argument_bytes(snapshot));
+            }
             let disk = options.progress(Arc::clone(progress)).open(file)?;
             match aim {
                 Some(aim) => {
                     let grown = GrownDisk::new(&disk, aim.size(disk.size())?);
-                    of_disk(&spec, &grown, progress)
+                    take(&spec, &grown, progress)
                 }
-                None => of_disk(&spec, &disk, progress),
+                None => take(&spec, &disk, progress),
             }
         }
         (None, Some(size)) => {
             let size = aim.map_or(Ok(size), |aim| aim.size(size))?;
-            of_disk(&spec, &EmptyDisk(size), progress)
+            take(&spec, &EmptyDisk(size), progress)
         }
         _ => Err(Error::other(ErrorKind::InvalidInput, "neither an image nor a size is given")
             .advise("name an image, or give --size")),
     }
 }
 
-fn of_disk(spec: &Spec, disk: &dyn VirtualDisk, progress: &Progress) -> Result<Sizes> {
+pub(crate) fn of_disk(spec: &Spec, disk: &dyn VirtualDisk, progress: &Progress) -> Result<Sizes> {
     match spec.writer(disk.size())? {
         None => Ok((data_size(disk, progress)?, disk.size(), None)),
         Some(writer) => {

@@ -173,7 +173,7 @@ impl Packages {
 }
 
 /// Where the image is taken to.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct AimArgs {
     /// Writes what this platform takes: the format, its options, and the disk's size rounded up to
     /// what it must be: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox or proxmox

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use diskimage::{Error, ErrorKind};
 
@@ -29,21 +30,44 @@ pub(crate) const LEAKS: u8 = 3;
 /// `check`: the format has nothing to check.
 pub(crate) const NOT_CHECKED: u8 = 63;
 
+/// The name that messages begin with, where it is another one.
+static NAME: OnceLock<&'static str> = OnceLock::new();
+
+/// Begins messages with this name from now on.
+pub(crate) fn speak_as(name: &'static str) {
+    // it is said once
+    let _ = NAME.set(name);
+}
+
 /// Prints `diskimage: FILE: what is wrong (at offset 0x…): what to do`.
 pub(crate) fn error(error: &Error, file: &Path) {
     let name = printable(error.file().unwrap_or(file));
     let advice = error.advice().map(|advice| format!(": {advice}")).unwrap_or_default();
-    line(&style::complaint("diskimage"), &format!("{name}: {error}{advice}"));
+    // who calls qemu-img may not be able to change its arguments
+    let is_called = NAME.get().is_some() && error.kind() == ErrorKind::Denied;
+    let more =
+        if is_called { ", or with DISKIMAGE_ALLOW_EXTERNAL=DIR in the environment" } else { "" };
+    let text = format!("{name}: {error}{advice}{more}");
+    match NAME.get() {
+        Some(_) => message(&text),
+        None => start(&style::complaint("diskimage"), &text),
+    }
 }
 
 /// Prints a line to standard error. Names are escaped where they come from; this is the net below.
 pub(crate) fn message(text: &str) {
-    line(&"diskimage", text);
+    start(&NAME.get().unwrap_or(&"diskimage"), text);
 }
 
-fn line(start: &dyn std::fmt::Display, text: &str) {
+fn start(whose: &dyn std::fmt::Display, text: &str) {
     // there is nobody left to tell if this fails
-    let _ = writeln!(io::stderr(), "{start}: {}", diskimage::text::printable_str(text));
+    let _ = writeln!(io::stderr(), "{whose}: {}", diskimage::text::printable_str(text));
+}
+
+/// Prints a line to standard error that says itself whose it is.
+pub(crate) fn line(text: &str) {
+    // there is nobody left to tell if this fails
+    let _ = writeln!(io::stderr(), "{}", diskimage::text::printable_str(text));
 }
 
 /// Prints what is wrong with the command line, or the help. An argument that a terminal would obey

@@ -203,17 +203,20 @@ fn a_backing_file_is_there_of_its_format_and_shows_through() {
 
 /// What qemu calls dirty in a bitmap of an image.
 fn dirty(folder: &Path, image: &str, bitmap: &str) -> Value {
-    let args = ["-r", "-f", "qcow2", "-B", bitmap, "-k", "socket", "--fork", image];
     // the name of a socket must be short
-    let socket = folder.join("socket");
+    let (socket, pid) = (folder.join("socket"), folder.join("pid"));
     let _ = std::fs::remove_file(&socket);
-    let args = args.map(|arg| if arg == "socket" { text(&socket) } else { arg });
+    let pid_file = format!("--pid-file={}", text(&pid));
+    let args = ["-r", "-f", "qcow2", "-B", bitmap, "-k", text(&socket), "--fork", &pid_file, image];
     output_of(folder, "qemu-nbd", &args);
+    let server = std::fs::read_to_string(&pid).unwrap();
     let options = format!(
         "driver=nbd,server.type=unix,server.path={},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}",
         text(&socket)
     );
     let map = output_of(folder, "qemu-img", &["map", "--output=json", "--image-opts", &options]);
+    // it ends with its last client, but not if that left too early
+    let _ = std::process::Command::new("kill").arg(server.trim()).output();
     serde_json::from_slice(&map).unwrap()
 }
 

@@ -43,8 +43,14 @@ impl Command {
             }
             Self::Check(args) => checking(args),
             Self::Convert(args) => converting(args),
+            // asked again with the command that its arguments make
+            Self::QemuImg(_) => Needs::default(),
             Self::Create(args) => {
-                let backing = args.backing.iter().map(|name| beside(&args.file, name));
+                let backing = args
+                    .backing
+                    .iter()
+                    .filter(|_| !args.unopened)
+                    .map(|name| beside(&args.file, name));
                 let backing: Vec<_> = backing.collect();
                 let open = args.open.open_args();
                 writing_to(opening(&open, backing.iter().map(PathBuf::as_path)), &args.file)
@@ -81,7 +87,10 @@ impl Command {
 
     /// Whether the command may decode what is compressed into a temporary file.
     pub(crate) fn may_spill(&self) -> bool {
-        !matches!(self, Self::Probe(_) | Self::Inspect(_) | Self::Lint(_) | Self::Explain(_))
+        !matches!(
+            self,
+            Self::Probe(_) | Self::Inspect(_) | Self::Lint(_) | Self::Explain(_) | Self::QemuImg(_)
+        )
     }
 
     /// The file that is named in messages about all of it.
@@ -99,7 +108,7 @@ impl Command {
             Self::Measure(args) => args.file.as_deref().unwrap_or(Path::new("")),
             Self::Checksum(args) => args.files.first().map_or(Path::new(""), PathBuf::as_path),
             Self::Compare(args) => &args.first,
-            Self::Completions(_) | Self::Man(_) => Path::new(""),
+            Self::Completions(_) | Self::Man(_) | Self::QemuImg(_) => Path::new(""),
         }
     }
 
@@ -108,7 +117,7 @@ impl Command {
     pub(crate) fn settle_threads(&mut self) {
         let threads = match self {
             Self::Probe(_) | Self::Info(_) | Self::Inspect(_) | Self::Map(_) => return,
-            Self::Lint(_) => return,
+            Self::Lint(_) | Self::QemuImg(_) => return,
             Self::Create(_) | Self::Measure(_) => return,
             Self::Completions(_) | Self::Man(_) => return,
             Self::Check(args) => &mut args.threads,
@@ -149,7 +158,8 @@ fn checking(args: &CheckArgs) -> Needs {
 /// A new file takes the place of an old one; a device, or with `-n` a file, is written as it is.
 fn converting(args: &ConvertArgs) -> Needs {
     let backing = args.backing.as_ref().map(|name| beside(&args.target, name));
-    let images = [&*args.source].into_iter().chain(backing.as_deref());
+    let more = args.more_sources.iter().map(PathBuf::as_path);
+    let images = [&*args.source].into_iter().chain(more).chain(backing.as_deref());
     let needs = opening(&args.open, images);
     if args.target.as_os_str() == "-" {
         // what cannot be written forward goes through a file there

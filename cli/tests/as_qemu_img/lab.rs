@@ -1,0 +1,209 @@
+//! A folder with images, and both programs in it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::*;
+
+pub struct Lab {
+    dir: TempDir,
+    link: PathBuf,
+}
+
+impl Lab {
+    /// Nothing where there is no qemu-img. The folder is where O_DIRECT works.
+    pub fn new() -> Option<Self> {
+        if !has("qemu-img") || !has("qemu-io") {
+            return None;
+        }
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let bin = dir.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let link = bin.join("qemu-img");
+        std::os::unix::fs::symlink(DISKIMAGE, &link).unwrap();
+        Some(Self { dir, link })
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Ran {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(self.folder()).env("TZ", "UTC").env("LC_ALL", "C");
+        for name in ["DISKIMAGE_ALLOW_EXTERNAL", "DISKIMAGE_ASSUME_RAW"] {
+            command.env_remove(name);
+        }
+        ran(command.envs(env.iter().copied()))
+    }
+
+    /// The program itself.
+    #[track_caller]
+    pub fn theirs(&self, args: &[&str]) -> Ran {
+        self.run(Path::new("qemu-img"), args, &[])
+    }
+
+    /// Our command, called by a link of that name.
+    #[track_caller]
+    pub fn ours(&self, args: &[&str]) -> Ran {
+        self.run(&self.link, args, &[])
+    }
+
+    #[track_caller]
+    pub fn ours_with(&self, env: &[(&str, &str)], args: &[&str]) -> Ran {
+        self.run(&self.link, args, env)
+    }
+
+    /// Makes an image with qemu-img.
+    #[track_caller]
+    pub fn make(&self, args: &[&str]) {
+        let ran = self.theirs(args);
+        assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+    }
+
+    /// Writes into an image with qemu-io.
+    #[track_caller]
+    pub fn write(&self, format: &str, name: &str, commands: &[&str]) {
+        let mut args = vec!["-f", format];
+        commands.iter().for_each(|command| args.extend(["-c", command]));
+        args.push(name);
+        let ran = ran(Command::new("qemu-io").args(&args).current_dir(self.folder()));
+        assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+    }
+
+    /// A raw disk of 3 MiB with data, zeros and holes, which no two programs lay out alike.
+    #[track_caller]
+    pub fn raw(&self, name: &str) {
+        let mut bytes = vec![0u8; 3 << 20];
+        for (at, byte) in bytes[..200_000].iter_mut().enumerate() {
+            *byte = (at / 64) as u8 ^ (at % 7) as u8;
+        }
+        bytes[1 << 20..(1 << 20) + 70_000].fill(0x5a);
+        bytes[(3 << 20) - 512..].fill(1);
+        write_sparse(&self.path(name), &bytes);
+    }
+
+    /// Images of that disk in a format.
+    #[track_caller]
+    pub fn image(&self, format: &str, name: &str, options: &[&str]) {
+        self.raw("raw.tmp");
+        let fixed = ["convert", "-f", "raw", "-O", format];
+        self.make(&[&fixed[..], options, &["raw.tmp", name]].concat());
+        std::fs::remove_file(self.path("raw.tmp")).unwrap();
+    }
+
+    /// Both answer the same, with the same exit code and the same silence. Gives our answer.
+    #[track_caller]
+    pub fn same(&self, args: &[&str]) -> Ran {
+        let (theirs, ours) = (self.theirs(args), self.ours(args));
+        assert_eq!(ours.code, theirs.code, "{args:?}: {ours:?} {theirs:?}");
+        let silent = |ran: &Ran| ran.stderr.is_empty();
+        assert_eq!(silent(&ours), silent(&theirs), "{args:?}: {ours:?} {theirs:?}");
+        if args.iter().any(|arg| arg.contains("json")) && ours.code != Some(1) {
+            assert_eq!(ours.json(), theirs.json(), "{args:?}");
+        } else {
+            assert_eq!(ours.text(), theirs.text(), "{args:?}");
+        }
+        ours
+    }
+
+    /// Both write the same disk to `target`, into what `before` puts there, and print the same.
+    /// Gives what they printed; what we wrote stays.
+    #[track_caller]
+    pub fn writes_into(&self, before: impl Fn(), target: &str, args: &[&str]) -> String {
+        let (file, other) = (self.path(target), self.path("theirs.img"));
+        let _ = std::fs::remove_file(&file);
+        before();
+        let theirs = self.theirs(args);
+        assert_eq!((theirs.code, &*theirs.stderr), (Some(0), ""), "{args:?}: {theirs:?}");
+        std::fs::rename(&file, &other).unwrap();
+        before();
+        let ours = self.ours(args).ok();
+        self.alike(target, "theirs.img");
+        // how often progress is shown is a matter of time
+        let printed = |ran: &Ran| {
+            let text = ran.text().replace('\r', "\n");
+            let lines = text.lines().filter(|line| !line.contains("/100%)"));
+            lines.collect::<String>()
+        };
+        assert_eq!(printed(&ours), printed(&theirs), "{args:?}");
+        ours.text().to_owned()
+    }
+
+    #[track_caller]
+    pub fn writes(&self, target: &str, args: &[&str]) -> String {
+        self.writes_into(|| (), target, args)
+    }
+
+    /// Both files are images of one format and disk, and of the same features.
+    #[track_caller]
+    fn alike(&self, one: &str, other: &str) {
+        let info = |name: &str| {
+            let mut info = self.theirs(&["info", "-U", "--output=json", name]).ok().json();
+            let members = info.as_object_mut().unwrap();
+            for own in ["actual-size", "children", "filename"] {
+                members.remove(own);
+            }
+            info
+        };
+        let (mut found, mut wanted) = (info(one), info(other));
+        let format = found["format"].as_str().unwrap().to_owned();
+        match &*format {
+            "raw" => {
+                let read = |name: &str| std::fs::read(self.path(name)).unwrap();
+                assert!(read(one) == read(other), "{one} differs");
+            }
+            // the layout of these is each program's own; VMDKs have identifiers
+            "vmdk" => {
+                let kind = |info: &Value| info["format-specific"]["data"]["create-type"].clone();
+                assert_eq!(kind(&found), kind(&wanted));
+                for info in [&mut found, &mut wanted] {
+                    info.as_object_mut().unwrap().remove("format-specific");
+                }
+            }
+            "vhdx" => {
+                for info in [&mut found, &mut wanted] {
+                    info.as_object_mut().unwrap().remove("cluster-size");
+                }
+            }
+            _ => {}
+        }
+        assert_eq!(found, wanted);
+        let compared = self.theirs(&["compare", "-f", &format, "-F", &format, one, other]);
+        assert_eq!(compared.code, Some(0), "{compared:?}");
+        if format == "qcow2" {
+            assert_eq!(self.theirs(&["check", one]).code, Some(0));
+        }
+    }
+
+    /// We refuse, with this exit code and a message that begins as qemu-img's and has every one of
+    /// `words`; nothing is printed.
+    #[track_caller]
+    pub fn refused(&self, args: &[&str], code: i32, words: &[&str]) {
+        let ours = self.ours(args);
+        assert_eq!((ours.code, ours.text()), (Some(code), ""), "{args:?}: {ours:?}");
+        assert!(ours.stderr.starts_with("qemu-img: "), "{args:?}: {ours:?}");
+        for word in words {
+            assert!(ours.stderr.contains(word), "{args:?}: no {word:?} in {}", ours.stderr);
+        }
+    }
+}
+
+/// The arguments of `line`, which has no spaces in them.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+/// The environment of a shell that sets a limit before it runs the program.
+pub fn limited(lab: &Lab, limit: &str, line: &str) -> Ran {
+    let script: OsString = format!("ulimit {limit}; exec bin/qemu-img {line}").into();
+    ran(Command::new("sh").arg("-c").arg(script).current_dir(lab.folder()))
+}

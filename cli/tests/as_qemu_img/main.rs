@@ -1,0 +1,13 @@
+//! The command called as `qemu-img`, beside qemu-img itself: the same arguments to both, and the
+//! same answers, exit codes, silence and images, but for what docs/qemu-img.md tells to differ.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests may panic; parts of one")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod answers;
+mod callers;
+mod errors;
+mod lab;
+mod safety;
