@@ -1,13 +1,25 @@
 //! What `info`, `check`, `map`, `measure` and `snapshot -l` answer: to programs and to people, word
 //! for word.
 
+use std::sync::OnceLock;
+
 use serde_json::{Value, json};
 
 use crate::common::*;
 use crate::lab::{Lab, words};
 
-/// Images of many kinds.
-fn images(lab: &Lab) -> Vec<&'static str> {
+/// Images of many kinds, which are made once, and only read.
+fn images() -> Option<&'static (Lab, Vec<&'static str>)> {
+    static MADE: OnceLock<Option<(Lab, Vec<&'static str>)>> = OnceLock::new();
+    let make = || {
+        let lab = Lab::shared()?;
+        let names = make(&lab);
+        Some((lab, names))
+    };
+    MADE.get_or_init(make).as_ref()
+}
+
+fn make(lab: &Lab) -> Vec<&'static str> {
     lab.raw("a.raw");
     std::fs::write(lab.path("odd.raw"), [7; 1000]).unwrap();
     lab.image("qcow2", "a.qcow2", &[]);
@@ -55,8 +67,8 @@ fn images(lab: &Lab) -> Vec<&'static str> {
 
 #[test]
 fn info_is_that_of_qemu_img_field_by_field_and_word_for_word() {
-    let Some(lab) = Lab::new() else { return };
-    for name in images(&lab) {
+    let Some((lab, names)) = images() else { return };
+    for &name in names {
         lab.same(&["info", "--output=json", name]).ok();
         lab.same(&["info", name]).ok();
         let full = lab.path(name).display().to_string();
@@ -126,8 +138,7 @@ fn parsed(text: &str) -> Value {
 
 #[test]
 fn parsers_of_the_human_form_find_their_fields() {
-    let Some(lab) = Lab::new() else { return };
-    images(&lab);
+    let Some((lab, _)) = images() else { return };
     let found = parsed(lab.ours(&words("info sub/over.qcow2")).ok().text());
     assert_eq!(found["image"], "sub/over.qcow2");
     assert_eq!(found["file_format"], "qcow2");
@@ -144,8 +155,8 @@ fn parsers_of_the_human_form_find_their_fields() {
 
 #[test]
 fn maps_and_measures_are_those_of_qemu_img() {
-    let Some(lab) = Lab::new() else { return };
-    for name in images(&lab) {
+    let Some((lab, names)) = images() else { return };
+    for &name in names {
         let format = name.rsplit('.').next().unwrap();
         // these need another file; VHDX and qcow are one piece of data to qemu-img
         let alone = !["sub/over.qcow2", "bare.qcow2", "data.qcow2", "a.luks"].contains(&name);
@@ -185,8 +196,8 @@ fn maps_and_measures_are_those_of_qemu_img() {
 
 #[test]
 fn checks_have_the_numbers_and_exit_codes_of_qemu_img() {
-    let Some(lab) = Lab::new() else { return };
-    for name in images(&lab) {
+    let Some((lab, names)) = images() else { return };
+    for &name in names {
         if matches!(name, "sub/over.qcow2" | "bare.qcow2" | "data.qcow2" | "a.luks") {
             continue;
         }

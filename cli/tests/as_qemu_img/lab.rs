@@ -10,8 +10,10 @@ use tempfile::TempDir;
 use crate::common::*;
 
 pub struct Lab {
-    dir: TempDir,
+    folder: PathBuf,
     link: PathBuf,
+    /// Removes the folder at the end.
+    _dir: Option<TempDir>,
 }
 
 impl Lab {
@@ -21,19 +23,30 @@ impl Lab {
             return None;
         }
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let bin = dir.path().join("bin");
-        std::fs::create_dir(&bin).unwrap();
+        Some(Self::in_folder(dir.path().to_owned(), Some(dir)))
+    }
+
+    /// One for several tests, which stays until the next run.
+    pub fn shared() -> Option<Self> {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("as-qemu-img");
+        let _ = std::fs::remove_dir_all(&folder);
+        (has("qemu-img") && has("qemu-io")).then(|| Self::in_folder(folder, None))
+    }
+
+    fn in_folder(folder: PathBuf, dir: Option<TempDir>) -> Self {
+        let bin = folder.join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
         let link = bin.join("qemu-img");
         std::os::unix::fs::symlink(DISKIMAGE, &link).unwrap();
-        Some(Self { dir, link })
+        Self { folder, link, _dir: dir }
     }
 
     pub fn folder(&self) -> &Path {
-        self.dir.path()
+        &self.folder
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.folder.join(name)
     }
 
     fn run(&self, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Ran {
