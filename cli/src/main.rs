@@ -28,6 +28,7 @@ mod policy;
 mod probe;
 mod report;
 mod sandbox;
+mod several;
 mod size;
 mod style;
 mod suggest;
