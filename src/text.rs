@@ -57,6 +57,26 @@ pub fn is_invisible(c: char) -> bool {
     )
 }
 
+/// Text as it stands in XML 1.0, in attributes between double quotes too. What XML has no way to say
+/// (section 2.2: most control characters) becomes U+FFFD.
+#[must_use]
+pub fn xml(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\t' | '\n' | '\r' => out.push(c),
+            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// A UUID, its bytes in the order of the text, as `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
 ///
 /// ```
@@ -86,6 +106,17 @@ mod tests {
         assert_eq!(printable(b"\x1b[31m\n\xff"), "\\x1b[31m\\x0a\\xff");
         assert_eq!(printable_str("\u{9b}x\u{202e}y"), "\\u{9b}x\\u{202e}y");
         assert_eq!(printable_str("\u{2028}\u{61c}\u{e0041}"), "\\u{2028}\\u{61c}\\u{e0041}");
+    }
+
+    #[test]
+    fn any_text_stands_in_xml() {
+        let text = "<a b=\"c\">&'\u{1b}\u{9b}\u{ffff}\n";
+        let escaped = xml(text);
+        let document = format!("<x y=\"{escaped}\">{escaped}</x>");
+        let document = roxmltree::Document::parse(&document).unwrap();
+        let told = "<a b=\"c\">&'\u{fffd}\u{fffd}\u{fffd}";
+        assert_eq!(document.root_element().text(), Some(&*format!("{told}\n")));
+        assert_eq!(document.root_element().attribute("y"), Some(&*format!("{told} ")));
     }
 
     #[test]

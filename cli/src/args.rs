@@ -660,7 +660,7 @@ pub(crate) fn parse_pair(pair: &str) -> Result<(String, PathBuf), String> {
 fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
     name.parse().map_err(|error: diskimage::Error| {
         let advice = error.advice().unwrap_or_default();
-        format!("{error}: {}", suggest::or_else(name, suggest::algorithms(), advice))
+        format!("{error}: {}", suggest::with_guess(name, suggest::algorithms(), advice))
     })
 }
 
@@ -674,40 +674,3 @@ pub(crate) fn parse_format(name: &str) -> Result<Format, String> {
 pub(crate) fn argument_bytes(argument: &OsString) -> Vec<u8> {
     argument.as_encoded_bytes().to_vec()
 }
-
-/// Arguments about one file or several.
-pub(crate) trait Several: Clone {
-    fn file(&mut self) -> &mut PathBuf;
-    fn more(&mut self) -> &mut Vec<PathBuf>;
-
-    /// The same arguments for each file alone.
-    fn each(&self) -> impl Iterator<Item = Self> {
-        let mut first = self.clone();
-        let more = std::mem::take(first.more());
-        let others = more.into_iter().map({
-            let alone = first.clone();
-            move |file| {
-                let mut other = alone.clone();
-                *other.file() = file;
-                other
-            }
-        });
-        std::iter::once(first).chain(others)
-    }
-}
-
-macro_rules! several {
-    ($($args:ty),+) => {$(
-        impl Several for $args {
-            fn file(&mut self) -> &mut PathBuf {
-                &mut self.file
-            }
-
-            fn more(&mut self) -> &mut Vec<PathBuf> {
-                &mut self.more
-            }
-        }
-    )+};
-}
-
-several!(InfoArgs, InspectArgs, CheckArgs);

@@ -14,10 +14,11 @@ use diskimage::{
 };
 use serde_json::{Value, json};
 
-use crate::args::{CheckArgs, Output, Several};
+use crate::args::{CheckArgs, Output};
 use crate::bounds::Bounds;
 use crate::output::Documents;
 use crate::report::worse;
+use crate::several::Several;
 use crate::watch::{LONG, Show, Signals, shown, watched};
 use crate::{output, report, style};
 
@@ -36,7 +37,9 @@ pub(crate) fn run(args: &CheckArgs, bounds: &Bounds) -> u8 {
     for (index, args) in args.each().enumerate() {
         if several && args.output == Output::Human {
             let before = if index > 0 { "\n" } else { "" };
-            println!("{before}{}", style::heading(report::printable(&args.file)));
+            let name = style::heading(report::printable(&args.file));
+            // a reader that went away shows with the answer
+            let _ = writeln!(io::stdout(), "{before}{name}");
         }
         code = worse(code, check_one(&args, bounds, &documents, &signals));
         if code == report::TIMED_OUT || signals.caught().is_some() {

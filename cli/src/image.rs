@@ -138,7 +138,7 @@ impl TargetArgs {
             let names: Vec<_> = WRITTEN.iter().map(|&format| name_of(format)).collect();
             let message = format!("the format '{format}' is not written yet");
             let advice = format!("choose among {}", names.join(", "));
-            let advice = suggest::or_else(format.name(), suggest::targets(), &advice);
+            let advice = suggest::with_guess(format.name(), suggest::targets(), &advice);
             return Err(Error::other(ErrorKind::Unsupported, message).advise(advice));
         }
         let mut pairs = BTreeMap::new();
@@ -151,7 +151,7 @@ impl TargetArgs {
                     diskimage::text::printable_str(&key)
                 );
                 let advice = format!("choose among {}", names.join(", "));
-                return Err(invalid(message).advise(suggest::or_else(&key, names, &advice)));
+                return Err(invalid(message).advise(suggest::with_guess(&key, names, &advice)));
             }
             pairs.insert(key, value);
         }

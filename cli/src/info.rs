@@ -15,10 +15,11 @@ use diskimage::{
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
-use crate::args::{InfoArgs, Output, Several};
+use crate::args::{InfoArgs, Output};
 use crate::bounds::Bounds;
 use crate::output::Documents;
 use crate::report::worse;
+use crate::several::Several;
 use crate::size::{human_size, sized};
 use crate::{output, report, style};
 
@@ -40,7 +41,8 @@ pub(crate) fn run(args: &InfoArgs, bounds: &Bounds) -> u8 {
     let mut code = report::OK;
     for (index, args) in args.each().enumerate() {
         if index > 0 && args.output == Output::Human {
-            println!();
+            // a reader that went away shows with the answer
+            let _ = writeln!(io::stdout());
         }
         code = worse(
             code,

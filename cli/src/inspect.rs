@@ -7,10 +7,11 @@ use diskimage::inspect::{Facts, Inspect, Verdict};
 use diskimage::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::args::{InspectArgs, Output, Several};
+use crate::args::{InspectArgs, Output};
 use crate::bounds::Bounds;
 use crate::output::Documents;
 use crate::report::worse;
+use crate::several::Several;
 use crate::size::sized;
 use crate::{output, policy, report, style};
 
@@ -19,7 +20,8 @@ pub(crate) fn run(args: &InspectArgs, bounds: &Bounds) -> u8 {
     let mut code = report::OK;
     for (index, args) in args.each().enumerate() {
         if index > 0 && args.output == Output::Human {
-            println!();
+            // a reader that went away shows with the answer
+            let _ = writeln!(io::stdout());
         }
         code = worse(code, judge(&args, bounds, &documents));
         if code == report::TIMED_OUT {

@@ -30,6 +30,7 @@ mod probe;
 mod qemu;
 mod report;
 mod sandbox;
+mod several;
 mod size;
 mod style;
 mod suggest;

@@ -52,7 +52,7 @@ pub(crate) fn parse_target(name: &str) -> Result<Format, String> {
 pub(crate) fn parse_platform(name: &str) -> Result<Platform, String> {
     name.parse().map_err(|error: diskimage::Error| {
         let advice = error.advice().unwrap_or_default();
-        format!("{error}: {}", suggest::or_else(name, suggest::platforms(), advice))
+        format!("{error}: {}", suggest::with_guess(name, suggest::platforms(), advice))
     })
 }
 

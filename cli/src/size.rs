@@ -79,7 +79,17 @@ pub(crate) fn human_size(bytes: u64) -> String {
     format!("{number} {}", UNITS[unit])
 }
 
-/// The same, and exactly: `1.5 GiB (1610612736 bytes)`.
+/// `8 s`, `2 min 5 s`, `1 h 3 min`: rounded up, so that it is over only at its end.
+pub(crate) fn human_time(time: Duration) -> String {
+    let seconds = time.as_millis().div_ceil(1000);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// A size for people, and exactly: `1.5 GiB (1610612736 bytes)`.
 pub(crate) fn sized(bytes: u64) -> String {
     format!("{} ({bytes} bytes)", human_size(bytes))
 }
@@ -145,6 +155,19 @@ mod tests {
             "9999999999999999999999h",
         ] {
             assert!(parse_time(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_short_for_people() {
+        for (millis, text) in [
+            (0, "0 s"),
+            (1, "1 s"),
+            (59_000, "59 s"),
+            (125_000, "2 min 5 s"),
+            (3_780_000, "1 h 3 min"),
+        ] {
+            assert_eq!(human_time(Duration::from_millis(millis)), text);
         }
     }
 

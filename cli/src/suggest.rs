@@ -32,14 +32,14 @@ pub(crate) fn did_you_mean<'a>(name: &str, names: impl IntoIterator<Item = &'a s
     nearest(name, names).map(|near| format!(": did you mean '{near}'?")).unwrap_or_default()
 }
 
-/// The same before an advice.
-pub(crate) fn or_else<'a>(
+/// The same behind an advice that lists all names.
+pub(crate) fn with_guess<'a>(
     name: &str,
     names: impl IntoIterator<Item = &'a str>,
     advice: &str,
 ) -> String {
     match nearest(name, names) {
-        Some(near) => format!("did you mean '{near}'? Else {advice}"),
+        Some(near) => format!("{advice}; did you mean '{near}'?"),
         None => advice.to_owned(),
     }
 }

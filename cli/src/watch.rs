@@ -11,6 +11,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use crate::size::{human_size, human_time};
+
 /// How often progress is shown, and signals are looked for.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -88,7 +90,7 @@ pub(crate) fn watched<T, E>(
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let now = |show: &Show| show.after.is_zero() || start.elapsed() > show.after;
-            let mut display = show.filter(now).map(Display::new);
+            let mut display = show.filter(now).map(|show| Display::new(show, start));
             let success = loop {
                 match is_done.recv_timeout(TICK) {
                     Ok(success) => break success,
@@ -99,10 +101,9 @@ pub(crate) fn watched<T, E>(
                     progress.cancel();
                 }
                 if display.is_none() {
-                    display = show.filter(now).map(Display::new);
+                    display = show.filter(now).map(|show| Display::new(show, start));
                 }
-                // nobody knows how much there is to do before it begins
-                if let Some(display) = display.as_mut().filter(|_| progress.total() > 0) {
+                if let Some(display) = &mut display {
                     display.show(progress);
                 }
             };
@@ -119,19 +120,20 @@ pub(crate) fn watched<T, E>(
 
 /// A bar on a terminal, or qemu-img's lines.
 enum Display {
-    Bar(ProgressBar),
+    Bar(ProgressBar, Meter),
     Lines(Box<dyn Write + Send>),
 }
 
 impl Display {
-    fn new(show: Show) -> Self {
+    /// For work that began at `start`.
+    fn new(show: Show, start: Instant) -> Self {
         if io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            let template = "{bar:40} {percent:>3}% {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            let template = "{bar:30} {percent:>3}% {msg}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            return Self::Bar(bar);
+            return Self::Bar(bar, Meter { start, done: 0 });
         }
         Self::Lines(if show.to_stderr { Box::new(io::stderr()) } else { Box::new(io::stdout()) })
     }
@@ -139,8 +141,11 @@ impl Display {
     fn show(&mut self, progress: &Progress) {
         let (done, total) = (progress.done(), progress.total());
         match self {
-            Self::Bar(bar) => {
+            // nobody knows how much there is to do before it begins
+            Self::Bar(..) if total == 0 => {}
+            Self::Bar(bar, meter) => {
                 bar.set_length(total);
+                bar.set_message(meter.told(done, total, Instant::now()));
                 bar.set_position(done);
             }
             Self::Lines(out) => {
@@ -153,11 +158,55 @@ impl Display {
 
     fn end(self, success: bool) {
         match self {
-            Self::Bar(bar) => bar.finish_and_clear(),
+            Self::Bar(bar, _) => bar.finish_and_clear(),
             Self::Lines(mut out) => {
                 let last = if success { "    (100.00/100%)\n" } else { "\n" };
                 let _ = write!(out, "{last}").and_then(|()| out.flush());
             }
         }
+    }
+}
+
+/// How fast work goes, all of its time counted: a display that begins late knows what came before.
+struct Meter {
+    start: Instant,
+    done: u64,
+}
+
+impl Meter {
+    /// `1.5 GiB of 2.44 GiB, 215 MiB/s, 5 s left`.
+    fn told(&mut self, done: u64, total: u64, now: Instant) -> String {
+        if done < self.done {
+            // another part of the work has begun, and counts anew
+            self.start = now;
+        }
+        self.done = done;
+        let [part, whole] = [done, total].map(human_size);
+        let seconds = now.saturating_duration_since(self.start).as_secs_f64();
+        if done == 0 || seconds < 0.1 {
+            return format!("{part} of {whole}");
+        }
+        let rate = done as f64 / seconds;
+        let left = Duration::try_from_secs_f64(total.saturating_sub(done) as f64 / rate);
+        let left = left.map(|left| format!(", {} left", human_time(left))).unwrap_or_default();
+        format!("{part} of {whole}, {}/s{left}", human_size(rate as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_counts_from_the_start() {
+        let start = Instant::now();
+        let mut meter = Meter { start, done: 0 };
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(meter.told(0, 3 << 30, at(1)), "0 B of 3 GiB");
+        assert_eq!(meter.told(1 << 30, 3 << 30, at(4)), "1 GiB of 3 GiB, 256 MiB/s, 8 s left");
+        assert_eq!(meter.told(3 << 30, 3 << 30, at(6)), "3 GiB of 3 GiB, 512 MiB/s, 0 s left");
+        // a second part
+        assert_eq!(meter.told(1 << 20, 4 << 20, at(7)), "1 MiB of 4 MiB");
+        assert_eq!(meter.told(2 << 20, 4 << 20, at(9)), "2 MiB of 4 MiB, 1 MiB/s, 2 s left");
     }
 }

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::num::{to_u64, to_usize};
 use crate::target::stream::zeros;
 use crate::target::{Capabilities, Target};
+use crate::text::xml;
 
 /// What an OVA is to say of the machine: a builder.
 #[derive(Debug, Clone)]
@@ -151,7 +152,7 @@ impl OvaOptions {
     /// The description. Whatever the size of the disk's file is, it has the same length.
     fn description(&self, capacity: u64, size: Option<u64>) -> String {
         let size = size.map_or_else(|| "0".to_owned(), |size| size.to_string());
-        let (name, file) = (escaped(&self.name), self.disk_name());
+        let (name, file) = (xml(&self.name), self.disk_name());
         let filling = " ".repeat(20usize.saturating_sub(size.len()));
         let firmware = match self.efi {
             true => {
@@ -260,21 +261,6 @@ impl OvaOptions {
             hardware = format_args!("{:02}", self.hardware),
         )
     }
-}
-
-/// Text as it stands in XML, in attributes too.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 /// Makes an OVA of the streamOptimized VMDK that is written to it, from its first byte to its last.

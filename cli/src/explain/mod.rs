@@ -145,7 +145,9 @@ impl Run<'_> {
         }
         let inner = options.open(self.file).and_then(|disk| Inner::look(&disk, self.progress));
         found.inner = match inner {
-            Err(error) if is_outer(&error) && error.file().is_none_or(|file| file == self.file) => {
+            Err(error) if error.kind().is_stop() => return Err(error),
+            // the file itself was read; that another one is missing is part of the answer
+            Err(error) if is_outer(&error) && found.facts.references.is_empty() => {
                 return Err(error);
             }
             other => Some(other),

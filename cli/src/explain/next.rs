@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use diskimage::container::{Container, split_name};
 use diskimage::format::Class;
+use diskimage::layer::Reference;
 use diskimage::{Code, Format};
 
 use super::{Checked, Found};
@@ -83,7 +84,24 @@ pub(super) fn steps(found: &Found, file: &Path, (is_forced, allowed): (bool, boo
     let raw = quoted(&target(file, "raw", found));
     match &found.inner {
         Some(Ok(_)) => {}
-        Some(Err(_)) if !facts.references.is_empty() && !allowed => {
+        Some(Err(_)) if !facts.references.is_empty() && format == Format::Vdi => {
+            // it knows its parent by a number only
+            let parent = facts.references.iter().map(Reference::printable_name).next();
+            let parent = parent.unwrap_or_default();
+            steps.push(Step::advice(format!(
+                "Find the image whose UUID is {parent}, and name it: --resolve {parent}=FILE."
+            )));
+            return steps;
+        }
+        Some(Err(error)) if !facts.references.is_empty() && allowed => {
+            let advice = error.advice().map(|advice| format!(": {advice}")).unwrap_or_default();
+            steps.push(Step::advice(format!(
+                "Find the file that it needs, put it where it is looked for or name it with \
+                 --resolve NAME=FILE{advice}."
+            )));
+            return steps;
+        }
+        Some(Err(_)) if !facts.references.is_empty() => {
             steps.push(Step::new(
                 "If you trust what it names, and that lies in its folder, allow it to be opened:",
                 format!("diskimage explain --allow-external {name}"),

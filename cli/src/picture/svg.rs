@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use diskimage::target::FileTarget;
+use diskimage::text::xml;
 use diskimage::{Chain, Result, Target};
 
 use super::{Cell, Grid, Kind, LAYERS, exact, shortened};
@@ -82,7 +83,7 @@ fn picture(grid: &Grid) -> String {
         page.legend(NOTHING, &format!("no image: {nobody}"));
     }
     let height = page.y + LINE;
-    let title = escaped(&format!("Map of {}", grid.title));
+    let title = xml(&format!("Map of {}", grid.title));
     format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
@@ -107,7 +108,7 @@ impl Page {
 
     fn text(&mut self, x: usize, size: usize, bold: bool, text: &str) {
         let weight = if bold { " font-weight=\"bold\"" } else { "" };
-        let (y, text) = (self.y, escaped(text));
+        let (y, text) = (self.y, xml(text));
         self.push(format_args!(
             "<text x=\"{x}\" y=\"{y}\" font-size=\"{size}\"{weight}>{text}</text>"
         ));
@@ -207,24 +208,6 @@ fn bars(parts: Vec<(&'static str, u64)>) -> Vec<(&'static str, usize, usize)> {
         from = end;
     }
     bars
-}
-
-/// Text in XML 1.0, which has no way to say some characters (section 2.2).
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
