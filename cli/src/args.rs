@@ -130,7 +130,7 @@ pub(crate) enum Command {
     #[command(after_help = examples::MAN)]
     Man(ManArgs),
     /// Takes the command line of qemu-img, as a link of that name does
-    #[command(disable_help_flag = true)]
+    #[command(disable_help_flag = true, after_help = examples::QEMU_IMG)]
     QemuImg(QemuImgArgs),
 }
 

@@ -101,6 +101,16 @@ Examples:
   Is it still what its manifest says?
     diskimage compare --manifest blocks.json cloud.qcow2";
 
+pub(crate) const QEMU_IMG: &str = "\
+Examples:
+  What a program that calls qemu-img would be told:
+    diskimage qemu-img info --output=json -f qcow2 cloud.qcow2
+    diskimage qemu-img convert -f qcow2 -O raw -t none cloud.qcow2 cloud.raw
+  The backing file may be read:
+    diskimage qemu-img convert --allow-external -O qcow2 overlay.qcow2 flat.qcow2
+  For programs that look for it by its name:
+    ln -s diskimage qemu-img";
+
 pub(crate) const COMPLETIONS: &str = "\
 Examples:
     diskimage completions bash > diskimage.bash
