@@ -44,7 +44,7 @@ pub(crate) fn write(args: &MapArgs, disk: &Chain, form: &mut dyn Form) -> Result
         Merged { extents: disk.extents(args.start_offset..end), pending: None, failed: None };
     if let Some(picture) = &args.picture {
         let picture = picture.as_ref().unwrap_or(&Picture::Terminal);
-        return draw(args, &disk, end, merged, picture);
+        return draw(args, disk, end, merged, picture);
     }
     let mut out = BufWriter::new(io::stdout().lock());
     // the answer is written as it is found, so that a map of any length takes no memory
