@@ -13,6 +13,7 @@ use diskimage::target::{Preallocation, Reflink};
 use diskimage::{Beneath, DenyAll, Format, OpenOptions, RepairScope, Result};
 
 use crate::bounds::BoundArgs;
+use crate::deferred::Deferred;
 use crate::examples;
 use crate::explain::{EXPLAIN_HELP, ExplainArgs};
 use crate::image::TargetArgs;
@@ -88,50 +89,50 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Tells what files are, like file(1): every format that fits
     #[command(after_help = examples::PROBE)]
-    Probe(ProbeArgs),
+    Probe(Deferred<ProbeArgs>),
     /// Describes an image: format, sizes, snapshots, what it needs and what is odd about it
     #[command(after_help = examples::INFO)]
-    Info(InfoArgs),
+    Info(Deferred<InfoArgs>),
     /// Says in plain sentences what an image is, who made it, what it needs, what is wrong with it
     /// and what to do next
     #[command(after_help = EXPLAIN_HELP)]
-    Explain(ExplainArgs),
+    Explain(Deferred<ExplainArgs>),
     /// Judges an image from a stranger: is it what it is said to be, whole, alone, and allowed?
     #[command(after_help = INSPECT_EXIT_CODES)]
-    Inspect(InspectArgs),
+    Inspect(Deferred<InspectArgs>),
     /// Tells what a cloud or a hypervisor would refuse of images, why, and what mends it
     #[command(after_help = LINT_EXIT_CODES)]
-    Lint(LintArgs),
+    Lint(Deferred<LintArgs>),
     /// Lists where data, zeros and holes of the disk are, or draws it
     #[command(after_help = examples::MAP)]
-    Map(MapArgs),
+    Map(Deferred<MapArgs>),
     /// Reads all tables of an image, tells what is wrong with them, and repairs what can be
     #[command(after_help = after_check())]
-    Check(CheckArgs),
+    Check(Deferred<CheckArgs>),
     /// Converts an image to a raw disk, or to an image of another format
     #[command(after_help = examples::CONVERT)]
-    Convert(ConvertArgs),
+    Convert(Deferred<ConvertArgs>),
     /// Makes an empty image
     #[command(after_help = examples::CREATE)]
-    Create(CreateArgs),
+    Create(Deferred<CreateArgs>),
     /// Tells how large an image of a disk would be, without writing it
     #[command(after_help = examples::MEASURE)]
-    Measure(MeasureArgs),
+    Measure(Deferred<MeasureArgs>),
     /// Computes checksums of what a guest sees, whatever the format, and checks them
     #[command(after_help = examples::CHECKSUM)]
-    Checksum(ChecksumArgs),
+    Checksum(Deferred<ChecksumArgs>),
     /// Compares the content of two images, whatever their formats
     #[command(after_help = examples::COMPARE)]
-    Compare(CompareArgs),
+    Compare(Deferred<CompareArgs>),
     /// Prints what a shell completes arguments by: bash, zsh, fish, elvish or PowerShell
     #[command(after_help = examples::COMPLETIONS)]
-    Completions(CompletionsArgs),
+    Completions(Deferred<CompletionsArgs>),
     /// Prints a manual page for man(1), or writes all of them
     #[command(after_help = examples::MAN)]
-    Man(ManArgs),
+    Man(Deferred<ManArgs>),
     /// Takes the command line of qemu-img, as a link of that name does
     #[command(disable_help_flag = true, after_help = examples::QEMU_IMG)]
-    QemuImg(QemuImgArgs),
+    QemuImg(Deferred<QemuImgArgs>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -11,6 +11,7 @@ mod container;
 mod contents;
 mod convert;
 mod create;
+mod deferred;
 mod examples;
 mod explain;
 mod image;

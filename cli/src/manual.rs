@@ -11,6 +11,7 @@ use diskimage::target::FileTarget;
 use diskimage::{Error, Result, Target};
 
 use crate::args::Args;
+use crate::deferred::describe_at_once;
 use crate::report;
 use crate::suggest::did_you_mean;
 
@@ -33,6 +34,7 @@ pub(crate) struct ManArgs {
 
 /// Prints what a shell is to read.
 pub(crate) fn completions(args: &CompletionsArgs) -> u8 {
+    describe_at_once();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Args::command(), "diskimage", &mut script);
     report::printed(io::stdout().lock().write_all(&script))
@@ -67,6 +69,7 @@ pub(crate) fn man(args: &ManArgs) -> u8 {
 
 /// The command line with all that its parts have in common.
 fn root() -> clap::Command {
+    describe_at_once();
     let mut root = Args::command().disable_help_subcommand(true);
     root.build();
     root

@@ -8,6 +8,7 @@ use super::getopt::Given;
 use super::{CacheMode, Failure, Session, one_file, output, source};
 use crate::args::{CheckArgs, Command, Output, Scope};
 use crate::check::{Outcome, outcome, print_finding};
+use crate::deferred::Deferred;
 use crate::output::print_json;
 use crate::report;
 use crate::watch::Signals;
@@ -42,9 +43,9 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         threads: None,
         output: form,
     };
-    let mut command = Command::Check(args);
+    let mut command = Command::Check(Deferred(args));
     session.begin(&mut command, unknown)?;
-    let Command::Check(args) = command else { return Ok(report::USAGE) };
+    let Command::Check(Deferred(args)) = command else { return Ok(report::USAGE) };
     let unsupported = || {
         let failure = Failure::new("This image format does not support checks");
         failure.with_code(report::NOT_CHECKED)

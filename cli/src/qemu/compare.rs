@@ -3,6 +3,7 @@
 use super::getopt::Given;
 use super::{CacheMode, Failure, Session, source};
 use crate::args::{Command, CompareArgs, Output, WorkArgs};
+use crate::deferred::Deferred;
 use crate::report;
 
 /// An image cannot be opened, or the options make no sense.
@@ -29,8 +30,8 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         work: WorkArgs { progress: given.has("progress"), threads: None },
         output: Output::Human,
     };
-    let mut command = Command::Compare(args);
+    let mut command = Command::Compare(Deferred(args));
     session.begin(&mut command, unknown).map_err(fail)?;
-    let Command::Compare(args) = command else { return Ok(report::USAGE) };
+    let Command::Compare(Deferred(args)) = command else { return Ok(report::USAGE) };
     Ok(crate::compare::run(&args, &session.bounds))
 }

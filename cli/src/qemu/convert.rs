@@ -9,6 +9,7 @@ use diskimage::Format;
 use super::getopt::Given;
 use super::{CacheMode, Failure, Session, existing, snapshot, source, written_format};
 use crate::args::{Cache, Command, ConvertArgs, Output, Room, When, WorkArgs};
+use crate::deferred::Deferred;
 use crate::image::{TargetArgs, split};
 use crate::package::AimArgs;
 use crate::report;
@@ -30,9 +31,9 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         return Ok(report::printed(io::stdout().lock().write_all(help.as_bytes())));
     }
     let (args, unknown) = plan(session, given, (format, settled))?;
-    let mut command = Command::Convert(args);
+    let mut command = Command::Convert(Deferred(args));
     session.begin(&mut command, unknown)?;
-    let Command::Convert(args) = command else { return Ok(report::USAGE) };
+    let Command::Convert(Deferred(args)) = command else { return Ok(report::USAGE) };
     match crate::convert::run(&args, &session.bounds) {
         // what was lost is told; the caller asked to go on
         report::LOST if args.salvage => Ok(report::OK),

@@ -10,6 +10,7 @@ use super::getopt::Given;
 use super::{Failure, Session, source, written_format};
 use crate::args::{BackingArgs, Command, CreateArgs};
 use crate::create::create;
+use crate::deferred::Deferred;
 use crate::image::split;
 use crate::package::AimArgs;
 use crate::package::name_of;
@@ -67,7 +68,7 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         return Err(Failure::new(format!("{shown}: {text}")));
     }
     let open = source::open_args(given, None)?;
-    let mut command = Command::Create(CreateArgs {
+    let mut command = Command::Create(Deferred(CreateArgs {
         file,
         // as many sectors as hold it
         size: size.map(|size| size.checked_next_multiple_of(512).unwrap_or(size)),
@@ -78,9 +79,9 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         open: BackingArgs { allow_external: open.allow_external },
         no_sync: false,
         unopened,
-    });
+    }));
     session.begin(&mut command, [])?;
-    let Command::Create(args) = command else { return Ok(report::USAGE) };
+    let Command::Create(Deferred(args)) = command else { return Ok(report::USAGE) };
     let signals = Signals::catch(false);
     match create(&args, (None, format), &session.bounds, &signals) {
         Ok(_) if given.has("quiet") => Ok(report::OK),

@@ -11,6 +11,7 @@ use super::getopt::Given;
 use super::size::human;
 use super::{Failure, Session, failed, one_file, output, snapshot, source};
 use crate::args::{Command, InfoArgs, Output};
+use crate::deferred::Deferred;
 use crate::info::{Facts, options, snapshot_json, with_facts};
 use crate::output::print_json;
 use crate::report;
@@ -55,9 +56,9 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         contents: false,
         output: form,
     };
-    let mut command = Command::Info(args);
+    let mut command = Command::Info(Deferred(args));
     session.begin(&mut command, unknown)?;
-    let Command::Info(args) = command else { return Ok(report::USAGE) };
+    let Command::Info(Deferred(args)) = command else { return Ok(report::USAGE) };
     let progress = session.bounds.progress();
     let answer = options(&args, &session.bounds, &progress).and_then(|options| {
         let image = options.open_image(&args.file)?;

@@ -7,6 +7,7 @@ use diskimage::{Chain, Extent, ExtentKind, VirtualDisk};
 use super::getopt::Given;
 use super::{Failure, Session, failed, one_file, output, source};
 use crate::args::{Command, MapArgs, Output};
+use crate::deferred::Deferred;
 use crate::map::{Form, Json, open, write};
 use crate::report;
 use crate::size::parse_size;
@@ -31,9 +32,9 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         picture: None,
         output: form,
     };
-    let mut command = Command::Map(args);
+    let mut command = Command::Map(Deferred(args));
     session.begin(&mut command, unknown)?;
-    let Command::Map(args) = command else { return Ok(report::USAGE) };
+    let Command::Map(Deferred(args)) = command else { return Ok(report::USAGE) };
     let printed = open(&args, &session.bounds).and_then(|disk| match form {
         Output::Json => write(&args, &disk, &mut Json::new(&disk)),
         Output::Human => write(&args, &disk, &mut Table(&disk)),

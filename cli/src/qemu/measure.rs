@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::getopt::Given;
 use super::{Failure, Session, failed, output, snapshot, source, written_format};
 use crate::args::{Command, InfoArgs, MeasureArgs, Output};
+use crate::deferred::Deferred;
 use crate::image::{TargetArgs, split};
 use crate::measure::{of_disk, of_source};
 use crate::output::{described_map, print_json};
@@ -55,9 +56,9 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     if let Some(help) = args.target.help(output_format) {
         return Ok(report::printed(std::io::stdout().lock().write_all(help.as_bytes())));
     }
-    let mut command = Command::Measure(args);
+    let mut command = Command::Measure(Deferred(args));
     session.begin(&mut command, unknown)?;
-    let Command::Measure(args) = command else { return Ok(report::USAGE) };
+    let Command::Measure(Deferred(args)) = command else { return Ok(report::USAGE) };
     let (aim, progress) = ((None, output_format), session.bounds.progress());
     let sizes = of_source(&args, aim, &session.bounds, &progress, |spec, disk, progress| {
         let (required, full, _) = of_disk(spec, disk, progress)?;

@@ -12,6 +12,7 @@ use diskimage::{Error, ErrorKind, Format, Result};
 use super::getopt::Given;
 use super::{Failure, Session, failed, source};
 use crate::args::{CheckArgs, Command, Output, Room};
+use crate::deferred::Deferred;
 use crate::report;
 use crate::size::parse_size;
 
@@ -65,7 +66,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     let image = source::existing(given, name, "format", "image-opts")?;
     let unknown = image.unknown();
     // for the sandbox: what is written in place is what a repair would write to
-    let mut command = Command::Check(CheckArgs {
+    let mut command = Command::Check(Deferred(CheckArgs {
         file: image.path,
         more: Vec::new(),
         format: image.format,
@@ -74,7 +75,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         progress: false,
         threads: None,
         output: Output::Human,
-    });
+    }));
     session.begin(&mut command, unknown)?;
     let path = command.main_file();
     let format = image.format.map_or_else(|| detect(path), Ok);

@@ -12,6 +12,7 @@ use super::getopt::Given;
 use super::size::human;
 use super::{Failure, Session, failed, one_file, source};
 use crate::args::{Command, InfoArgs, OpenArgs, Output};
+use crate::deferred::Deferred;
 use crate::info::{date, options, snapshot_json};
 use crate::report;
 
@@ -38,9 +39,9 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         contents: false,
         output: Output::Human,
     };
-    let mut command = Command::Info(args);
+    let mut command = Command::Info(Deferred(args));
     session.begin(&mut command, unknown)?;
-    let Command::Info(args) = command else { return Ok(report::USAGE) };
+    let Command::Info(Deferred(args)) = command else { return Ok(report::USAGE) };
     let found = options(&args, &session.bounds, &session.bounds.progress())
         .and_then(|options| of_image(&options, &args.file));
     let found: Vec<_> = match found {
