@@ -95,7 +95,7 @@ impl Image {
     /// format's check finds, and [what is odd anyway](Self::findings). An image that is marked as
     /// corrupt, was not closed properly or is cut off is not without errors.
     ///
-    /// An error of kind [`Unsupported`](ErrorKind::Unsupported) means that there is nothing in this
+    /// An error of kind [`Unsupported`](crate::ErrorKind::Unsupported) means that there is nothing in this
     /// format to check.
     pub fn check(&self, checking: Checking) -> Result<CheckReport> {
         let in_file = |error: Error| error.in_file(&self.path);
