@@ -66,17 +66,15 @@ options_of() {
     sparse | vmdk) format=vmdk options=(-O vmdk) ;;
     vpc) format=vpc options=(-O vpc -o subformat=dynamic,force_size=on) ;;
     vhdx | vdi) format=$1 options=(-O "$1") ;;
-    *-*) # its second part is a row too
-      options_of "${1#*-}"
-      source=source.${1%-*} source_format=${1%-*}
-      if [ ! -e "$source" ]; then
+    *-*) # both parts are rows too
+      local from=${1%-*}
+      if [ ! -e "source.$from" ]; then
         rm -f source.*
-        options_for=("${options[@]}") format_for=$format
-        options_of "${1%-*}"
-        qemu-img convert -f raw "${options[@]}" disk.raw "source.${1%-*}"
-        options=("${options_for[@]}") format=$format_for
-        source=source.${1%-*} source_format=${1%-*}
-      fi ;;
+        options_of "$from"
+        qemu-img convert -f raw "${options[@]}" disk.raw "source.$from"
+      fi
+      options_of "${1#*-}"
+      source=source.$from source_format=$from ;;
     measure) options=(-O qcow2) source=huge.qcow2 source_format=qcow2 ;;
     *) die "there is no row '$1'" ;;
   esac

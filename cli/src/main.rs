@@ -17,6 +17,7 @@ mod explain;
 mod image;
 mod info;
 mod inspect;
+mod joined;
 mod lint;
 mod manifest;
 mod manual;
@@ -69,11 +70,7 @@ fn main() -> ExitCode {
     let bounds = Bounds::new(args.bounds);
     log_if_asked();
     if (asked || args.command.is_sandboxed()) && args.command.reads_images() {
-        args.command.settle_threads();
-        if args.command.may_spill() {
-            bounds.prepare_spill();
-        }
-        sandbox::enter(&args.command.needs(), asked);
+        sandbox::enter_for(&mut args.command, &bounds, asked);
         log::debug!("the process has given up what this command does not need");
     }
     bounds.watch(args.command.main_file());

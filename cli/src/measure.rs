@@ -61,6 +61,7 @@ pub(crate) fn of_source<T>(
     if args.compress {
         spec.compress()?;
     }
+    let size_for = |size| aim.map_or(Ok(size), |aim| aim.size(size));
     match (&args.file, args.size) {
         (Some(file), None) => {
             let (limits, _) = bounds.limits(1);
@@ -69,18 +70,9 @@ pub(crate) fn of_source<T>(
                 options = options.snapshot(argument_bytes(snapshot));
             }
             let disk = options.progress(Arc::clone(progress)).open(file)?;
-            match aim {
-                Some(aim) => {
-                    let grown = GrownDisk::new(&disk, aim.size(disk.size())?);
-                    take(&spec, &grown, progress)
-                }
-                None => take(&spec, &disk, progress),
-            }
+            take(&spec, &GrownDisk::new(&disk, size_for(disk.size())?), progress)
         }
-        (None, Some(size)) => {
-            let size = aim.map_or(Ok(size), |aim| aim.size(size))?;
-            take(&spec, &EmptyDisk(size), progress)
-        }
+        (None, Some(size)) => take(&spec, &EmptyDisk(size_for(size)?), progress),
         _ => Err(Error::other(ErrorKind::InvalidInput, "neither an image nor a size is given")
             .advise("name an image, or give --size")),
     }

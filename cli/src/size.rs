@@ -62,9 +62,11 @@ pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// Units in steps of 1024.
+pub(crate) const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
 /// `1.5 GiB`: three digits that count, in steps of 1024.
 pub(crate) fn human_size(bytes: u64) -> String {
-    const UNITS: &[&str] = &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut unit = 0;
     let mut shown = bytes as f64;
     while shown >= 1023.5 && unit + 1 < UNITS.len() {

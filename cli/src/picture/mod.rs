@@ -12,7 +12,7 @@ use diskimage::{Chain, Extent, ExtentKind, VirtualDisk};
 pub(crate) use svg::{SHAPE, write};
 pub(crate) use terminal::{print, shape};
 
-use crate::size::human_size;
+use crate::size::{UNITS, human_size, sized};
 
 /// The smallest cell: a sector.
 const SMALLEST: u64 = 512;
@@ -219,12 +219,7 @@ impl Grid {
             share => format!("{share:.2}").trim_end_matches('0').trim_end_matches('.').to_owned(),
         };
         let ranges = if sum.ranges == 1 { "range" } else { "ranges" };
-        format!(
-            "{} ({} bytes), {share} %, in {} {ranges}",
-            human_size(sum.bytes),
-            sum.bytes,
-            sum.ranges
-        )
+        format!("{}, {share} %, in {} {ranges}", sized(sum.bytes), sum.ranges)
     }
 }
 
@@ -235,12 +230,11 @@ fn about(format: Option<diskimage::Format>, size: u64, shown: std::ops::Range<u6
     } else {
         format!(", shown from byte {} to byte {}", shown.start, shown.end)
     };
-    format!("{}disk of {} ({size} bytes){part}", format.unwrap_or_default(), human_size(size))
+    format!("{}disk of {}{part}", format.unwrap_or_default(), sized(size))
 }
 
 /// A place on the disk, for people but not rounded: `1.5 MiB`, `1152 KiB`.
 fn exact(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let unit = (bytes.checked_ilog2().unwrap_or(0) / 10) as usize;
     // a quarter has two digits, an eighth has three
     let quarters = 1u64 << (unit * 10).saturating_sub(2);

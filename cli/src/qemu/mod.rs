@@ -11,7 +11,6 @@ mod existing;
 mod getopt;
 mod help;
 mod info;
-mod joined;
 mod map;
 mod measure;
 mod resize;
@@ -27,7 +26,6 @@ use diskimage::{Error, Format};
 use crate::args::{Command, Output};
 use crate::bounds::{BoundArgs, Bounds};
 use crate::{report, sandbox};
-pub(crate) use joined::Joined;
 
 use getopt::{Given, Opt, Takes, flag, long, own, value};
 
@@ -64,11 +62,7 @@ impl Session {
         unknown: impl IntoIterator<Item = (String, PathBuf)>,
     ) -> Result<(), Failure> {
         if self.sandbox {
-            command.settle_threads();
-            if command.may_spill() {
-                self.bounds.prepare_spill();
-            }
-            sandbox::enter(&command.needs(), true);
+            sandbox::enter_for(command, &self.bounds, true);
         }
         self.bounds.watch(command.main_file());
         let mut unknown = unknown.into_iter();

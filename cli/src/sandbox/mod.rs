@@ -9,6 +9,8 @@ mod needs;
 
 use std::path::PathBuf;
 
+use crate::args::Command;
+use crate::bounds::Bounds;
 use crate::report;
 
 /// What a command needs of the file system.
@@ -57,10 +59,19 @@ impl Needs {
     }
 }
 
+/// Gives up all but what `command` needs, whose threads and temporary file are settled before.
+pub(crate) fn enter_for(command: &mut Command, bounds: &Bounds, asked: bool) {
+    command.settle_threads();
+    if command.may_spill() {
+        bounds.prepare_spill();
+    }
+    enter(&command.needs(), asked);
+}
+
 /// Gives up all but `needs`, for all threads that start from now on: to be called before any does,
 /// and before the first file is opened. What the system cannot do is left out; where the sandbox
 /// was `asked` for a note tells so.
-pub(crate) fn enter(needs: &Needs, asked: bool) {
+fn enter(needs: &Needs, asked: bool) {
     #[cfg(target_os = "linux")]
     let missing = linux::enter(needs);
     #[cfg(not(target_os = "linux"))]

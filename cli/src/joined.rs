@@ -1,4 +1,5 @@
-//! Several disks, one after the other, as one: what qemu-img makes of several sources.
+//! Several disks, one after the other, as one: what qemu-img makes of several sources, and a
+//! conversion for it.
 
 use diskimage::disk::GrownDisk;
 use diskimage::{Chain, Extent, ExtentKind, Location, Result, Storage, StorageId, VirtualDisk};
