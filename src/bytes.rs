@@ -9,14 +9,48 @@ use crate::error::{Detail, ErrorKind, Result};
 use crate::num::{to_u64, to_usize};
 
 /// A cursor over big-endian structures.
+///
+/// ```
+/// use diskimage::bytes::BeCursor;
+///
+/// let mut header = BeCursor::new(b"QFI\xfb\0\0\0\x03", 0);
+/// assert_eq!(header.u32("the magic")?, 0x5146_49fb);
+/// assert_eq!(header.u32("the version")?, 3);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub type BeCursor<'a> = Cursor<'a, BigEndian>;
 /// A cursor over little-endian structures.
+///
+/// ```
+/// use diskimage::bytes::LeCursor;
+///
+/// let mut header = LeCursor::new(b"KDMV\x03\0\0\0", 0);
+/// assert_eq!(header.bytes(4, "the magic")?, b"KDMV");
+/// assert_eq!(header.u32("the version")?, 3);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub type LeCursor<'a> = Cursor<'a, LittleEndian>;
 
-/// The most significant byte of a number comes first.
+/// The most significant byte of a number comes first: of QCOW2 and VHD.
+///
+/// ```
+/// use diskimage::bytes::{BigEndian, Cursor};
+///
+/// let mut cursor = Cursor::<BigEndian>::new(&[0x12, 0x34], 0);
+/// assert_eq!(cursor.u16("a number")?, 0x1234);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum BigEndian {}
-/// The least significant byte of a number comes first.
+/// The least significant byte of a number comes first: of VMDK, VHDX and VDI.
+///
+/// ```
+/// use diskimage::bytes::{Cursor, LittleEndian};
+///
+/// let mut cursor = Cursor::<LittleEndian>::new(&[0x12, 0x34], 0);
+/// assert_eq!(cursor.u16("a number")?, 0x3412);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub enum LittleEndian {}
 
@@ -57,6 +91,15 @@ order!(BigEndian, LittleEndian);
 /// assert_eq!(cursor.u32("the version")?, 3);
 /// // errors say what was wanted, and where in the file
 /// assert_eq!(cursor.u32("the size").unwrap_err().offset(), Some(0x104));
+/// assert_eq!((cursor.offset(), cursor.rest()), (0x104, &[9][..]));
+///
+/// // names are padded to eight bytes, and the padding of the last one may be missing
+/// let mut names = BeCursor::new(b"ab\0\0\0\0\0\0cd", 0x200);
+/// assert_eq!(names.bytes(2, "a name")?, b"ab");
+/// names.pad_to(8, 0x200);
+/// assert_eq!((names.u8("a name")?, names.u8("a name")?), (b'c', b'd'));
+/// names.pad_to(8, 0x200);
+/// assert!(names.u64("a number").is_err());
 /// # Ok::<(), diskimage::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -170,7 +213,16 @@ impl AlignedBuffer {
     }
 }
 
-/// Whether all bytes are zero.
+/// Whether all bytes are zero, found at the speed of memory.
+///
+/// ```
+/// use diskimage::bytes::is_zero;
+///
+/// let mut cluster = vec![0; 65_536];
+/// assert!(is_zero(&cluster) && is_zero(&[]));
+/// cluster[65_535] = 1;
+/// assert!(!is_zero(&cluster));
+/// ```
 #[must_use]
 pub fn is_zero(bytes: &[u8]) -> bool {
     // most data shows itself in the first bytes

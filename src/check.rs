@@ -5,6 +5,7 @@
 //! file, and neither reads what it wrote.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
@@ -25,13 +26,13 @@ use crate::progress::Progress;
 /// let options = OpenOptions::new().format(Format::Raw);
 /// let image = options.open_image_storage(storage, Path::new("disk.raw"))?;
 /// // without a partition table there is nothing to check in a raw disk
-/// let error = image.check(Checking::new().threads(2)).unwrap_err();
+/// let error = image.check(Checking::new()).unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::Unsupported);
 /// # Ok::<(), diskimage::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Checking {
-    threads: usize,
+    threads: NonZeroUsize,
     max_memory: u64,
     max_findings: usize,
     progress: Arc<Progress>,
@@ -69,7 +70,7 @@ pub struct CheckReport {
 impl Default for Checking {
     fn default() -> Self {
         Self {
-            threads: 1,
+            threads: NonZeroUsize::MIN,
             max_memory: 48 << 20,
             max_findings: 1000,
             progress: Arc::default(),
@@ -87,8 +88,8 @@ impl Checking {
 
     /// The number of threads. The result never depends on it.
     #[must_use]
-    pub fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads.max(1);
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = threads;
         self
     }
 
@@ -129,7 +130,7 @@ impl Checking {
 
     /// How many threads may run.
     #[must_use]
-    pub fn thread_count(&self) -> usize {
+    pub fn thread_count(&self) -> NonZeroUsize {
         self.threads
     }
 

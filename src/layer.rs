@@ -423,7 +423,8 @@ pub struct Snapshot {
     pub icount: Option<u64>,
 }
 
-/// A value of a description: a tree that any output form can show.
+/// A value of a description: a tree that any output form can show. These are all kinds there will be, so
+/// that no form leaves one out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// Yes or no.

@@ -117,6 +117,8 @@ pub mod chain;
 pub mod check;
 #[cfg(feature = "checksum")]
 pub mod checksum;
+// for the benchmarks of this crate: no part of its interface, and may change with any version
+#[doc(hidden)]
 pub mod codec;
 pub mod compare;
 pub mod conformance;

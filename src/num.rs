@@ -6,8 +6,18 @@
 /// use diskimage::num::Pow2;
 ///
 /// let cluster = Pow2::from_size(65_536).expect("a power of two");
-/// assert_eq!((cluster.index(70_000), cluster.within(70_000)), (1, 4464));
+/// assert_eq!((cluster.bits(), cluster.size()), (16, 65_536));
+/// assert_eq!(Some(cluster), Pow2::from_bits(16));
 /// assert_eq!(Pow2::from_size(1000), None);
+///
+/// // where byte 70,000 is: in the second cluster, with so many bytes before and behind it
+/// assert_eq!((cluster.index(70_000), cluster.within(70_000), cluster.rest(70_000)), (1, 4464, 61_072));
+/// assert_eq!((cluster.floor(70_000), cluster.ceil(70_000)), (65_536, 131_072));
+/// assert!(!cluster.is_aligned(70_000));
+///
+/// // two clusters hold it; and no number of clusters leads beyond what an offset can be
+/// assert_eq!(cluster.count(70_000), 2);
+/// assert_eq!((cluster.offset_of(2), cluster.offset_of(u64::MAX)), (Some(131_072), None));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pow2(u32);
@@ -97,12 +107,27 @@ impl Pow2 {
 }
 
 /// `value` as a `usize`, at most `usize::MAX`. For lengths already bounded by a buffer.
+///
+/// ```
+/// use diskimage::num::to_usize;
+///
+/// let buffer = [0u8; 512];
+/// let claimed: u64 = 1 << 40;
+/// assert_eq!(buffer.get(..to_usize(claimed)), None); // never a panic, nor a number that wrapped
+/// ```
 #[must_use]
 pub fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
 /// `value` as a `u64`: every `usize` this crate runs on fits.
+///
+/// ```
+/// use diskimage::num::to_u64;
+///
+/// let sector = [0u8; 512];
+/// assert_eq!(to_u64(sector.len()), 512);
+/// ```
 #[must_use]
 pub fn to_u64(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)

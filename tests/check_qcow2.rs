@@ -42,7 +42,7 @@ fn every_fixture_has_the_numbers_of_qemu_img() {
     for fixture in fixtures().iter().filter(|f| f.format == "qcow2") {
         let bytes = std::fs::read(&fixture.path).unwrap();
         let Ok(image) = OpenOptions::new().format(Q).open_image(&fixture.path) else { continue };
-        let report = image.check(Checking::new().threads(2)).unwrap();
+        let report = image.check(Checking::new().threads(threads(2))).unwrap();
         let mut ours = report.clone();
         if !without_bits(&bytes) {
             // qemu-img has no errors to tell of where the image is marked corrupt or dirty

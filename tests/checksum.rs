@@ -28,10 +28,6 @@ const TOOLS: &[(Algorithm, &str)] = &[
     (Algorithm::Blake3, "b3sum"),
 ];
 
-fn threads(count: usize) -> NonZeroUsize {
-    NonZeroUsize::new(count).unwrap()
-}
-
 fn of_all() -> Checksum {
     Algorithm::ALL.iter().fold(Checksum::new(), |job, &algorithm| job.algorithm(algorithm))
 }

@@ -235,7 +235,7 @@ fn whichever_read_fails_the_disks_are_not_called_the_same() {
             let Ok(disk) = faulty(fixture, &bytes, Fault::NthRead(n)) else { continue };
             let job = threads(1 + n as usize % 3);
             match job.first(&disk, &flat) {
-                Err(Failure { stage, error }) => {
+                Err(Failure { stage, error, .. }) => {
                     assert!(matches!(stage, Stage::Map(Side::First) | Stage::Read(Side::First)));
                     assert_eq!(error.kind(), ErrorKind::Io, "{} read {n}: {error}", fixture.file);
                     assert!(error.offset().is_some(), "{} read {n}: {error}", fixture.file);

@@ -89,12 +89,12 @@ const JOBS: &[Job] = &[
     ("check", |options, storage, path| {
         // what an ordinary opening refuses is not what this is about
         let image = options.open_image_storage(storage, path)?;
-        image.check(Checking::new().threads(2)).map(|report| format!("{report:?}"))
+        image.check(Checking::new().threads(two())).map(|report| format!("{report:?}"))
     }),
     ("repair", |options, storage, path| {
         let image = options.open_image_storage(storage, path)?;
         let mut plan = DryRun::new();
-        image.repair(RepairScope::All, &Checking::new().threads(2), &mut plan)?;
+        image.repair(RepairScope::All, &Checking::new().threads(two()), &mut plan)?;
         Ok(format!("{:?}", plan.writes))
     }),
     ("map", |options, storage, path| {

@@ -130,7 +130,7 @@ fn a_check_finds_what_it_must_in_no_time() {
         }
         let start = std::time::Instant::now();
         let image = options(&case).open_image(folder.join(file));
-        let report = image.and_then(|image| image.check(Checking::new().threads(2)));
+        let report = image.and_then(|image| image.check(Checking::new().threads(threads(2))));
         let took = start.elapsed();
         assert!(took < QUICK, "{file}: {took:?}");
         checked += 1;

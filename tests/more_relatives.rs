@@ -52,7 +52,8 @@ fn random_dmgs_read_as_qemu_img_and_7_zip_say() {
         let opened = OpenOptions::new().open(&path).unwrap();
         assert!(content(&opened).unwrap() == disk.content, "round {round}: {:?}", disk.tables);
         conformance::check(&opened, Some(&disk.content)).unwrap();
-        let report = image(disk.image(), "dmg").unwrap().check(Checking::new().threads(2)).unwrap();
+        let report =
+            image(disk.image(), "dmg").unwrap().check(Checking::new().threads(threads(2))).unwrap();
         assert!(report.is_clean() && report.findings.is_empty(), "round {round}: {report:?}");
         if for_qemu {
             let args = ["convert", "-f", "dmg", "-O", "raw"].map(OsStr::new);
@@ -394,7 +395,8 @@ fn told(codes: BTreeSet<Code>) -> Vec<Code> {
 #[test]
 fn a_check_compares_the_checksums_of_a_dmg() {
     let codes = |bytes: Vec<u8>| {
-        let report = image(bytes, "dmg").unwrap().check(Checking::new().threads(2)).unwrap();
+        let report =
+            image(bytes, "dmg").unwrap().check(Checking::new().threads(threads(2))).unwrap();
         (report.is_clean(), told(report.codes), report.corruptions)
     };
     for file in ["udro", "udzo", "udbz", "udco", "ulfo", "ulmo", "mixed", "both", "empty"] {

@@ -1,6 +1,7 @@
 //! `diskimage check`: whether an image is whole, and its repair.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use diskimage::check::{DryRun, Repaired};
@@ -210,8 +211,8 @@ fn open(run: &Run<'_>) -> Result<Image> {
 }
 
 fn checking(run: &Run<'_>) -> Checking {
-    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = run.args.threads.map_or_else(processors, usize::from);
+    let processors = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let threads = run.args.threads.unwrap_or_else(processors);
     let memory = run.bounds.memory_for_check();
     Checking::new().threads(threads).max_memory(memory).progress(Arc::clone(run.progress))
 }

@@ -1,5 +1,6 @@
 //! Checking and repairing whatever bytes there are.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use diskimage::check::{DryRun, MemoryPatch};
@@ -38,7 +39,7 @@ fn checking() -> Checking {
 }
 
 fn report(image: &Image, threads: usize) -> Result<CheckReport> {
-    image.check(checking().threads(threads))
+    image.check(checking().threads(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN)))
 }
 
 /// An error or a report, the same one on any number of threads, whose numbers agree with its

@@ -56,7 +56,8 @@ pub struct Compare {
     progress: Arc<Progress>,
 }
 
-/// The first thing that differs. Which one is found depends on nothing but the two disks.
+/// The first thing that differs. Which one is found depends on nothing but the two disks. These are
+/// all there can be: what else a disk has (its format, its snapshots) is not compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
     /// The sizes: looked at only if [`strict`](Compare::strict), and then before all else.
@@ -89,7 +90,9 @@ pub enum Stage {
 }
 
 /// Why two disks could not be compared.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+#[non_exhaustive]
 pub struct Failure {
     /// What was being done.
     pub stage: Stage,

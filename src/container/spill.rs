@@ -54,8 +54,8 @@ impl Spill {
 
     /// How many threads decode what can be decoded in parts. Default: one for each processor.
     #[must_use]
-    pub fn threads(mut self, threads: Option<NonZeroUsize>) -> Self {
-        self.threads = threads;
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.threads = Some(threads);
         self
     }
 

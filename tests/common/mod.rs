@@ -13,6 +13,7 @@ pub mod superblocks;
 pub mod sweep;
 
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, OnceLock};
@@ -380,4 +381,9 @@ pub fn hostile_files() -> Vec<PathBuf> {
         folder.join(case["file"].as_str().unwrap())
     };
     manifest.lines().map(file).collect()
+}
+
+/// So many threads.
+pub fn threads(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap()
 }

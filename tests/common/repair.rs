@@ -8,7 +8,7 @@ use diskimage::check::{CheckReport, Checking, Patch, RepairScope, Repaired};
 use diskimage::storage::MemoryStorage;
 use diskimage::{Format, Image, OpenOptions, Result, VirtualDisk};
 
-use super::sha256;
+use super::{sha256, threads};
 
 /// A step of a repair.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub fn image(format: Format, bytes: &[u8]) -> Image {
 
 pub fn check(format: Format, bytes: &[u8]) -> CheckReport {
     let one = image(format, bytes).check(Checking::new()).unwrap();
-    let four = image(format, bytes).check(Checking::new().threads(4)).unwrap();
+    let four = image(format, bytes).check(Checking::new().threads(threads(4))).unwrap();
     assert_eq!(one, four, "the number of threads makes a difference");
     one
 }

@@ -166,7 +166,7 @@ impl Run<'_> {
     }
 
     fn check(&self, image: &Image) -> Result<Checked> {
-        let threads = self.args.threads.map_or(1, usize::from);
+        let threads = self.args.threads.unwrap_or(NonZeroUsize::MIN);
         let checking = Checking::new()
             .threads(threads)
             .max_memory(self.bounds.memory_for_check())

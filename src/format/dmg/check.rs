@@ -75,7 +75,7 @@ fn chunk_sums(layer: &DmgLayer, checking: &Checking) -> Result<Vec<Option<u32>>>
     // its compressed form is held beside it
     let each = largest.saturating_mul(2).saturating_add(4 << 20);
     let fit = to_usize(checking.memory().checked_div(each).unwrap_or_default()).max(1);
-    let threads = checking.thread_count().min(fit).min(chunks.len()).max(1);
+    let threads = checking.thread_count().get().min(fit).min(chunks.len()).max(1);
     let next = AtomicUsize::new(0);
     let sums = Mutex::new(vec![None; chunks.len()]);
     let failed: Mutex<Option<Error>> = Mutex::new(None);

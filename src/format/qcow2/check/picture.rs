@@ -402,7 +402,7 @@ impl Camera<'_> {
                 }
             }
         };
-        let threads = self.checking.thread_count().min(reads.len().div_ceil(16));
+        let threads = self.checking.thread_count().get().min(reads.len().div_ceil(16));
         if threads > 1 {
             std::thread::scope(|scope| {
                 for _ in 0..threads {
