@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::bytes::is_zero;
 use crate::disk::{VirtualDisk, VirtualDiskExt};
 use crate::extent::Extent;
 use crate::inspect::{Inspect, Part, Verdict};
@@ -145,7 +146,7 @@ fn check_extent(disk: &dyn VirtualDisk, at: u64, extent: &Extent) -> Result<(), 
     if extent.kind.is_zero() {
         let mut bytes = vec![1; to_usize(extent.length.min(1 << 20))];
         disk.read_exact_at(&mut bytes, at).map_err(|e| format!("at {at}: {e}"))?;
-        if bytes.iter().any(|&byte| byte != 0) {
+        if !is_zero(&bytes) {
             return wrong("an extent of zeros does not read as zeros");
         }
     }

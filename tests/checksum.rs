@@ -5,7 +5,6 @@
 mod common;
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -70,7 +69,7 @@ fn said_by(program: &str, args: &[&str], folder: &Path) -> Option<HashMap<String
 fn every_fixture_has_the_checksums_of_its_raw_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut ours = HashMap::new();
-    for (index, fixture) in small_fixtures().enumerate() {
+    for (index, fixture) in small_fixtures().filter(|f| f.virtual_size <= 16 << 20).enumerate() {
         let disk = open_fixture(fixture).unwrap();
         let bytes = content(&disk).unwrap();
         let name = format!("{index:03}");
@@ -106,7 +105,9 @@ fn every_fixture_has_the_checksums_of_its_raw_disk() {
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    for fixture in small_fixtures().filter(|f| f.virtual_size <= 8 << 20) {
+    // smaller disks are one piece of work
+    let large = small_fixtures().filter(|f| ((1 << 20) + 1..=8 << 20).contains(&f.virtual_size));
+    for fixture in large.step_by(common::sweep::every(3)) {
         let disk = open_fixture(fixture).unwrap();
         let wanted = text(&of_all().threads(threads(1)), &disk);
         for count in [2, 3, 16] {
@@ -335,6 +336,8 @@ fn progress_reaches_the_whole() {
 fn a_conversion_is_hashed_in_the_same_pass() {
     for fixture in small_fixtures().filter(|f| f.virtual_size <= 8 << 20) {
         let disk = open_fixture(fixture).unwrap();
+        let wanted = content(&disk).unwrap();
+        assert_eq!(Some(sha256(&wanted)), fixture.guest_sha256, "{}", fixture.file);
         for (count, sparse) in [(1, None), (2, Some(0)), (3, Some(65_536)), (16, None)] {
             let mut job = Convert::new().threads(threads(count));
             if let Some(sparse) = sparse {
@@ -344,24 +347,22 @@ fn a_conversion_is_hashed_in_the_same_pass() {
             let (report, digests) = Checksum::new().convert(&job, &disk, &target).unwrap();
             assert_eq!(report.size, disk.size());
             assert_eq!(Some(digests[0].to_string()), fixture.guest_sha256, "{}", fixture.file);
-            let written = target.0.into_inner().unwrap();
-            assert_eq!(Some(sha256(&written)), fixture.guest_sha256, "{}", fixture.file);
-            let hash = Arc::new(Mutex::new(Sha256::new()));
-            let stream = StreamTarget::new(Hashing(Arc::clone(&hash)));
+            assert!(target.0.into_inner().unwrap() == wanted, "{}", fixture.file);
+            let written = Arc::new(Mutex::new(Vec::new()));
+            let stream = StreamTarget::new(Kept(Arc::clone(&written)));
             let (_, digests) = Checksum::new().convert(&job, &disk, &stream).unwrap();
             assert_eq!(Some(digests[0].to_string()), fixture.guest_sha256, "{}", fixture.file);
-            let written = hex(&hash.lock().unwrap().clone().finalize());
-            assert_eq!(Some(written), fixture.guest_sha256, "{}", fixture.file);
+            assert!(*written.lock().unwrap() == wanted, "{}", fixture.file);
         }
     }
 }
 
-/// A stream that is hashed.
-struct Hashing(Arc<Mutex<Sha256>>);
+/// A stream that is kept.
+struct Kept(Arc<Mutex<Vec<u8>>>);
 
-impl std::io::Write for Hashing {
+impl std::io::Write for Kept {
     fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().update(buf);
+        self.0.lock().unwrap().extend(buf);
         Ok(buf.len())
     }
     fn flush(&mut self) -> std::io::Result<()> {

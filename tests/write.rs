@@ -13,7 +13,7 @@ use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use common::sweep::Random;
+use common::sweep::{Random, rounds};
 use common::*;
 use diskimage::check::Checking;
 use diskimage::convert::measure;
@@ -149,10 +149,6 @@ fn whole(
 
 const SIZES: &[u64] =
     &[0, 1, 511, 512, 513, 65_535, 65_537, 1_000_000, 5 << 20, (40 << 20) + 12_345];
-
-fn rounds(usual: u64) -> u64 {
-    std::env::var("DISKIMAGE_SWEEP").ok().map_or(usual, |rounds| rounds.parse().unwrap())
-}
 
 /// Options of a QCOW2 that go together.
 fn qcow2(random: &mut Random) -> Qcow2Options {

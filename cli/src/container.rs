@@ -138,16 +138,6 @@ impl<'a> Facts<'a> {
             let size = size.unwrap_or_default();
             writeln!(out, "    {}: {format}{size}", printable(&disk.name))?;
         }
-        if let Some(disk) = &self.disk {
-            writeln!(out, "{}", style::heading("disk contents:"))?;
-            crate::contents::print(disk, 4, out)?;
-        }
-        if !self.findings.is_empty() {
-            writeln!(out, "{}", style::heading("findings:"))?;
-            for finding in &self.findings {
-                output::print_finding(finding, 4, out)?;
-            }
-        }
-        Ok(())
+        crate::contents::print_with_findings(self.disk.as_ref(), &self.findings, out)
     }
 }

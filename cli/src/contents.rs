@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 
-use diskimage::Contents;
 use diskimage::contents::{Partition, Role, Superblock, TableKind};
+use diskimage::{Contents, Finding};
 use serde_json::{Value, json};
 
 use crate::output;
 use crate::size::human_size;
+use crate::style;
 
 /// All of it, for programs.
 pub(crate) fn json(contents: &Contents) -> Value {
@@ -83,8 +84,25 @@ fn superblocks(all: &[Superblock]) -> Value {
     Value::Array(all.iter().map(one).collect())
 }
 
+/// The end of a description: what lies on the disk, and what was noticed.
+pub(crate) fn print_with_findings(
+    disk: Option<&Contents>,
+    findings: &[Finding],
+    out: &mut impl Write,
+) -> io::Result<()> {
+    if let Some(disk) = disk {
+        writeln!(out, "{}", style::heading("disk contents:"))?;
+        print(disk, 4, out)?;
+    }
+    if !findings.is_empty() {
+        writeln!(out, "{}", style::heading("findings:"))?;
+        findings.iter().try_for_each(|finding| output::print_finding(finding, 4, out))?;
+    }
+    Ok(())
+}
+
 /// A table for people, each line behind `indent` spaces.
-pub(crate) fn print(contents: &Contents, indent: usize, out: &mut impl Write) -> io::Result<()> {
+fn print(contents: &Contents, indent: usize, out: &mut impl Write) -> io::Result<()> {
     let pad = " ".repeat(indent);
     match &contents.table {
         Some(table) => {

@@ -315,17 +315,7 @@ impl Facts<'_> {
         if !self.description.snapshots.is_empty() {
             print_snapshots(out, &self.description.snapshots)?;
         }
-        if let Some(disk) = &self.disk {
-            writeln!(out, "{}", style::heading("disk contents:"))?;
-            crate::contents::print(disk, 4, out)?;
-        }
-        if !self.findings.is_empty() {
-            writeln!(out, "{}", style::heading("findings:"))?;
-            for finding in &self.findings {
-                output::print_finding(finding, 4, out)?;
-            }
-        }
-        Ok(())
+        crate::contents::print_with_findings(self.disk.as_ref(), &self.findings, out)
     }
 }
 

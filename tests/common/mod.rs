@@ -7,6 +7,7 @@
     reason = "each test binary uses a part of it; tests may panic"
 )]
 
+mod fixtures;
 pub mod qemu;
 pub mod repair;
 pub mod superblocks;
@@ -16,7 +17,7 @@ use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
 
 use diskimage::layer::Identity;
 use diskimage::resolve::Listed;
@@ -25,35 +26,14 @@ use diskimage::{Beneath, OpenOptions, Target, VirtualDisk, VirtualDiskExt};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use fixtures::{Fixture, fixture, fixtures, unpacked, write_sparse};
+
 /// The project's root folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// An image of `testdata/manifest.json`.
-#[derive(Debug, Clone)]
-pub struct Fixture {
-    /// Its path below the unpacked folder.
-    pub file: String,
-    pub path: PathBuf,
-    pub format: String,
-    pub features: Vec<String>,
-    /// The other fixtures that it needs.
-    pub parents: Vec<String>,
-    pub virtual_size: u64,
-    pub guest_sha256: Option<String>,
-    pub snapshots: Vec<Value>,
-    pub samples: Vec<Value>,
-    pub expect: String,
-    /// What qemu-img makes of it: `ok`, `rounds-size`, `refuses`.
-    pub qemu: String,
-}
-
 impl Fixture {
-    pub fn is(&self, feature: &str) -> bool {
-        self.features.iter().any(|f| f == feature)
-    }
-
     /// Whether its content can be read, other files allowed.
     pub fn is_readable(&self) -> bool {
         let is_read = |format: &str| format.parse().is_ok_and(diskimage::Format::is_read);
@@ -67,83 +47,15 @@ impl Fixture {
     }
 }
 
-/// Every image of `testdata/`, unpacked once for each test binary.
-pub fn fixtures() -> &'static [Fixture] {
-    static FIXTURES: OnceLock<Vec<Fixture>> = OnceLock::new();
-    FIXTURES.get_or_init(|| {
-        let dir = unpack_folder();
-        let manifest = std::fs::read(root().join("testdata/manifest.json")).unwrap();
-        let manifest: Vec<Value> = serde_json::from_slice(&manifest).unwrap();
-        manifest.iter().map(|entry| unpack(entry, dir)).collect()
-    })
-}
-
 /// The readable fixtures that fit in memory, by name.
 pub fn small_fixtures() -> impl Iterator<Item = &'static Fixture> {
     fixtures().iter().filter(|f| f.is_readable() && f.is_small())
 }
 
-pub fn fixture(file: &str) -> &'static Fixture {
-    fixtures().iter().find(|f| f.file == file).unwrap_or_else(|| panic!("no fixture {file}"))
-}
-
-/// A folder for this test binary that goes with the build's other output.
-fn unpack_folder() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("testdata-{}", env!("CARGO_CRATE_NAME")));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        folder.canonicalize().unwrap()
-    })
-}
-
-fn unpack(entry: &Value, dir: &Path) -> Fixture {
-    let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
-    let file = text("file");
-    let path = dir.join(&file);
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let stored = std::fs::read(root().join("testdata").join(text("stored"))).unwrap();
-    let mut bytes = stored;
-    if text("stored").ends_with(".zst") {
-        bytes = zstd::stream::decode_all(&bytes[..]).unwrap();
-    }
-    write_sparse(&path, &bytes);
-    let list = |key: &str| entry[key].as_array().cloned().unwrap_or_default();
-    let strings = |key: &str| list(key).iter().map(|f| f.as_str().unwrap().to_owned()).collect();
-    Fixture {
-        file,
-        path,
-        format: text("format"),
-        features: strings("features"),
-        parents: strings("parents"),
-        virtual_size: entry["virtual_size"].as_u64().unwrap(),
-        guest_sha256: entry["guest_sha256"].as_str().map(str::to_owned),
-        snapshots: list("snapshots"),
-        samples: list("samples"),
-        expect: text("expect"),
-        qemu: text("qemu"),
-    }
-}
-
-/// Writes a file with holes where it has zeros, as the programs that made the images did.
-pub fn write_sparse(path: &Path, bytes: &[u8]) {
-    use std::io::{Seek, SeekFrom, Write};
-    let mut file = std::fs::File::create(path).unwrap();
-    for (index, block) in bytes.chunks(4096).enumerate() {
-        if block.iter().any(|&b| b != 0) {
-            file.seek(SeekFrom::Start(index as u64 * 4096)).unwrap();
-            file.write_all(block).unwrap();
-        }
-    }
-    file.set_len(bytes.len() as u64).unwrap();
-}
-
 /// Options that allow the files of a fixture's folder tree.
 pub fn allow_testdata() -> OpenOptions {
     fixtures();
-    OpenOptions::new().resolver(Beneath::new(unpack_folder()).unwrap()).assume_raw(true)
+    OpenOptions::new().resolver(Beneath::new(unpacked()).unwrap()).assume_raw(true)
 }
 
 pub fn open_fixture(fixture: &Fixture) -> diskimage::Result<diskimage::Chain> {
@@ -154,7 +66,7 @@ pub fn open_fixture(fixture: &Fixture) -> diskimage::Result<diskimage::Chain> {
 /// What allows the files that a fixture needs.
 pub fn resolver_of(fixture: &Fixture) -> Listed {
     // a parent that is known by UUID only has to be listed
-    let mut listed = Listed::new().or_else(Beneath::new(unpack_folder()).unwrap());
+    let mut listed = Listed::new().or_else(Beneath::new(unpacked()).unwrap());
     if fixture.is("parent-by-uuid") {
         for parent in &fixture.parents {
             let path = &self::fixture(parent).path;

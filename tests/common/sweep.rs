@@ -29,6 +29,16 @@ impl Random {
     }
 }
 
+/// How often to draw, if not `usual` times: `DISKIMAGE_SWEEP`.
+pub fn rounds(usual: u64) -> u64 {
+    std::env::var("DISKIMAGE_SWEEP").ok().map_or(usual, |rounds| rounds.parse().unwrap())
+}
+
+/// Every how many of a list to take: all of them where `DISKIMAGE_SWEEP` is set.
+pub fn every(usual: usize) -> usize {
+    if std::env::var_os("DISKIMAGE_SWEEP").is_some() { 1 } else { usual }
+}
+
 /// What qemu-img's map says, neighbours joined.
 pub fn qemu_map(path: &Path, format: Option<&str>) -> Option<Vec<Value>> {
     let mut args: Vec<&OsStr> = ["map", "--output=json"].map(OsStr::new).into();

@@ -2,20 +2,24 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     clippy::unwrap_used,
     reason = "each test binary uses a part of it; tests may panic"
 )]
 
 use std::ffi::OsStr;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use fixtures::{Fixture, fixture, fixtures, unpacked, write_sparse};
+
+#[path = "../../../tests/common/fixtures.rs"]
+mod fixtures;
 #[cfg(target_os = "linux")]
 pub mod hostile;
 pub mod qcow2;
@@ -155,28 +159,7 @@ pub fn output_of(folder: &Path, program: &str, args: &[&str]) -> Vec<u8> {
     ran.stdout
 }
 
-/// An image of `testdata/manifest.json`, unpacked.
-#[derive(Debug)]
-pub struct Fixture {
-    pub file: String,
-    pub path: PathBuf,
-    pub format: String,
-    pub features: Vec<String>,
-    pub parents: Vec<String>,
-    pub virtual_size: u64,
-    pub guest_sha256: Option<String>,
-    pub snapshots: Vec<Value>,
-    pub samples: Vec<Value>,
-    pub expect: String,
-    /// What qemu-img makes of it: `ok`, `rounds-size`, `refuses`.
-    pub qemu: String,
-}
-
 impl Fixture {
-    pub fn is(&self, feature: &str) -> bool {
-        self.features.iter().any(|f| f == feature)
-    }
-
     /// A raw disk or a QCOW2 image over such.
     pub fn is_raw_or_qcow2(&self) -> bool {
         let ours = |format: &str| matches!(format, "raw" | "qcow2");
@@ -206,32 +189,6 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Where the fixtures of this test binary are unpacked.
-pub fn unpacked() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let name = concat!("testdata-cli-", env!("CARGO_CRATE_NAME"));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        folder.canonicalize().unwrap()
-    })
-}
-
-/// Every image of `testdata/`, unpacked once for each test binary.
-pub fn fixtures() -> &'static [Fixture] {
-    static FIXTURES: OnceLock<Vec<Fixture>> = OnceLock::new();
-    FIXTURES.get_or_init(|| {
-        let manifest = std::fs::read(root().join("testdata/manifest.json")).unwrap();
-        let manifest: Vec<Value> = serde_json::from_slice(&manifest).unwrap();
-        manifest.iter().map(unpack).collect()
-    })
-}
-
-pub fn fixture(file: &str) -> &'static Fixture {
-    fixtures().iter().find(|f| f.file == file).unwrap_or_else(|| panic!("no fixture {file}"))
-}
-
 /// The raw and QCOW2 fixtures whose disk can be read, other files allowed.
 pub fn readable() -> impl Iterator<Item = &'static Fixture> {
     fixtures().iter().filter(|f| f.is_raw_or_qcow2() && f.expect.starts_with("ok"))
@@ -240,44 +197,6 @@ pub fn readable() -> impl Iterator<Item = &'static Fixture> {
 /// `--allow-external` for all fixtures.
 pub fn allow() -> String {
     format!("--allow-external={}", unpacked().display())
-}
-
-fn unpack(entry: &Value) -> Fixture {
-    let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
-    let list = |key: &str| entry[key].as_array().cloned().unwrap_or_default();
-    let strings = |key: &str| list(key).iter().map(|f| f.as_str().unwrap().to_owned()).collect();
-    let path = unpacked().join(text("file"));
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut bytes = std::fs::read(root().join("testdata").join(text("stored"))).unwrap();
-    if text("stored").ends_with(".zst") {
-        bytes = zstd::stream::decode_all(&bytes[..]).unwrap();
-    }
-    write_sparse(&path, &bytes);
-    Fixture {
-        file: text("file"),
-        path,
-        format: text("format"),
-        features: strings("features"),
-        parents: strings("parents"),
-        virtual_size: entry["virtual_size"].as_u64().unwrap(),
-        guest_sha256: entry["guest_sha256"].as_str().map(str::to_owned),
-        snapshots: list("snapshots"),
-        samples: list("samples"),
-        expect: text("expect"),
-        qemu: text("qemu"),
-    }
-}
-
-/// Writes a file with holes where it has zeros, as the programs that made the images did.
-pub fn write_sparse(path: &Path, bytes: &[u8]) {
-    let mut file = std::fs::File::create(path).unwrap();
-    for (index, block) in bytes.chunks(4096).enumerate() {
-        if block.iter().any(|&b| b != 0) {
-            file.seek(SeekFrom::Start(index as u64 * 4096)).unwrap();
-            file.write_all(block).unwrap();
-        }
-    }
-    file.set_len(bytes.len() as u64).unwrap();
 }
 
 /// SHA-256 in hexadecimal.
