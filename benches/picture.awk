@@ -29,8 +29,11 @@ END {
       left - 8, y + 15, escaped(label[i])
     printf "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"16\" rx=\"2\" fill=\"%s\"/>\n",
       left, y + 2, bar * scale, ratio[i] <= 1 ? "#2a78b5" : "#b5542a"
-    printf "<text x=\"%.1f\" y=\"%d\" fill=\"#1b1f24\">%.2f</text>\n",
-      left + bar * scale + 6, y + 15, ratio[i]
+    # inside of a bar that ends right before the line
+    near = ratio[i] > 0.85 && ratio[i] <= 1
+    printf "<text x=\"%.1f\" y=\"%d\" text-anchor=\"%s\" fill=\"%s\">%.2f</text>\n",
+      left + bar * scale + (near ? -6 : 6), y + 15, near ? "end" : "start",
+      near ? "#ffffff" : "#1b1f24", ratio[i]
   }
   printf "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#1b1f24\" stroke-dasharray=\"4 3\"/>\n",
     left + scale, top - 8, left + scale, height - 8
