@@ -171,6 +171,15 @@ impl AlignedBuffer {
 }
 
 /// Whether all bytes are zero.
+///
+/// ```
+/// use diskimage::convert::is_zero;
+///
+/// let mut cluster = vec![0; 64 << 10];
+/// assert!(is_zero(&cluster)); // need not be written
+/// cluster[40_000] = 1;
+/// assert!(!is_zero(&cluster));
+/// ```
 #[must_use]
 pub fn is_zero(bytes: &[u8]) -> bool {
     // most data shows itself in the first bytes

@@ -174,6 +174,12 @@ pub use target::Target;
 pub use writer::Writer;
 
 /// The features of this crate, and whether this build has them.
+///
+/// ```
+/// let has = |feature: &str| diskimage::FEATURES.contains(&(feature, true));
+/// assert_eq!(has("zstd"), cfg!(feature = "zstd"));
+/// assert!(!has("time-travel"));
+/// ```
 pub const FEATURES: &[(&str, bool)] = &[
     ("bzip2", cfg!(feature = "bzip2")),
     ("checksum", cfg!(feature = "checksum")),
