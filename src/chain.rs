@@ -102,12 +102,12 @@ impl ChainImage {
     /// use diskimage::{Format, OpenOptions};
     ///
     /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
-    /// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk.raw"))?;
+    /// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
     /// for image in disk.images() {
     ///     let taken = image.storage().and_then(|file| file.allocated_size());
     ///     println!("{}: {taken:?} bytes on its medium", image.path().display());
     /// }
-    /// # assert_eq!(disk.images()[0].path(), Path::new("disk.raw"));
+    /// # assert_eq!(disk.images()[0].path(), Path::new("disk"));
     /// # assert_eq!(disk.images()[0].storage().map(|file| file.size()), Some(4096));
     /// # Ok::<(), diskimage::Error>(())
     /// ```

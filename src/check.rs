@@ -328,7 +328,6 @@ impl CheckReport {
 /// ```
 /// # use std::path::Path;
 /// # use std::sync::Arc;
-/// # use diskimage::disk::EmptyDisk;
 /// # use diskimage::format::vhd::VhdOptions;
 /// # use diskimage::storage::MemoryStorage;
 /// # use diskimage::target::SpillTarget;
@@ -545,19 +544,21 @@ impl MemoryPatch {
     ///     let storage = Arc::new(MemoryStorage::new(bytes.to_vec()));
     ///     OpenOptions::new().open_image_storage(storage, Path::new("disk.vhd"))
     /// };
-    /// let (image, mut count) = (open(&bytes)?, 0);
+    /// let image = open(&bytes)?;
+    /// let mut writes = 0;
     /// loop {
-    ///     let mut patch = MemoryPatch::new(bytes.clone()).stop_after(count);
+    ///     let mut patch = MemoryPatch::new(bytes.clone()).stop_after(writes);
     ///     let repaired = image.repair(RepairScope::All, &Checking::new(), &mut patch);
     ///     let report = open(&patch.into_bytes())?.check(Checking::new())?;
-    ///     match repaired {
-    ///         Ok(_) => break assert!(report.is_clean()),
-    ///         Err(error) => assert_eq!(error.kind(), ErrorKind::Cancelled),
-    ///     }
+    ///     let Err(error) = repaired else {
+    ///         assert!(report.is_clean());
+    ///         break;
+    ///     };
+    ///     assert_eq!(error.kind(), ErrorKind::Cancelled);
     ///     assert_eq!(report.corruptions, 1); // as before
-    ///     count += 1;
+    ///     writes += 1;
     /// }
-    /// assert_eq!(count, 1); // write
+    /// assert_eq!(writes, 1);
     /// # Ok::<(), diskimage::Error>(())
     /// ```
     #[must_use]

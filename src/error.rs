@@ -275,17 +275,26 @@ impl Error {
     /// Whether it says that the file ends before something that it needs.
     ///
     /// ```
-    /// use std::path::Path;
-    /// use std::sync::Arc;
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Format, Target};
+    /// use diskimage::{ErrorKind, OpenOptions};
     ///
-    /// use diskimage::storage::MemoryStorage;
-    /// use diskimage::{ErrorKind, Format, OpenOptions};
-    ///
-    /// // the first bytes of a QCOW2: a download that was broken off
-    /// let storage = Arc::new(MemoryStorage::new(b"QFI\xfb\0\0\0\x03".to_vec()));
-    /// let options = OpenOptions::new().format(Format::Qcow2);
-    /// let error = options.open_storage(storage, Path::new("cloud.qcow2")).unwrap_err();
+    /// # let storage = Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+    /// # let raw = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().image(&raw, Box::new(Qcow2Options::new().writer(1 << 20)?), None, &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let path = Path::new("cloud.qcow2");
+    /// bytes.truncate(bytes.len() / 2); // a download that was broken off
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let error = OpenOptions::new().open_storage(storage, path).unwrap_err();
     /// assert_eq!((error.kind(), error.is_cut_off()), (ErrorKind::Corrupt, true));
+    /// # Ok::<(), diskimage::Error>(())
     /// ```
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
