@@ -310,6 +310,16 @@ impl Checking {
 
 impl CheckReport {
     /// Whether nothing is wrong. What is only odd does not count.
+    ///
+    /// ```
+    /// use diskimage::{Checking, Code, Finding};
+    ///
+    /// let checking = Checking::new();
+    /// checking.note(Finding::new(Code::UnusedSpace, "nothing refers to the last sector").at(0x30000));
+    /// let report = checking.into_report();
+    /// assert!(report.is_clean());
+    /// assert_eq!(report.findings.len(), 1); // only odd
+    /// ```
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.corruptions == 0 && self.leaks == 0 && self.check_errors == 0

@@ -176,6 +176,26 @@ pub trait VirtualDisk: Send + Sync {
     }
 
     /// How many container files there are to speak of: their numbers lie below it.
+    ///
+    /// All that has to be kept as long as the disk is read:
+    ///
+    /// ```
+    /// use std::path::{Path, PathBuf};
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Format, OpenOptions, StorageId, VirtualDisk};
+    ///
+    /// fn files(disk: &dyn VirtualDisk) -> Vec<PathBuf> {
+    ///     let path = |number| Some(disk.storage(StorageId(number))?.path()?.to_owned());
+    ///     (0..disk.storage_count()).filter_map(path).collect()
+    /// }
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+    /// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// assert!(files(&disk).is_empty()); // it is in memory
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn storage_count(&self) -> usize {
         0
     }
@@ -236,6 +256,16 @@ pub struct GrownDisk<'a> {
 
 impl<'a> GrownDisk<'a> {
     /// `disk`, grown to `size` bytes, if that is more than it has.
+    ///
+    /// ```
+    /// use diskimage::VirtualDisk;
+    /// use diskimage::disk::{EmptyDisk, GrownDisk};
+    ///
+    /// let disk = EmptyDisk(5 << 20);
+    /// let to = |unit: u64| GrownDisk::new(&disk, disk.size().next_multiple_of(unit)).size();
+    /// assert_eq!(to(1 << 20), 5 << 20); // as it is
+    /// assert_eq!(to(1 << 30), 1 << 30); // as some clouds want it
+    /// ```
     #[must_use]
     pub fn new(disk: &'a dyn VirtualDisk, size: u64) -> Self {
         Self { disk, size: size.max(disk.size()) }

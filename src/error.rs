@@ -255,6 +255,25 @@ impl Error {
     }
 
     /// Replaces the advice.
+    ///
+    /// What an error advises is to say at the command. Users of a service have another:
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Error, ErrorKind, OpenOptions};
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+    /// let opened = OpenOptions::new().open_storage(storage, Path::new("upload"));
+    /// let error = opened.map_err(|error| match error.kind() {
+    ///     ErrorKind::InvalidInput => error.advise("choose RAW as the format of the upload"),
+    ///     _ => error,
+    /// });
+    /// let advice = error.as_ref().err().and_then(Error::advice);
+    /// assert_eq!(advice, Some("choose RAW as the format of the upload"));
+    /// ```
     #[must_use]
     pub fn advise(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
         self.0.advice = Some(advice.into());
@@ -331,6 +350,19 @@ impl Error {
     }
 
     /// The system's error behind it, if the environment is to blame.
+    ///
+    /// ```
+    /// use diskimage::{Error, ErrorKind};
+    ///
+    /// fn is_worth_another_try(error: &Error) -> bool {
+    ///     use std::io::ErrorKind::{ConnectionReset, TimedOut};
+    ///     error.io_error().is_some_and(|source| matches!(source.kind(), ConnectionReset | TimedOut))
+    /// }
+    ///
+    /// let source = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    /// assert!(is_worth_another_try(&Error::io("read", source)));
+    /// assert!(!is_worth_another_try(&Error::other(ErrorKind::Corrupt, "the table is cut off")));
+    /// ```
     #[must_use]
     pub fn io_error(&self) -> Option<&std::io::Error> {
         self.0.detail.downcast_ref::<IoDetail>().map(|d| &d.source)

@@ -114,6 +114,19 @@ impl ExtentKind {
     }
 
     /// The kind of what lies `skip` bytes further in the same extent.
+    ///
+    /// An extent that is cut in two:
+    ///
+    /// ```
+    /// use diskimage::{Extent, ExtentKind, Location, StorageId};
+    ///
+    /// let kind = ExtentKind::Stored(Location { storage: StorageId(0), offset: 0x5_0000 });
+    /// let whole = Extent { start: 0, length: 8192, depth: 0, kind };
+    /// let head = Extent { length: 512, ..whole };
+    /// let tail = Extent { start: 512, length: 8192 - 512, kind: kind.advanced(512), ..whole };
+    /// assert!(head.continues_with(&tail));
+    /// assert_eq!(tail.kind.location().map(|place| place.offset), Some(0x5_0200));
+    /// ```
     #[must_use]
     pub fn advanced(self, skip: u64) -> Self {
         let further =

@@ -106,6 +106,25 @@ pub trait Layer: Send + Sync + Debug {
     }
 
     /// What the image needs from other files, in a fixed order.
+    ///
+    /// What has to be fetched before a VMDK of several files can be read:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Format;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let descriptor = "# Disk DescriptorFile\nversion=1\nCID=0000beef\nparentCID=ffffffff\n\
+    ///     createType=\"twoGbMaxExtentFlat\"\nRW 8 FLAT \"disk-f001.vmdk\" 0\n\
+    ///     RW 8 FLAT \"disk-f002.vmdk\" 0\n";
+    /// let storage = Arc::new(MemoryStorage::new(descriptor.into()));
+    /// let layer = Format::Vmdk.open(storage, &LayerOptions::default())?;
+    /// let names: Vec<_> = layer.references().iter().map(|file| file.printable_name()).collect();
+    /// assert_eq!(names, ["disk-f001.vmdk", "disk-f002.vmdk"]);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn references(&self) -> &[Reference] {
         &[]
     }

@@ -118,6 +118,40 @@ impl Progress {
 
     /// Asks the operation to stop; it returns an error of kind
     /// [`Cancelled`](ErrorKind::Cancelled) soon.
+    ///
+    /// ```
+    /// use std::io::{self, Write};
+    /// # use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// # use diskimage::storage::MemoryStorage;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, ErrorKind, Progress};
+    /// # use diskimage::{Format, OpenOptions};
+    ///
+    /// /// Who has seen enough at the first bytes.
+    /// struct Enough(Arc<Progress>);
+    ///
+    /// impl Write for Enough {
+    ///     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+    ///         self.0.cancel();
+    ///         Ok(buf.len())
+    ///     }
+    ///
+    ///     fn flush(&mut self) -> io::Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # let storage = Arc::new(MemoryStorage::new(vec![7; 16 << 20]));
+    /// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// let progress = Arc::new(Progress::new());
+    /// let target = StreamTarget::new(Enough(Arc::clone(&progress)));
+    /// let error = Convert::new().progress(Arc::clone(&progress)).run(&disk, &target).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Cancelled);
+    /// assert!(progress.done() < progress.total());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }

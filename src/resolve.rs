@@ -256,6 +256,26 @@ pub struct Beneath {
 
 impl Beneath {
     /// Allows `folder`, which must exist.
+    ///
+    /// ```
+    /// use diskimage::layer::{Reference, Role};
+    /// use diskimage::{Beneath, ErrorKind, Resolver};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = folder.path().join("images");
+    /// # std::fs::create_dir(&folder)?;
+    /// let beneath = Beneath::new(&folder)?;
+    /// let asks_for = |name: &str| {
+    ///     let names = vec![name.as_bytes().to_vec()];
+    ///     let reference = Reference { role: Role::Parent, names, format: None, offset: 8 };
+    ///     beneath.resolve(&folder.join("new.qcow2"), &reference)
+    /// };
+    /// for name in ["../secret.raw", "/etc/passwd"] {
+    ///     assert_eq!(asks_for(name).unwrap_err().kind(), ErrorKind::Denied);
+    /// }
+    /// assert_eq!(asks_for("base.raw").unwrap_err().kind(), ErrorKind::Io); // allowed, and not there
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(folder: impl Into<PathBuf>) -> Result<Self> {
         let mut folder = folder.into();
         if folder.as_os_str().is_empty() {
@@ -385,6 +405,24 @@ impl Listed {
     }
 
     /// Asks another resolver about names that are not listed.
+    ///
+    /// ```
+    /// use std::path::Path;
+    ///
+    /// use diskimage::layer::{Reference, Role};
+    /// use diskimage::resolve::Listed;
+    /// use diskimage::{Beneath, Resolver};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = folder.path();
+    /// # std::fs::write(folder.join("base.raw"), "bytes")?;
+    /// let names = vec![b"base.raw".to_vec()];
+    /// let backing = Reference { role: Role::Parent, names, format: None, offset: 8 };
+    /// let (child, listed) = (folder.join("new.qcow2"), Listed::new());
+    /// assert!(listed.resolve(&child, &backing).is_err()); // nothing is listed
+    /// assert!(listed.or_else(Beneath::new(folder)?).resolve(&child, &backing).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn or_else(mut self, resolver: impl Resolver + 'static) -> Self {
         self.otherwise = Some(Arc::new(resolver));

@@ -109,6 +109,17 @@ pub trait Writer: Send + Debug {
 
     /// Whether the [map](Map) of the disk must be all that decides what is stored, wherever it is
     /// written to: a table before the data has to be right at once.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::container::GceOptions;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// // the header of a sparse member of a tar archive lists its data, and lies before them
+    /// assert!(GceOptions::new().writer(1 << 30)?.needs_map());
+    /// assert!(!Qcow2Options::new().writer(1 << 30)?.needs_map());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn needs_map(&self) -> bool {
         false
     }
@@ -120,6 +131,22 @@ pub trait Writer: Send + Debug {
     }
 
     /// Whether what is absent from the image is another one's, which it names. Default: no.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, ErrorKind};
+    ///
+    /// let writer = Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 20)?;
+    /// assert!(writer.has_parent());
+    /// // so that it cannot be forgotten what the disk is to differ from
+    /// let target = StreamTarget::new(std::io::sink());
+    /// let error = Convert::new().image(&EmptyDisk(1 << 20), Box::new(writer), None, &target);
+    /// assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn has_parent(&self) -> bool {
         false
     }
@@ -141,6 +168,16 @@ pub trait Writer: Send + Debug {
 
     /// The size of the file, or of all files, bytes, if `map` decides what is stored and nothing is
     /// encoded.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhdx::VhdxOptions;
+    /// use diskimage::writer::Full;
+    ///
+    /// let size = |fixed| VhdxOptions::new().fixed(fixed).writer(1 << 30)?.file_size(&Full);
+    /// assert_eq!(size(true)?, size(false)?); // of a disk that is full
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn file_size(&self, map: &dyn Map) -> Result<u64>;
 
     /// What the file starts with. `map` tells beforehand which runs come, where that is asked for.

@@ -245,6 +245,25 @@ impl Compare {
 
     /// The first difference; none if they are the same disk. Damage that lies before it is a
     /// failure.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::compare::Difference;
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
+    /// use diskimage::{Compare, Error, Format, OpenOptions};
+    ///
+    /// // what cannot be read lies behind a difference: there is no need to
+    /// let storage = MemoryStorage::new(vec![7; 64 << 20]);
+    /// let storage = FaultStorage::new(storage, Fault::Bytes { start: 32 << 20, end: 33 << 20 });
+    /// let options = OpenOptions::new().format(Format::Raw);
+    /// let disk = options.open_storage(Arc::new(storage), Path::new("disk.raw"))?;
+    /// let found = Compare::new().first(&EmptyDisk(64 << 20), &disk).map_err(Error::from)?;
+    /// assert_eq!(found, Some(Difference::Content(0)));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn first(
         &self,
         first: &dyn VirtualDisk,

@@ -250,6 +250,20 @@ impl Convert {
 
     /// Bound on the memory of buffers, bytes; cached tables come on top, see
     /// [`Limits::table_cache`](crate::Limits::table_cache). Default: 48 MiB.
+    ///
+    /// ```
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, ErrorKind};
+    ///
+    /// let run = |bytes| {
+    ///     let target = StreamTarget::new(std::io::sink());
+    ///     Convert::new().max_memory(bytes).run(&EmptyDisk(1 << 20), &target)
+    /// };
+    /// assert!(run(4 << 20).is_ok()); // by as many threads as that allows
+    /// let error = run(64 << 10).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::LimitExceeded); // not even by one
+    /// ```
     #[must_use]
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.max_memory = bytes;
