@@ -15,6 +15,30 @@ use crate::storage::{FileIdentity, Storage, beyond_end};
 const DEFAULT_CLUSTER: u64 = 64 << 10;
 
 /// One image of a chain, with the files that its layer speaks of.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::chain::{Chain, ChainImage};
+/// use diskimage::format::LayerOptions;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, Storage, VirtualDisk};
+///
+/// let descriptor = "# Disk DescriptorFile\nversion=1\nCID=0000beef\nparentCID=ffffffff\n\
+///     createType=\"monolithicFlat\"\nRW 8 FLAT \"disk-flat.vmdk\" 0\n";
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(descriptor.into()));
+/// let layer = Format::Vmdk.open(Arc::clone(&storage), &LayerOptions::default())?;
+/// let mut image = ChainImage::new("disk.vmdk".into(), layer, storage);
+/// assert_eq!(image.layer().references()[0].printable_name(), "disk-flat.vmdk");
+///
+/// // the file of that name, wherever its bytes are
+/// image.attach(0, Arc::new(MemoryStorage::new(vec![7; 8 * 512])))?;
+/// let disk = Chain::new(image, Vec::new());
+/// let mut byte = [0];
+/// disk.read_exact_at(&mut byte, 4095)?;
+/// assert_eq!((disk.size(), byte), (4096, [7]));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ChainImage {
     path: PathBuf,
@@ -69,6 +93,24 @@ impl ChainImage {
     }
 
     /// The image file itself.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Format, OpenOptions};
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+    /// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// for image in disk.images() {
+    ///     let taken = image.storage().and_then(|file| file.allocated_size());
+    ///     println!("{}: {taken:?} bytes on its medium", image.path().display());
+    /// }
+    /// # assert_eq!(disk.images()[0].path(), Path::new("disk"));
+    /// # assert_eq!(disk.images()[0].storage().map(|file| file.size()), Some(4096));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn storage(&self) -> Option<&dyn Storage> {
         self.storages.first()?.as_deref()
@@ -109,6 +151,38 @@ pub struct Chain {
 
 impl Chain {
     /// A disk of `top` and its `parents`, the nearest first.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::chain::{Chain, ChainImage};
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Format, Result, Storage, VirtualDisk};
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Target};
+    /// # let mut child = Vec::new();
+    /// # let target = StreamTarget::new(&mut child);
+    /// # let options = Qcow2Options::new().backing("base.raw", Some("raw"));
+    /// # Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    ///
+    /// let image = |name: &str, format: Format, bytes: Vec<u8>| -> Result<ChainImage> {
+    ///     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    ///     let layer = format.open(Arc::clone(&storage), &LayerOptions::default())?;
+    ///     Ok(ChainImage::new(name.into(), layer, storage))
+    /// };
+    /// let base = image("base.raw", Format::Raw, vec![7; 1 << 20])?;
+    /// let disk = Chain::new(image("new.qcow2", Format::Qcow2, child)?, vec![base]);
+    ///
+    /// assert_eq!(disk.extent_at(0, 1)?.depth, 1); // the parent has it
+    /// let formats = disk.images().iter().map(|image| image.layer().format());
+    /// assert!(formats.eq([Format::Qcow2, Format::Raw]));
+    /// let longest = disk.storages().map(|file| file.size()).max();
+    /// assert_eq!(longest, Some(1 << 20));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn new(top: ChainImage, parents: Vec<ChainImage>) -> Self {
         let size = top.layer.size();

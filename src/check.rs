@@ -30,6 +30,34 @@ use crate::progress::Progress;
 /// assert_eq!(error.kind(), ErrorKind::Unsupported);
 /// # Ok::<(), diskimage::Error>(())
 /// ```
+///
+/// A format's [check](crate::Layer::check) tells it what it finds:
+///
+/// ```
+/// use diskimage::{Checking, Code, Finding, Result};
+///
+/// /// Each entry is the offset of a block of 512 bytes of the file, or zero.
+/// fn check_table(entries: &[u64], file_size: u64, checking: &Checking) -> Result<()> {
+///     for &entry in entries {
+///         checking.watcher().check()?; // somebody may have asked to stop
+///         if entry % 512 != 0 {
+///             let text = format!("an entry leads to {entry:#x}, into a block");
+///             checking.corruption(Finding::new(Code::Misaligned, text));
+///         } else if entry >= file_size {
+///             checking.corruption(Finding::new(Code::BeyondEnd, "an entry leads beyond the end"));
+///         }
+///     }
+///     checking.report().total_clusters = Some(entries.len() as u64);
+///     Ok(())
+/// }
+///
+/// let checking = Checking::new();
+/// check_table(&[512, 700, 0, 4096], 2048, &checking)?;
+/// checking.leak(1, Finding::new(Code::LeakedCluster, "nothing refers to a block").at(1024));
+/// let report = checking.into_report();
+/// assert_eq!((report.corruptions, report.leaks, report.total_clusters), (2, 1, Some(4)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Checking {
     threads: NonZeroUsize,
@@ -40,6 +68,39 @@ pub struct Checking {
 }
 
 /// What a check found. The numbers are those of `qemu-img check`.
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::format::qcow2::Qcow2Options;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::StreamTarget;
+/// # use diskimage::{Convert, Target};
+/// use diskimage::{Checking, Code, OpenOptions};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = StreamTarget::new(&mut bytes);
+/// # let writer = Qcow2Options::new().cluster_size(512).writer(1 << 20)?;
+/// # Convert::new().create(Box::new(writer), &target)?;
+/// # Box::new(target).finish()?;
+/// # // cluster 100 is counted and not used: its count of 16 bits is in the first block of counts
+/// # let at = |bytes: &[u8], offset: usize| {
+/// #     bytes[offset..offset + 8].iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte))
+/// # };
+/// # let block = at(&bytes, at(&bytes, 0x30));
+/// # bytes[block + 201] = 1;
+/// # bytes.resize(101 * 512, 0);
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let path = Path::new("disk.qcow2");
+/// let image = OpenOptions::new().open_image_storage(storage, path)?;
+/// let report = image.check(Checking::new())?;
+/// assert!(!report.is_clean());
+/// assert_eq!((report.corruptions, report.leaks), (0, 1));
+/// let leak = report.findings.iter().find(|finding| finding.code == Code::LeakedCluster);
+/// assert_eq!(leak.and_then(|leak| leak.offset), Some(100 * 512));
+/// assert_eq!((report.total_clusters, report.allocated_clusters), (Some(2048), Some(0)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckReport {
@@ -101,6 +162,26 @@ impl Checking {
     }
 
     /// How many findings are kept; the others are counted.
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    ///
+    /// use diskimage::{Checking, Code, Finding};
+    ///
+    /// let four = NonZeroUsize::MIN.saturating_add(3);
+    /// let checking = Checking::new().threads(four).max_memory(16 << 20).max_findings(1);
+    /// // what a format divides its work by
+    /// assert_eq!((checking.thread_count(), checking.memory()), (four, 16 << 20));
+    /// assert_eq!(checking.most_findings(), 1);
+    ///
+    /// checking.unreadable(Finding::new(Code::Unreadable, "the table cannot be read").at(0x3000));
+    /// checking.note(Finding::new(Code::Unusual, "the header is longer than usual").at(0x1000));
+    /// checking.more_corruptions(7); // for which there is no room
+    /// let report = checking.into_report();
+    /// assert_eq!(report.findings[0].offset, Some(0x1000)); // the first one of the file
+    /// assert_eq!((report.corruptions, report.check_errors, report.more_findings), (7, 1, 8));
+    /// assert!(report.codes.contains(&Code::Unreadable)); // of those too that were not kept
+    /// ```
     #[must_use]
     pub fn max_findings(mut self, count: usize) -> Self {
         self.max_findings = count;
@@ -108,6 +189,18 @@ impl Checking {
     }
 
     /// Where to report progress, in bytes of tables, and who may cancel.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::{Checking, ErrorKind, Progress};
+    ///
+    /// let progress = Arc::new(Progress::new());
+    /// let checking = Checking::new().progress(Arc::clone(&progress));
+    /// progress.cancel(); // from any thread, while the check runs
+    /// let error = checking.watcher().check().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Cancelled);
+    /// ```
     #[must_use]
     pub fn progress(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
@@ -221,6 +314,16 @@ impl Checking {
 
 impl CheckReport {
     /// Whether nothing is wrong. What is only odd does not count.
+    ///
+    /// ```
+    /// use diskimage::{Checking, Code, Finding};
+    ///
+    /// let checking = Checking::new();
+    /// checking.note(Finding::new(Code::UnusedSpace, "nothing refers to the last sector").at(0x30000));
+    /// let report = checking.into_report();
+    /// assert!(report.is_clean());
+    /// assert_eq!(report.findings.len(), 1); // only odd
+    /// ```
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.corruptions == 0 && self.leaks == 0 && self.check_errors == 0
@@ -235,6 +338,35 @@ impl CheckReport {
 }
 
 /// What may be repaired.
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::format::vhd::VhdOptions;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::SpillTarget;
+/// # use diskimage::{Convert, Target};
+/// use diskimage::check::DryRun;
+/// use diskimage::{Checking, OpenOptions, RepairScope};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 1 << 20)?;
+/// # Convert::new().create(Box::new(VhdOptions::new().writer(1 << 20)?), &target)?;
+/// # Box::new(target).finish()?;
+/// # let footer = bytes.len() - 512;
+/// # bytes[footer..].fill(0);
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let path = Path::new("disk.vhd");
+/// // a VHD whose footer is gone: a copy of it is at the start
+/// let image = OpenOptions::new().open_image_storage(storage, path)?;
+/// let fixed = |scope| -> diskimage::Result<u64> {
+///     let repaired = image.repair(scope, &Checking::new(), &mut DryRun::new())?;
+///     Ok(repaired.corruptions_fixed)
+/// };
+/// assert_eq!(fixed(RepairScope::Leaks)?, 0); // which this is none of
+/// assert_eq!(fixed(RepairScope::All)?, 1);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RepairScope {
@@ -246,6 +378,41 @@ pub enum RepairScope {
 
 /// What takes the writes of a repair, in order. Killed between any two of them, the image is no
 /// worse than before: that is for the format to see to.
+///
+/// One that keeps what it overwrites:
+///
+/// ```
+/// use diskimage::Result;
+/// use diskimage::check::Patch;
+///
+/// struct Undo {
+///     image: Vec<u8>,
+///     before: Vec<(usize, Vec<u8>)>,
+/// }
+///
+/// impl Patch for Undo {
+///     fn write(&mut self, offset: u64, bytes: &[u8], what: &str) -> Result<()> {
+///         println!("{what}");
+///         let start = offset as usize;
+///         let end = start + bytes.len();
+///         self.image.resize(self.image.len().max(end), 0);
+///         self.before.push((start, self.image[start..end].to_vec()));
+///         self.image[start..end].copy_from_slice(bytes);
+///         Ok(())
+///     }
+///
+///     fn barrier(&mut self) -> Result<()> {
+///         Ok(()) // memory has no order of its own
+///     }
+/// }
+///
+/// let mut undo = Undo { image: vec![1; 4], before: Vec::new() };
+/// undo.write(2, &[7; 4], "restore the header from its copy")?;
+/// undo.barrier()?;
+/// assert_eq!(undo.image, [1, 1, 7, 7, 7, 7]);
+/// assert_eq!(undo.before, [(2, vec![1, 1, 0, 0])]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait Patch {
     /// Writes `bytes` at `offset` of the image file, which grows where needed. `what` says why, as
     /// a clause for people: `restore the header from its copy`.
@@ -275,6 +442,35 @@ pub struct DryRun {
 }
 
 /// A write that a repair would do.
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::format::vhd::VhdOptions;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::SpillTarget;
+/// # use diskimage::{Convert, Target};
+/// use diskimage::check::DryRun;
+/// use diskimage::{Checking, OpenOptions, RepairScope};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 1 << 20)?;
+/// # Convert::new().create(Box::new(VhdOptions::new().writer(1 << 20)?), &target)?;
+/// # Box::new(target).finish()?;
+/// # bytes[..512].fill(0);
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let path = Path::new("disk.vhd");
+/// // a dynamic VHD whose copy of the footer, at its start, is gone
+/// let image = OpenOptions::new().open_image_storage(storage, path)?;
+/// let mut plan = DryRun::new();
+/// image.repair(RepairScope::All, &Checking::new(), &mut plan)?;
+/// let line = |write: &diskimage::check::PlannedWrite| {
+///     format!("{} bytes at {:#x}: {}", write.length, write.offset, write.what)
+/// };
+/// let lines: Vec<_> = plan.writes.iter().map(line).collect();
+/// assert_eq!(lines, ["512 bytes at 0x0: restore the copy of the footer from the footer"]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlannedWrite {
@@ -340,6 +536,45 @@ impl MemoryPatch {
 
     /// Does `count` writes; the next one is an error of kind
     /// [`Cancelled`](crate::ErrorKind::Cancelled), and so are all behind it.
+    ///
+    /// A repair that is killed leaves nothing worse behind, wherever that happens:
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::vhd::VhdOptions;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::SpillTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::check::MemoryPatch;
+    /// use diskimage::{Checking, ErrorKind, OpenOptions, RepairScope};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 1 << 20)?;
+    /// # Convert::new().create(Box::new(VhdOptions::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # bytes[..512].fill(0);
+    /// let open = |bytes: &[u8]| {
+    ///     let storage = Arc::new(MemoryStorage::new(bytes.to_vec()));
+    ///     OpenOptions::new().open_image_storage(storage, Path::new("disk.vhd"))
+    /// };
+    /// let image = open(&bytes)?;
+    /// let mut writes = 0;
+    /// loop {
+    ///     let mut patch = MemoryPatch::new(bytes.clone()).stop_after(writes);
+    ///     let repaired = image.repair(RepairScope::All, &Checking::new(), &mut patch);
+    ///     let report = open(&patch.into_bytes())?.check(Checking::new())?;
+    ///     let Err(error) = repaired else {
+    ///         assert!(report.is_clean());
+    ///         break;
+    ///     };
+    ///     assert_eq!(error.kind(), ErrorKind::Cancelled);
+    ///     assert_eq!(report.corruptions, 1); // as before
+    ///     writes += 1;
+    /// }
+    /// assert_eq!(writes, 1);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn stop_after(mut self, count: u64) -> Self {
         self.stop_after = Some(count);
@@ -347,6 +582,16 @@ impl MemoryPatch {
     }
 
     /// How many writes were done.
+    ///
+    /// ```
+    /// use diskimage::check::{MemoryPatch, Patch};
+    ///
+    /// let mut patch = MemoryPatch::new(b"image".to_vec());
+    /// patch.write(0, b"I", "begin with a capital letter")?;
+    /// assert_eq!(patch.writes(), 1);
+    /// assert_eq!(patch.into_bytes(), b"Image");
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn writes(&self) -> u64 {
         self.writes
@@ -381,6 +626,37 @@ impl Patch for MemoryPatch {
 }
 
 /// What a repair did, or would do.
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::format::vhd::VhdOptions;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::SpillTarget;
+/// # use diskimage::{Convert, Target};
+/// use diskimage::check::MemoryPatch;
+/// use diskimage::{Checking, OpenOptions, RepairScope};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 1 << 20)?;
+/// # Convert::new().create(Box::new(VhdOptions::new().writer(1 << 20)?), &target)?;
+/// # Box::new(target).finish()?;
+/// # let footer = bytes.len() - 512;
+/// # bytes[footer..].fill(0);
+/// # let path = Path::new("disk.vhd");
+/// // a VHD whose footer is gone: a copy of it is at the start
+/// let storage = Arc::new(MemoryStorage::new(bytes.clone()));
+/// let image = OpenOptions::new().open_image_storage(storage, path)?;
+/// let mut patch = MemoryPatch::new(bytes);
+/// let repaired = image.repair(RepairScope::All, &Checking::new(), &mut patch)?;
+/// assert_eq!((repaired.corruptions_fixed, repaired.leaks_fixed), (1, 0));
+/// assert!(repaired.refused.is_empty());
+///
+/// let storage = Arc::new(MemoryStorage::new(patch.into_bytes()));
+/// let image = OpenOptions::new().open_image_storage(storage, path)?;
+/// assert!(image.check(Checking::new())?.is_clean());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repaired {

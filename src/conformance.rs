@@ -59,6 +59,27 @@ pub fn check(disk: &dyn VirtualDisk, content: Option<&[u8]>) -> Result<(), Strin
 /// is pushed in pieces of `piece` bytes: they are equal in all but what the stream says it did not
 /// see, which is the answer; and what is refused before the end is refused by the file too, and for
 /// these reasons if that can be read. The error is a sentence that says what differs.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::inspect::{Inspect, Policy};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Storage, conformance};
+/// # use diskimage::format::qcow2::Qcow2Options;
+/// # use diskimage::target::StreamTarget;
+/// # use diskimage::{Convert, Target};
+/// # let mut image = Vec::new();
+/// # let target = StreamTarget::new(&mut image);
+/// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+/// # Box::new(target).finish()?;
+///
+/// // a QCOW2 whose tables lie before its data, so that nothing passes by unseen
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(image));
+/// let unseen = conformance::check_verdicts(&Inspect::new(Policy::strict()), &storage, 1000);
+/// assert_eq!(unseen, Ok(Vec::new()));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn check_verdicts(
     inspect: &Inspect,
     storage: &Arc<dyn Storage>,

@@ -31,18 +31,137 @@ use crate::storage::{FileIdentity, Storage};
 /// assert_eq!(disk.extents(0..8192).count(), 1);
 /// # Ok::<(), diskimage::Error>(())
 /// ```
+///
+/// One that counts what is read of another. What a wrapper leaves out would be the default's answer, so it
+/// passes on every method:
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// use diskimage::disk::GrownDisk;
+/// use diskimage::storage::FileIdentity;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::SpillTarget;
+/// use diskimage::{Convert, Extent, Result, Storage, StorageId, VirtualDisk};
+/// # use diskimage::{Format, OpenOptions};
+///
+/// struct Counting<'a> {
+///     disk: &'a dyn VirtualDisk,
+///     read: AtomicU64,
+/// }
+///
+/// impl VirtualDisk for Counting<'_> {
+///     fn size(&self) -> u64 {
+///         self.disk.size()
+///     }
+///
+///     fn cluster_size(&self) -> u64 {
+///         self.disk.cluster_size()
+///     }
+///
+///     fn extent_at(&self, offset: u64, max: u64) -> Result<Extent> {
+///         self.disk.extent_at(offset, max)
+///     }
+///
+///     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+///         self.read.fetch_add(buf.len() as u64, Ordering::Relaxed);
+///         self.disk.read_exact_at(buf, offset)
+///     }
+///
+///     fn storage(&self, id: StorageId) -> Option<&dyn Storage> {
+///         self.disk.storage(id)
+///     }
+///
+///     fn encoded_in(&self, depth: u32) -> Option<(FileIdentity, &'static str)> {
+///         self.disk.encoded_in(depth)
+///     }
+///
+///     fn storage_count(&self) -> usize {
+///         self.disk.storage_count()
+///     }
+/// }
+///
+/// # let storage = std::sync::Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+/// # let path = std::path::Path::new("disk.raw");
+/// # let raw = OpenOptions::new().format(Format::Raw).open_storage(storage, path)?;
+/// // 1 MiB of data, and zeros up to 1 GiB
+/// let disk = GrownDisk::new(&raw, 1 << 30);
+/// let counting = Counting { disk: &disk, read: AtomicU64::new(0) };
+/// # let target = SpillTarget::new(std::io::sink(), &std::env::temp_dir(), 1 << 30)?;
+/// Convert::new().run(&counting, &target)?;
+/// assert_eq!(counting.read.into_inner(), 1 << 20); // zeros are not read
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait VirtualDisk: Send + Sync {
     /// The virtual size, bytes.
     fn size(&self) -> u64;
 
     /// The unit that is cheapest to read in whole: a power of two, bytes.
+    ///
+    /// Reading in such units decodes nothing twice:
+    ///
+    /// ```
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::{Result, VirtualDisk};
+    ///
+    /// /// Whether a sector of the disk starts with `what`.
+    /// fn find(disk: &dyn VirtualDisk, what: &[u8]) -> Result<Option<u64>> {
+    ///     let mut unit = vec![0; disk.cluster_size() as usize];
+    ///     for start in (0..disk.size()).step_by(unit.len()) {
+    ///         let length = unit.len().min((disk.size() - start) as usize);
+    ///         disk.read_exact_at(&mut unit[..length], start)?;
+    ///         let found = unit[..length].chunks(512).position(|sector| sector.starts_with(what));
+    ///         if let Some(found) = found {
+    ///             return Ok(Some(start + found as u64 * 512));
+    ///         }
+    ///     }
+    ///     Ok(None)
+    /// }
+    ///
+    /// assert_eq!(find(&EmptyDisk(1 << 20), b"EFI PART")?, None);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn cluster_size(&self) -> u64;
 
     /// What the bytes from `offset` on are, looking at most `max` bytes far.
+    ///
+    /// ```
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::{Result, VirtualDisk};
+    ///
+    /// /// Where the first byte lies that may be none of zeros.
+    /// fn first_data(disk: &dyn VirtualDisk) -> Result<Option<u64>> {
+    ///     let mut at = 0;
+    ///     while at < disk.size() {
+    ///         let extent = disk.extent_at(at, u64::MAX)?;
+    ///         if !extent.kind.is_zero() {
+    ///             return Ok(Some(at));
+    ///         }
+    ///         at = extent.end();
+    ///     }
+    ///     Ok(None)
+    /// }
+    ///
+    /// assert_eq!(first_data(&EmptyDisk(1 << 40))?, None);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn extent_at(&self, offset: u64, max: u64) -> Result<Extent>;
 
     /// Fills `buf` with guest bytes from `offset` on. Reading past the size is an error of kind
     /// [`InvalidInput`](ErrorKind::InvalidInput).
+    ///
+    /// ```
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::{ErrorKind, VirtualDisk};
+    ///
+    /// let disk = EmptyDisk(1000);
+    /// let mut sector = [1; 512];
+    /// disk.read_exact_at(&mut sector, 488)?; // at any offset, and of any length
+    /// assert_eq!(sector, [0; 512]);
+    /// let error = disk.read_exact_at(&mut sector, 489).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
     /// The container file that extents speak of by this number.
@@ -57,6 +176,26 @@ pub trait VirtualDisk: Send + Sync {
     }
 
     /// How many container files there are to speak of: their numbers lie below it.
+    ///
+    /// All that has to be kept as long as the disk is read:
+    ///
+    /// ```
+    /// use std::path::{Path, PathBuf};
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Format, OpenOptions, StorageId, VirtualDisk};
+    ///
+    /// fn files(disk: &dyn VirtualDisk) -> Vec<PathBuf> {
+    ///     let path = |number| Some(disk.storage(StorageId(number))?.path()?.to_owned());
+    ///     (0..disk.storage_count()).filter_map(path).collect()
+    /// }
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+    /// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// assert!(files(&disk).is_empty()); // it is in memory
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn storage_count(&self) -> usize {
         0
     }
@@ -117,6 +256,16 @@ pub struct GrownDisk<'a> {
 
 impl<'a> GrownDisk<'a> {
     /// `disk`, grown to `size` bytes, if that is more than it has.
+    ///
+    /// ```
+    /// use diskimage::VirtualDisk;
+    /// use diskimage::disk::{EmptyDisk, GrownDisk};
+    ///
+    /// let disk = EmptyDisk(5 << 20);
+    /// let to = |unit: u64| GrownDisk::new(&disk, disk.size().next_multiple_of(unit)).size();
+    /// assert_eq!(to(1 << 20), 5 << 20); // as it is
+    /// assert_eq!(to(1 << 30), 1 << 30); // as some clouds want it
+    /// ```
     #[must_use]
     pub fn new(disk: &'a dyn VirtualDisk, size: u64) -> Self {
         Self { disk, size: size.max(disk.size()) }
@@ -183,6 +332,22 @@ impl VirtualDisk for GrownDisk<'_> {
 /// ```
 pub trait VirtualDiskExt: VirtualDisk {
     /// The extents that tile `range`, which is cut to the disk's size. Ends after the first error.
+    ///
+    /// ```
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::{Result, VirtualDisk, VirtualDiskExt};
+    ///
+    /// fn data_in(disk: &dyn VirtualDisk) -> Result<u64> {
+    ///     let data = disk.extents(0..disk.size()).filter(|extent| match extent {
+    ///         Ok(extent) => !extent.kind.is_zero(),
+    ///         Err(_) => true, // not to be lost
+    ///     });
+    ///     data.map(|extent| extent.map(|extent| extent.length)).sum()
+    /// }
+    ///
+    /// assert_eq!(data_in(&EmptyDisk(1 << 40))?, 0);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn extents(&self, range: Range<u64>) -> Extents<'_, Self> {
         let end = range.end.min(self.size());
         Extents { disk: self, position: range.start.min(end), end }
@@ -198,6 +363,23 @@ impl<D: VirtualDisk + ?Sized> VirtualDiskExt for D {}
 
 /// Iterator over the extents of a range; see [`VirtualDiskExt::extents`]. Neighbours are not
 /// joined beyond what one table says: see [`Extent::continues_with`].
+///
+/// ```
+/// use diskimage::disk::GrownDisk;
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::{Extent, Result, VirtualDiskExt};
+/// # use diskimage::{Format, OpenOptions};
+///
+/// # let storage = std::sync::Arc::new(MemoryStorage::new(vec![7; 4096]));
+/// # let path = std::path::Path::new("disk.raw");
+/// # let raw = OpenOptions::new().format(Format::Raw).open_storage(storage, path)?;
+/// let disk = GrownDisk::new(&raw, 1 << 20); // from 4096 bytes
+/// let extents: Vec<Extent> = disk.extents(1024..u64::MAX).collect::<Result<_>>()?;
+/// let [data, zeros] = &*extents else { panic!("data, and then zeros") };
+/// assert_eq!((data.start, data.end(), data.kind.is_zero()), (1024, 4096, false));
+/// assert_eq!((zeros.start, zeros.end(), zeros.kind.is_zero()), (4096, 1 << 20, true));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Extents<'a, D: ?Sized> {
     disk: &'a D,
@@ -222,6 +404,27 @@ impl<D: VirtualDisk + ?Sized> Iterator for Extents<'_, D> {
 impl<D: VirtualDisk + ?Sized> std::iter::FusedIterator for Extents<'_, D> {}
 
 /// A disk as a byte stream; see [`VirtualDiskExt::reader`].
+///
+/// ```
+/// use std::io::{Read, Seek, SeekFrom};
+///
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::VirtualDiskExt;
+/// # use diskimage::{Format, OpenOptions};
+///
+/// # let mut bytes = vec![0; 1024];
+/// # bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+/// # let storage = std::sync::Arc::new(MemoryStorage::new(bytes));
+/// # let path = std::path::Path::new("disk.raw");
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, path)?;
+/// let mut reader = disk.reader();
+/// reader.seek(SeekFrom::Start(510))?;
+/// let mut signature = [0; 2];
+/// reader.read_exact(&mut signature)?;
+/// assert_eq!(signature, [0x55, 0xaa]); // of an MBR
+/// assert_eq!(reader.bytes().count(), 512); // to the end of the disk
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Reader<'a, D: ?Sized> {
     disk: &'a D,

@@ -7,6 +7,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// `Result` with this crate's [`Error`].
+///
+/// ```
+/// use diskimage::{OpenOptions, Result, VirtualDisk};
+///
+/// fn size_of(image: &str) -> Result<u64> {
+///     Ok(OpenOptions::new().open(image)?.size())
+/// }
+///
+/// assert!(size_of("/no/such/image").is_err());
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Who is to blame for an [`Error`], so that a service can tell its user's file from its own disk.
@@ -46,6 +56,16 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Whether the caller is what ended it, now or by a time set before: no word about the file.
+    ///
+    /// ```
+    /// use diskimage::{ErrorKind, Progress};
+    ///
+    /// let progress = Progress::new();
+    /// progress.cancel();
+    /// let error = progress.check().unwrap_err();
+    /// assert!(error.kind().is_stop()); // not to be shown as a fault of the image
+    /// assert!(!ErrorKind::Corrupt.is_stop());
+    /// ```
     #[must_use]
     pub fn is_stop(self) -> bool {
         matches!(self, Self::Cancelled | Self::TimedOut)
@@ -53,6 +73,44 @@ impl ErrorKind {
 }
 
 /// What went wrong, in a module's own words. Each module has one such enum (derived by `thiserror`).
+///
+/// ```
+/// use std::borrow::Cow;
+///
+/// use diskimage::error::Detail;
+/// use diskimage::{Error, ErrorKind};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum HeaderDetail {
+///     #[error("the version is {0}, which is not known")]
+///     Version(u32),
+///     #[error("the header is cut off")]
+///     CutOff,
+/// }
+///
+/// impl Detail for HeaderDetail {
+///     fn kind(&self) -> ErrorKind {
+///         match self {
+///             Self::Version(_) => ErrorKind::Unsupported,
+///             Self::CutOff => ErrorKind::Corrupt,
+///         }
+///     }
+///
+///     fn is_cut_off(&self) -> bool {
+///         matches!(self, Self::CutOff)
+///     }
+///
+///     fn advice(&self) -> Option<Cow<'static, str>> {
+///         matches!(self, Self::Version(_)).then(|| "convert it by what made it".into())
+///     }
+/// }
+///
+/// let error = Error::new(HeaderDetail::Version(9)).at(4);
+/// assert_eq!(error.kind(), ErrorKind::Unsupported);
+/// assert_eq!(error.to_string(), "the version is 9, which is not known (at offset 0x4)");
+/// assert_eq!(error.advice(), Some("convert it by what made it"));
+/// assert!(Error::from(HeaderDetail::CutOff).is_cut_off()); // as `?` does
+/// ```
 pub trait Detail: StdError + Send + Sync + 'static {
     /// Who is to blame.
     fn kind(&self) -> ErrorKind;
@@ -107,6 +165,18 @@ impl Error {
     }
 
     /// An operating-system error with the operation that failed.
+    ///
+    /// ```
+    /// use diskimage::{Error, ErrorKind};
+    ///
+    /// let gone = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    /// let error = Error::io("get a range", gone).at(0x1000);
+    /// assert_eq!(error.kind(), ErrorKind::Io); // no word about the image: it may be tried again
+    /// assert_eq!(error.io_error().map(|e| e.kind()), Some(std::io::ErrorKind::ConnectionReset));
+    /// // on the way out through an interface of the standard library the kind stays
+    /// let error = std::io::Error::from(error);
+    /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    /// ```
     #[cold]
     #[must_use]
     pub fn io(operation: &'static str, source: std::io::Error) -> Self {
@@ -138,6 +208,18 @@ impl Error {
     }
 
     /// Adds the byte offset in the file, unless one is already known.
+    ///
+    /// ```
+    /// use std::path::Path;
+    ///
+    /// use diskimage::{Error, ErrorKind};
+    ///
+    /// // what is nearest to the fault knows best
+    /// let error = Error::other(ErrorKind::Corrupt, "the entry leads nowhere").at(0x30008);
+    /// let error = error.at(0x30000).in_file(Path::new("base.qcow2")).in_file(Path::new("new.qcow2"));
+    /// assert_eq!(error.offset(), Some(0x30008));
+    /// assert_eq!(error.file(), Some(Path::new("base.qcow2")));
+    /// ```
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
@@ -154,6 +236,18 @@ impl Error {
     }
 
     /// Adds the guest bytes that cannot be read because of it, unless already known.
+    ///
+    /// ```
+    /// use diskimage::{Error, ErrorKind};
+    ///
+    /// let error = Error::other(ErrorKind::Corrupt, "a cluster does not decode")
+    ///     .at(0x5_0000)
+    ///     .affecting(0x1_0000..0x2_0000);
+    /// // by which a guest's file can be found that is lost
+    /// assert_eq!(error.guest_range(), Some(0x1_0000..0x2_0000));
+    /// assert_eq!(error.offset(), Some(0x5_0000));
+    /// assert_eq!(error.advice(), None);
+    /// ```
     #[must_use]
     pub fn affecting(mut self, guest: Range<u64>) -> Self {
         self.0.guest_range.get_or_insert(guest);
@@ -161,6 +255,25 @@ impl Error {
     }
 
     /// Replaces the advice.
+    ///
+    /// What an error advises is to say at the command. Users of a service have another:
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Error, ErrorKind, OpenOptions};
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+    /// let opened = OpenOptions::new().open_storage(storage, Path::new("upload"));
+    /// let error = opened.map_err(|error| match error.kind() {
+    ///     ErrorKind::InvalidInput => error.advise("choose RAW as the format of the upload"),
+    ///     _ => error,
+    /// });
+    /// let advice = error.as_ref().err().and_then(Error::advice);
+    /// assert_eq!(advice, Some("choose RAW as the format of the upload"));
+    /// ```
     #[must_use]
     pub fn advise(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
         self.0.advice = Some(advice.into());
@@ -179,6 +292,29 @@ impl Error {
     }
 
     /// Whether it says that the file ends before something that it needs.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Format, Target};
+    /// use diskimage::{ErrorKind, OpenOptions};
+    ///
+    /// # let storage = Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+    /// # let raw = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().image(&raw, Box::new(Qcow2Options::new().writer(1 << 20)?), None, &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let path = Path::new("cloud.qcow2");
+    /// bytes.truncate(bytes.len() / 2); // a download that was broken off
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let error = OpenOptions::new().open_storage(storage, path).unwrap_err();
+    /// assert_eq!((error.kind(), error.is_cut_off()), (ErrorKind::Corrupt, true));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         self.0.cut_off
@@ -214,6 +350,19 @@ impl Error {
     }
 
     /// The system's error behind it, if the environment is to blame.
+    ///
+    /// ```
+    /// use diskimage::{Error, ErrorKind};
+    ///
+    /// fn is_worth_another_try(error: &Error) -> bool {
+    ///     use std::io::ErrorKind::{ConnectionReset, TimedOut};
+    ///     error.io_error().is_some_and(|source| matches!(source.kind(), ConnectionReset | TimedOut))
+    /// }
+    ///
+    /// let source = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    /// assert!(is_worth_another_try(&Error::io("read", source)));
+    /// assert!(!is_worth_another_try(&Error::other(ErrorKind::Corrupt, "the table is cut off")));
+    /// ```
     #[must_use]
     pub fn io_error(&self) -> Option<&std::io::Error> {
         self.0.detail.downcast_ref::<IoDetail>().map(|d| &d.source)

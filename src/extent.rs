@@ -1,10 +1,54 @@
 //! Extents: what a guest-visible range of a disk consists of.
 
 /// Which of a disk's container files (see [`VirtualDisk::storage`](crate::VirtualDisk::storage)).
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, OpenOptions, StorageId, VirtualDisk};
+///
+/// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+/// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let sizes: Vec<_> = (0..disk.storage_count())
+///     .filter_map(|number| disk.storage(StorageId(number))) // one that was not opened is none
+///     .map(|file| file.size())
+///     .collect();
+/// assert_eq!(sizes, [4096]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StorageId(pub usize);
 
 /// Where bytes lie: an offset in one of a disk's container files.
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::format::qcow2::Qcow2Options;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::StreamTarget;
+/// # use diskimage::{Convert, Target};
+/// use diskimage::{Format, Location, OpenOptions, VirtualDisk};
+///
+/// # let storage = Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+/// # let raw = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk.raw"))?;
+/// # let mut bytes = Vec::new();
+/// # let target = StreamTarget::new(&mut bytes);
+/// # Convert::new().image(&raw, Box::new(Qcow2Options::new().writer(1 << 20)?), None, &target)?;
+/// # Box::new(target).finish()?;
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// // a QCOW2 that holds a byte 7 everywhere
+/// let disk = OpenOptions::new().open_storage(storage, Path::new("disk.qcow2"))?;
+/// let extent = disk.extent_at(0x8000, 1)?;
+/// let Some(Location { storage, offset }) = extent.kind.location() else { panic!("is stored") };
+/// assert_eq!(offset % disk.cluster_size(), 0x8000); // clusters lie in step
+/// let mut byte = [0];
+/// disk.storage(storage).expect("was opened").read_exact_at(&mut byte, offset)?;
+/// assert_eq!(byte, [7]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Location {
     /// The file.
@@ -14,6 +58,27 @@ pub struct Location {
 }
 
 /// What the bytes of an extent are.
+///
+/// ```
+/// use diskimage::{ExtentKind, Location, StorageId};
+///
+/// fn word(kind: &ExtentKind) -> &'static str {
+///     match kind {
+///         ExtentKind::Stored(_) => "data",
+///         ExtentKind::Encoded => "compressed data",
+///         ExtentKind::Hole(_) => "a hole of the file",
+///         ExtentKind::Zero { allocated: true, .. } => "zeros",
+///         ExtentKind::Zero { allocated: false, .. } => "never written",
+///     }
+/// }
+///
+/// let kind = ExtentKind::Hole(Location { storage: StorageId(0), offset: 4096 });
+/// assert_eq!((word(&kind), kind.is_zero()), ("a hole of the file", true));
+/// // 512 bytes further
+/// let place = kind.advanced(512).location();
+/// assert_eq!(place, Some(Location { storage: StorageId(0), offset: 4608 }));
+/// assert_eq!(ExtentKind::Encoded.location(), None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExtentKind {
     /// Stored as they are, contiguously, from this location on.
@@ -49,6 +114,19 @@ impl ExtentKind {
     }
 
     /// The kind of what lies `skip` bytes further in the same extent.
+    ///
+    /// An extent that is cut in two:
+    ///
+    /// ```
+    /// use diskimage::{Extent, ExtentKind, Location, StorageId};
+    ///
+    /// let kind = ExtentKind::Stored(Location { storage: StorageId(0), offset: 0x5_0000 });
+    /// let whole = Extent { start: 0, length: 8192, depth: 0, kind };
+    /// let head = Extent { length: 512, ..whole };
+    /// let tail = Extent { start: 512, length: 8192 - 512, kind: kind.advanced(512), ..whole };
+    /// assert!(head.continues_with(&tail));
+    /// assert_eq!(tail.kind.location().map(|place| place.offset), Some(0x5_0200));
+    /// ```
     #[must_use]
     pub fn advanced(self, skip: u64) -> Self {
         let further =
@@ -88,12 +166,45 @@ pub struct Extent {
 
 impl Extent {
     /// The first byte behind it.
+    ///
+    /// ```
+    /// use diskimage::VirtualDisk;
+    /// use diskimage::disk::EmptyDisk;
+    ///
+    /// let disk = EmptyDisk(10_000);
+    /// let extent = disk.extent_at(4096, 1000)?;
+    /// assert_eq!((extent.start, extent.end()), (4096, 5096)); // where to ask next
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.length)
     }
 
     /// Whether `next` continues this extent, so that both are one.
+    ///
+    /// ```
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::{Extent, Result, VirtualDiskExt};
+    ///
+    /// /// The extents of a disk, as few as there can be.
+    /// fn joined(extents: impl Iterator<Item = Result<Extent>>) -> Result<Vec<Extent>> {
+    ///     let mut joined: Vec<Extent> = Vec::new();
+    ///     for extent in extents {
+    ///         let extent = extent?;
+    ///         match joined.last_mut() {
+    ///             Some(last) if last.continues_with(&extent) => last.length += extent.length,
+    ///             _ => joined.push(extent),
+    ///         }
+    ///     }
+    ///     Ok(joined)
+    /// }
+    ///
+    /// let disk = EmptyDisk(8192);
+    /// let halves = disk.extents(0..4096).chain(disk.extents(4096..8192));
+    /// assert_eq!(joined(halves)?, joined(disk.extents(0..8192))?);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn continues_with(&self, next: &Self) -> bool {
         self.end() == next.start

@@ -6,6 +6,17 @@ use std::fmt;
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $severity:ident;)+) => {
         /// What a [`Finding`] is about. The texts are stable: scripts may rely on them.
+        ///
+        /// ```
+        /// use diskimage::{Code, Severity};
+        ///
+        /// // all that may do harm, for the handbook of a service
+        /// let harm = |code: &&Code| code.severity() == Severity::Danger;
+        /// let names: Vec<_> = Code::ALL.iter().filter(harm).map(|code| code.as_str()).collect();
+        /// assert_eq!(names, ["polyglot", "ambiguous", "corrupt", "duplicate-member"]);
+        /// assert_eq!(Code::LeakedCluster.meaning(), "Room is taken up that nothing refers to.");
+        /// assert_eq!(Code::LeakedCluster.to_string(), "leaked-cluster");
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Code {
@@ -137,6 +148,19 @@ codes! {
 }
 
 /// How bad a [`Finding`] is.
+///
+/// ```
+/// use diskimage::{Code, Finding, Severity};
+///
+/// let findings = [
+///     Finding::new(Code::InternalSnapshots, "holds 2 internal snapshots"),
+///     Finding::new(Code::BeyondEnd, "an entry leads beyond the end").at(0x30000),
+/// ];
+/// let worst = findings.iter().map(|finding| finding.code.severity()).max();
+/// assert_eq!(worst, Some(Severity::Error));
+/// assert!(Severity::Error < Severity::Danger);
+/// assert_eq!(Severity::Error.as_str(), "error");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Severity {
     /// Good to know.
@@ -179,9 +203,15 @@ impl fmt::Display for Severity {
 /// ```
 /// use diskimage::{Code, Finding, Severity};
 ///
-/// let finding = Finding::new(Code::LeakedCluster, "cluster 7 is counted and not used").at(0x70000);
+/// let finding = Finding::new(Code::LeakedCluster, "cluster 7 is counted and not used")
+///     .at(0x70000)
+///     .in_structure("refcount block")
+///     .fix("free it with --repair=leaks");
 /// assert_eq!(finding.code.as_str(), "leaked-cluster");
 /// assert_eq!(finding.code.severity(), Severity::Warning);
+/// assert_eq!(finding.structure.as_deref(), Some("refcount block"));
+/// // names that a file holds do no harm in it
+/// assert_eq!(Finding::new(Code::BackingFile, "\u{1b}[2J").message, r"\x1b[2J");
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -73,6 +73,31 @@ pub trait Layer: Send + Sync + Debug {
     fn size(&self) -> u64;
 
     /// The unit of allocation (cluster, grain, block), bytes: a power of two, where there is one.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::LayerOptions;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Format, Target};
+    /// use diskimage::Layer;
+    /// use diskimage::format::raw::RawLayer;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # let options = Qcow2Options::new().cluster_size(4096);
+    /// # Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+    /// assert_eq!((layer.cluster_size(), layer.stores_long_runs()), (Some(4096), false));
+    /// // a raw disk is one run, and has no unit
+    /// let raw = RawLayer::new(Arc::new(MemoryStorage::new(vec![7; 1000])));
+    /// assert_eq!((raw.size(), raw.cluster_size(), raw.stores_long_runs()), (1000, None, true));
+    /// assert!(raw.storage().is_none()); // it is as it is on the medium: there is no log
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn cluster_size(&self) -> Option<u64>;
 
     /// The size of a sector as the guest sees it, bytes, where the image says.
@@ -81,6 +106,25 @@ pub trait Layer: Send + Sync + Debug {
     }
 
     /// What the image needs from other files, in a fixed order.
+    ///
+    /// What has to be fetched before a VMDK of several files can be read:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Format;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let descriptor = "# Disk DescriptorFile\nversion=1\nCID=0000beef\nparentCID=ffffffff\n\
+    ///     createType=\"twoGbMaxExtentFlat\"\nRW 8 FLAT \"disk-f001.vmdk\" 0\n\
+    ///     RW 8 FLAT \"disk-f002.vmdk\" 0\n";
+    /// let storage = Arc::new(MemoryStorage::new(descriptor.into()));
+    /// let layer = Format::Vmdk.open(storage, &LayerOptions::default())?;
+    /// let names: Vec<_> = layer.references().iter().map(|file| file.printable_name()).collect();
+    /// assert_eq!(names, ["disk-f001.vmdk", "disk-f002.vmdk"]);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn references(&self) -> &[Reference] {
         &[]
     }
@@ -106,12 +150,61 @@ pub trait Layer: Send + Sync + Debug {
 
     /// What the guest knows the disk by, a UUID in the byte order of its text form, where the format has
     /// that: a child has its parent's (VHDX, 2.6.2.3).
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::LayerOptions;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::SpillTarget;
+    /// # use diskimage::{Convert, Format, Layer, Result, Target};
+    /// use diskimage::format::vhdx::VhdxOptions;
+    ///
+    /// # fn open(options: VhdxOptions) -> Result<Box<dyn Layer>> {
+    /// #     let mut bytes = Vec::new();
+    /// #     let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 16 << 20)?;
+    /// #     Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+    /// #     Box::new(target).finish()?;
+    /// #     Format::Vhdx.open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())
+    /// # }
+    /// // each is written and opened again
+    /// let base = open(VhdxOptions::new().logical_sector_size(4096))?;
+    /// let options = VhdxOptions::new().logical_sector_size(4096);
+    /// let child = open(options.parent("base.vhdx", &*base)?)?;
+    /// assert_eq!(child.disk_id(), base.disk_id()); // to the guest it is one disk
+    /// assert_ne!(child.identity(), base.identity());
+    /// assert_eq!(child.sector_size(), Some(4096));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn disk_id(&self) -> Option<[u8; 16]> {
         None
     }
 
     /// What changes whenever the guest's data do, where the format has such a mark: a child notes
     /// its parent's, and so can tell that the parent was written to (VDI).
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::LayerOptions;
+    /// # use diskimage::format::vdi::VdiOptions;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::SpillTarget;
+    /// # use diskimage::{Convert, Format, Target};
+    /// # let mut bytes = Vec::new();
+    /// # let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 4 << 20)?;
+    /// # Convert::new().create(Box::new(VdiOptions::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let open = |bytes: &[u8]| {
+    /// #     let storage = Arc::new(MemoryStorage::new(bytes.to_vec()));
+    /// #     Format::Vdi.open(storage, &LayerOptions::default())
+    /// # };
+    /// # let mut written = bytes.clone();
+    /// # written[0x198] ^= 0xff; // uuidModify, which VirtualBox draws anew
+    /// // a VDI, and the same after a machine has written to it
+    /// let (before, after) = (open(&bytes)?, open(&written)?);
+    /// assert_eq!(before.identity(), after.identity());
+    /// assert_ne!(before.modification(), after.modification());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn modification(&self) -> Option<Identity> {
         None
     }
@@ -123,6 +216,31 @@ pub trait Layer: Send + Sync + Debug {
     }
 
     /// Whether `parent` is the image that this one was made upon, as far as the formats tell.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::LayerOptions;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::SpillTarget;
+    /// # use diskimage::{Convert, Format, Layer, Result, Target};
+    /// use diskimage::format::vhd::VhdOptions;
+    ///
+    /// # fn open(options: VhdOptions) -> Result<Box<dyn Layer>> {
+    /// #     let mut bytes = Vec::new();
+    /// #     let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 1 << 20)?;
+    /// #     Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+    /// #     Box::new(target).finish()?;
+    /// #     Format::Vhd.open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())
+    /// # }
+    /// // each is written and opened again
+    /// let base = open(VhdOptions::new().seed("base"))?;
+    /// let other = open(VhdOptions::new().seed("other"))?;
+    /// let child = open(VhdOptions::new().parent("base.vhd", &*base)?)?;
+    /// assert!(base.identity().is_some());
+    /// child.check_parent(&*base)?;
+    /// assert!(child.check_parent(&*other).is_err());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn check_parent(&self, parent: &dyn Layer) -> Result<()> {
         let _ = parent;
         Ok(())
@@ -137,6 +255,28 @@ pub trait Layer: Send + Sync + Debug {
 
     /// Whether the guest data can be given out at all; asked when a disk is opened, not when an
     /// image is described. Encrypted data without a key, or an image marked as corrupt, cannot.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::LayerOptions;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Format, Target};
+    /// use diskimage::{Code, ErrorKind};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// bytes[79] |= 1 << 1; // the "corrupt bit" of a QCOW2's incompatible features
+    /// # let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+    /// assert_eq!(layer.check_readable().unwrap_err().kind(), ErrorKind::Corrupt);
+    /// // and yet it can be described
+    /// assert!(layer.describe()?.findings.iter().any(|finding| finding.code == Code::Corrupt));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn check_readable(&self) -> Result<()> {
         Ok(())
     }
@@ -157,6 +297,27 @@ pub trait Layer: Send + Sync + Debug {
 
     /// How many of the guest's bytes one page of the tables maps, where pages lie scattered in the
     /// file and one of them can be passed over for the next ones.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::LayerOptions;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::format::raw::RawLayer;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Format, Layer, Target};
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 40)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+    /// // 8192 entries of 8 bytes, for a cluster of 64 KiB each
+    /// assert_eq!(layer.page_span(), Some(512 << 20));
+    /// # let layer = RawLayer::new(Arc::new(MemoryStorage::new(Vec::new())));
+    /// # assert_eq!((layer.page_span(), layer.tables_at()), (None, None));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn page_span(&self) -> Option<u64> {
         None
     }
@@ -184,6 +345,22 @@ pub trait Layer: Send + Sync + Debug {
     /// Writes what mends the image, as far as that can be proven, so that it can stop between any
     /// two writes; see [`Patch`]. `checking` says with how much memory and how many threads, and
     /// whom to tell how far it is; it is not for findings.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::check::DryRun;
+    /// use diskimage::format::raw::RawLayer;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Checking, ErrorKind, Layer, RepairScope};
+    ///
+    /// // a raw disk has nothing to mend but its partition table, and here is none
+    /// let layer = RawLayer::new(Arc::new(MemoryStorage::new(vec![0; 1 << 20])));
+    /// let mut plan = DryRun::new();
+    /// let error = layer.repair(RepairScope::All, &Checking::new(), &mut plan).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Unsupported);
+    /// assert!(plan.writes.is_empty());
+    /// ```
     fn repair(
         &self,
         scope: RepairScope,
@@ -197,6 +374,28 @@ pub trait Layer: Send + Sync + Debug {
 }
 
 /// Which file a layer's bytes lie in.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{ErrorKind, Format};
+///
+/// // a VMDK of two files, of which this one names the other
+/// let descriptor = "# Disk DescriptorFile\nversion=1\nCID=0000beef\nparentCID=ffffffff\n\
+///     createType=\"monolithicFlat\"\nRW 8 FLAT \"disk-flat.vmdk\" 0\n";
+/// let storage = Arc::new(MemoryStorage::new(descriptor.into()));
+/// let mut layer = Format::Vmdk.open(storage, &LayerOptions::default())?;
+/// let error = layer.map(512, 512).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Denied); // nobody has handed it over
+///
+/// layer.attach(0, Arc::new(MemoryStorage::new(vec![7; 8 * 512])))?;
+/// let kind = layer.map(512, 512)?.kind;
+/// assert_eq!(kind, MappingKind::Stored { source: Source::Reference(0), offset: 512 });
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The image file itself.
@@ -206,6 +405,22 @@ pub enum Source {
 }
 
 /// The first run of bytes at a mapped offset.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::raw::RawLayer;
+/// use diskimage::layer::{Mapping, MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let layer = RawLayer::new(Arc::new(MemoryStorage::new(vec![7; 4096])));
+/// let mapping = layer.map(1024, u64::MAX)?;
+/// let kind = MappingKind::Stored { source: Source::Own, offset: 1024 };
+/// assert_eq!(mapping, Mapping { length: 3072, kind });
+/// assert_eq!(mapping.reach().end, 4096); // of the file
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mapping {
     /// How many bytes, at least one.
@@ -215,6 +430,34 @@ pub struct Mapping {
 }
 
 /// Which parts of a disk were written to since somebody began to watch: what incremental backups go by.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use diskimage::format::LayerOptions;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::SpillTarget;
+/// # use diskimage::{Convert, Format, Target};
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::layer::DirtyBitmap;
+///
+/// let since_monday = DirtyBitmap {
+///     name: b"since-monday".to_vec(),
+///     granularity: 64 << 10,
+///     auto: true,
+///     is_consistent: true,
+///     bits: vec![0b0000_0101, 0], // of 1 MiB, the first and the third 64 KiB
+/// };
+/// let writer = Qcow2Options::new().bitmaps(vec![since_monday.clone()]).writer(1 << 20)?;
+/// # let mut bytes = Vec::new();
+/// # let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 16 << 20)?;
+/// # Convert::new().create(Box::new(writer), &target)?;
+/// # Box::new(target).finish()?;
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// // when that is written, and opened again
+/// let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+/// assert_eq!(layer.dirty_bitmaps(1 << 20)?, [since_monday]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirtyBitmap {
     /// The name, as bytes.
@@ -259,6 +502,37 @@ impl Mapping {
 }
 
 /// What a layer knows of a run of guest bytes.
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::format::LayerOptions;
+/// # use diskimage::format::qcow2::Qcow2Options;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::SpillTarget;
+/// # use diskimage::{Convert, Format, OpenOptions, Target};
+/// use diskimage::layer::MappingKind;
+///
+/// # let mut disk = vec![0; 1 << 20];
+/// # disk[..64 << 10].fill(7);
+/// # let storage = Arc::new(MemoryStorage::new(disk));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// # let mut bytes = Vec::new();
+/// # let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 1 << 20)?;
+/// # let writer = Qcow2Options::new().compressed(true).writer(1 << 20)?;
+/// # Convert::new().image(&disk, Box::new(writer), None, &target)?;
+/// # Box::new(target).finish()?;
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// // a compressed QCOW2 of 1 MiB of which the first cluster holds a byte 7 everywhere
+/// let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+/// assert_eq!(layer.map(0, u64::MAX)?.kind, MappingKind::Encoded);
+/// let mut byte = [0];
+/// layer.read_encoded(&mut byte, 0x8000)?;
+/// assert_eq!(byte, [7]);
+/// // and the others are a parent's, if it has one
+/// assert_eq!(layer.map(0x1_0000, u64::MAX)?.kind, MappingKind::Parent { stored: None });
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MappingKind {
     /// Stored as they are. Whoever reads them checks that the file is that long, and sees to holes.
@@ -320,6 +594,33 @@ impl Mapping {
 }
 
 /// How far an image's file is needed for a run of guest bytes.
+///
+/// What of a QCOW2 has to be there to read the start of its disk:
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::format::LayerOptions;
+/// # use diskimage::format::qcow2::Qcow2Options;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::StreamTarget;
+/// # use diskimage::{Convert, Format, OpenOptions, Storage, Target};
+/// # let storage = Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// # let mut bytes = Vec::new();
+/// # let target = StreamTarget::new(&mut bytes);
+/// # Convert::new().image(&disk, Box::new(Qcow2Options::new().writer(1 << 20)?), None, &target)?;
+/// # Box::new(target).finish()?;
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let size = storage.size();
+/// let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+/// let reach = layer.reach(0)?;
+/// assert!(!reach.encoded);
+/// assert_eq!(reach.length, 1 << 20); // as far as one page of its tables tells
+/// assert!(reach.end < size); // behind the data lie counts of clusters, which nobody reads
+/// assert!(layer.tables_at().is_some_and(|l1| l1 < reach.end));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// How many guest bytes, at least one.
@@ -331,6 +632,31 @@ pub struct Reach {
 }
 
 /// What an image needs from another file.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use diskimage::format::LayerOptions;
+/// # use diskimage::format::qcow2::Qcow2Options;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::StreamTarget;
+/// # use diskimage::{Convert, Format, Target};
+/// use diskimage::layer::Role;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = StreamTarget::new(&mut bytes);
+/// # let options = Qcow2Options::new().backing("base\u{1b}.qcow2", Some("qcow2"));
+/// # Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+/// # Box::new(target).finish()?;
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+/// let backing = &layer.references()[0];
+/// assert_eq!(backing.role, Role::Parent);
+/// assert_eq!(backing.format.as_deref(), Some(&b"qcow2"[..]));
+/// // a stranger wrote it: as it is, and as it may be printed
+/// assert_eq!(backing.names, [b"base\x1b.qcow2"]);
+/// assert_eq!(backing.printable_name(), r"base\x1b.qcow2");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
     /// What for.
@@ -352,6 +678,18 @@ impl Reference {
 }
 
 /// What an image needs another file for.
+///
+/// ```
+/// use diskimage::layer::{Reference, Role};
+///
+/// fn sentence(reference: &Reference) -> String {
+///     format!("it needs the {} '{}'", reference.role.noun(), reference.printable_name())
+/// }
+///
+/// let names = vec![b"disk-flat.vmdk".to_vec()];
+/// let extent = Reference { role: Role::Extent, names, format: None, offset: 512 };
+/// assert_eq!(sentence(&extent), "it needs the extent file 'disk-flat.vmdk'");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {
@@ -376,6 +714,23 @@ impl Role {
 }
 
 /// What identifies an image as some child's parent.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Format;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::layer::Identity;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let descriptor = "# Disk DescriptorFile\nversion=1\nCID=0000beef\nparentCID=ffffffff\n\
+///     createType=\"monolithicFlat\"\nRW 8 FLAT \"disk-flat.vmdk\" 0\n";
+/// let storage = Arc::new(MemoryStorage::new(descriptor.into()));
+/// let layer = Format::Vmdk.open(storage, &LayerOptions::default())?;
+/// // what a child of it has as its parentCID
+/// assert_eq!(layer.identities(), [Identity::ContentId(0xbeef)]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Identity {
@@ -386,6 +741,30 @@ pub enum Identity {
 }
 
 /// What an image says of itself.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use diskimage::format::LayerOptions;
+/// # use diskimage::format::qcow2::Qcow2Options;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::StreamTarget;
+/// # use diskimage::{Convert, Format, Target};
+/// use diskimage::Code;
+/// use diskimage::layer::Value;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = StreamTarget::new(&mut bytes);
+/// # let options = Qcow2Options::new().extended_l2(true).backing("base.raw", Some("raw"));
+/// # Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+/// # Box::new(target).finish()?;
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+/// let description = layer.describe()?;
+/// assert!(!description.encrypted && !description.dirty && description.snapshots.is_empty());
+/// assert!(description.details.contains(&("extended-l2", Value::Bool(true))));
+/// assert_eq!(description.findings[0].code, Code::BackingFile);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Description {
@@ -402,6 +781,47 @@ pub struct Description {
 }
 
 /// An internal snapshot.
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::format::qcow2::Qcow2Options;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::StreamTarget;
+/// # use diskimage::{Convert, Target};
+/// use diskimage::text::printable;
+/// use diskimage::{OpenOptions, VirtualDisk};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = StreamTarget::new(&mut bytes);
+/// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+/// # Box::new(target).finish()?;
+/// # // a snapshot of the empty disk: a table entry behind all else, which shares the L1 table
+/// # bytes.resize(bytes.len().next_multiple_of(64 << 10), 0);
+/// # let table = bytes.len() as u64;
+/// # let mut entry = bytes[40..48].to_vec(); // l1_table_offset
+/// # entry.extend_from_slice(&bytes[36..40]); // l1_size
+/// # entry.extend([0, 1, 0, 9]); // lengths of the ID and of the name
+/// # entry.extend(1_700_000_000u32.to_be_bytes()); // date_sec
+/// # entry.extend([0; 4 + 8 + 4]); // date_nsec, vm_clock_nsec, vm_state_size
+/// # entry.extend(16u32.to_be_bytes()); // extra data: the size of the state, and of the disk
+/// # entry.extend([0; 8]);
+/// # entry.extend((1u64 << 20).to_be_bytes());
+/// # entry.extend(b"1installed\0\0\0\0\0\0\0");
+/// # bytes.extend(entry);
+/// # bytes[60..64].copy_from_slice(&1u32.to_be_bytes()); // nb_snapshots
+/// # bytes[64..72].copy_from_slice(&table.to_be_bytes()); // snapshots_offset
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let path = Path::new("disk.qcow2");
+/// let image = OpenOptions::new().open_image_storage(storage.clone(), path)?;
+/// let snapshot = &image.layer().describe()?.snapshots[0];
+/// assert_eq!(printable(&snapshot.name), "installed");
+/// assert_eq!((snapshot.date_sec, snapshot.vm_state_size), (1_700_000_000, 0));
+/// // the disk as it was then
+/// let disk = OpenOptions::new().snapshot(&*snapshot.id).open_storage(storage, path)?;
+/// assert_eq!(disk.size(), snapshot.virtual_size);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -425,6 +845,28 @@ pub struct Snapshot {
 
 /// A value of a description: a tree that any output form can show. These are all kinds there will be, so
 /// that no form leaves one out.
+///
+/// ```
+/// use diskimage::layer::Value;
+/// use diskimage::text::printable_str;
+///
+/// fn show(value: &Value) -> String {
+///     match value {
+///         Value::Bool(yes) => yes.to_string(),
+///         Value::Number(number) => number.to_string(),
+///         Value::Text(text) => printable_str(text),
+///         Value::List(values) => values.iter().map(show).collect::<Vec<_>>().join(", "),
+///         Value::Map(pairs) => {
+///             let pair = |(key, value): &(_, _)| format!("{key}: {}", show(value));
+///             pairs.iter().map(pair).collect::<Vec<_>>().join("; ")
+///         }
+///     }
+/// }
+///
+/// let bitmaps = Value::List(vec!["monday".into(), "tuesday".into()]);
+/// let details = Value::Map(vec![("compat", "1.1".into()), ("bitmaps", bitmaps)]);
+/// assert_eq!(show(&details), "compat: 1.1; bitmaps: monday, tuesday");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// Yes or no.

@@ -176,6 +176,13 @@ pub use target::Target;
 pub use writer::Writer;
 
 /// The features of this crate, and whether this build has them.
+///
+/// ```
+/// // for the output of --version
+/// let built_in = diskimage::FEATURES.iter().filter(|(_, yes)| *yes).map(|(name, _)| *name);
+/// println!("features: {}", built_in.collect::<Vec<_>>().join(", "));
+/// assert!(diskimage::FEATURES.iter().any(|(name, _)| *name == "zstd")); // built in or not
+/// ```
 pub const FEATURES: &[(&str, bool)] = &[
     ("bzip2", cfg!(feature = "bzip2")),
     ("checksum", cfg!(feature = "checksum")),

@@ -38,6 +38,17 @@ impl Limits {
     /// Makes what an opened disk holds in memory fit into `bytes`: tables are cached in a quarter of
     /// it at most, and no single structure takes another quarter. A compressed file may take all of it
     /// while it is decoded, before it is read.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    ///
+    /// let limits = Limits::default().within_memory(8 << 20);
+    /// assert_eq!((limits.table_cache, limits.max_directory_size), (2 << 20, 2 << 20));
+    /// assert_eq!(limits.max_decoder_memory, 8 << 20);
+    /// // no bound grows by it
+    /// let limits = Limits::default().within_memory(1 << 40);
+    /// assert_eq!(limits.table_cache, Limits::default().table_cache);
+    /// ```
     #[must_use]
     pub fn within_memory(mut self, bytes: u64) -> Self {
         self.table_cache = self.table_cache.min(bytes >> 2);

@@ -65,6 +65,25 @@ impl Progress {
 
     /// The same, and the operation stops soon after `deadline` with an error of kind
     /// [`TimedOut`](ErrorKind::TimedOut).
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Format, OpenOptions, Progress};
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(vec![0; 4096]));
+    /// let open = |seconds| {
+    ///     let deadline = Instant::now() + Duration::from_secs(seconds);
+    ///     let progress = Arc::new(Progress::until(deadline));
+    ///     let options = OpenOptions::new().format(Format::Raw).progress(progress);
+    ///     options.open_storage(storage.clone(), Path::new("disk.raw"))
+    /// };
+    /// assert!(open(3600).is_ok());
+    /// assert_eq!(open(0).unwrap_err().kind(), ErrorKind::TimedOut);
+    /// ```
     #[must_use]
     pub fn until(deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..Self::default() }
@@ -77,6 +96,21 @@ impl Progress {
     }
 
     /// Bytes in all; zero before the operation starts.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, Progress};
+    ///
+    /// let progress = Arc::new(Progress::new());
+    /// let target = StreamTarget::new(std::io::sink());
+    /// Convert::new().progress(Arc::clone(&progress)).run(&EmptyDisk(1 << 20), &target)?;
+    /// // zeros count too
+    /// assert_eq!((progress.done(), progress.total()), (1 << 20, 1 << 20));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
@@ -84,6 +118,40 @@ impl Progress {
 
     /// Asks the operation to stop; it returns an error of kind
     /// [`Cancelled`](ErrorKind::Cancelled) soon.
+    ///
+    /// ```
+    /// use std::io::{self, Write};
+    /// # use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// # use diskimage::storage::MemoryStorage;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, ErrorKind, Progress};
+    /// # use diskimage::{Format, OpenOptions};
+    ///
+    /// /// Who has seen enough at the first bytes.
+    /// struct Enough(Arc<Progress>);
+    ///
+    /// impl Write for Enough {
+    ///     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+    ///         self.0.cancel();
+    ///         Ok(buf.len())
+    ///     }
+    ///
+    ///     fn flush(&mut self) -> io::Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # let storage = Arc::new(MemoryStorage::new(vec![7; 16 << 20]));
+    /// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// let progress = Arc::new(Progress::new());
+    /// let target = StreamTarget::new(Enough(Arc::clone(&progress)));
+    /// let error = Convert::new().progress(Arc::clone(&progress)).run(&disk, &target).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Cancelled);
+    /// assert!(progress.done() < progress.total());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
@@ -105,6 +173,29 @@ impl Progress {
 
     /// The error to return if somebody asked to stop, or the time is over: for whoever does long
     /// work of their own.
+    ///
+    /// ```
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::{ErrorKind, Progress, Result, VirtualDisk, VirtualDiskExt};
+    ///
+    /// fn data_in(disk: &dyn VirtualDisk, progress: &Progress) -> Result<u64> {
+    ///     let mut data = 0;
+    ///     for extent in disk.extents(0..disk.size()) {
+    ///         progress.check()?;
+    ///         let extent = extent?;
+    ///         data += if extent.kind.is_zero() { 0 } else { extent.length };
+    ///     }
+    ///     Ok(data)
+    /// }
+    ///
+    /// let progress = Progress::new();
+    /// assert_eq!(data_in(&EmptyDisk(1 << 40), &progress)?, 0);
+    /// progress.cancel();
+    /// assert!(progress.is_cancelled());
+    /// let error = data_in(&EmptyDisk(1 << 40), &progress).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Cancelled);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             return Err(cancelled());

@@ -23,7 +23,7 @@ use crate::text::printable;
 /// use std::path::Path;
 /// use std::sync::Arc;
 ///
-/// use diskimage::layer::Reference;
+/// use diskimage::layer::{Reference, Role};
 /// use diskimage::resolve::Resolved;
 /// use diskimage::storage::MemoryStorage;
 /// use diskimage::{Error, ErrorKind, Resolver, Result};
@@ -41,7 +41,16 @@ use crate::text::printable;
 ///         Err(Error::other(ErrorKind::Denied, text).in_file(from))
 ///     }
 /// }
-/// # let _ = diskimage::OpenOptions::new().resolver(Table);
+///
+/// // what opening an image with `OpenOptions::new().resolver(Table)` asks it
+/// let names = vec![b"base.qcow2".to_vec()];
+/// let mut backing = Reference { role: Role::Parent, names, format: None, offset: 8 };
+/// let resolved = Table.resolve(Path::new("new.qcow2"), &backing)?;
+/// assert_eq!(resolved.path, Path::new("table/base.qcow2"));
+/// backing.names = vec![b"/etc/shadow".to_vec()];
+/// let error = Table.resolve(Path::new("new.qcow2"), &backing).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Denied);
+/// # Ok::<(), Error>(())
 /// ```
 pub trait Resolver: Send + Sync + Debug {
     /// Opens the file that `reference` in the image `from` means, or says why not.
@@ -61,6 +70,35 @@ pub trait Resolver: Send + Sync + Debug {
 }
 
 /// The other members of the archive in which an image lies.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::layer::{Reference, Role};
+/// use diskimage::resolve::{Resolved, Siblings};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Beneath, DenyAll, Resolver, Result};
+///
+/// /// An archive of `child.qcow2` and `base.qcow2`.
+/// struct Members;
+///
+/// impl Siblings for Members {
+///     fn find(&self, name: &[u8]) -> Option<Result<Resolved>> {
+///         let storage = Arc::new(MemoryStorage::new(Vec::new()));
+///         let path = "images.tar#base.qcow2".into();
+///         (name == b"base.qcow2").then_some(Ok(Resolved { storage, path }))
+///     }
+/// }
+///
+/// let child = Path::new("images.tar#child.qcow2");
+/// let names = vec![b"base.qcow2".to_vec()];
+/// let backing = Reference { role: Role::Parent, names, format: None, offset: 8 };
+/// let found = Beneath::new(".")?.resolve_within(child, &backing, &Members)?;
+/// assert_eq!(found.path, Path::new("images.tar#base.qcow2"));
+/// assert!(DenyAll.resolve_within(child, &backing, &Members).is_err());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait Siblings {
     /// The member that the image means by `name`: one of its own folder or below. `None` if there is
     /// none of that name.
@@ -68,6 +106,23 @@ pub trait Siblings {
 }
 
 /// A file that a [`Resolver`] opened.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use diskimage::layer::{Reference, Role};
+/// use diskimage::{Beneath, Resolver, Storage};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// # std::fs::write(folder.join("base.raw"), "bytes")?;
+/// let names = vec![b"base.raw".to_vec()];
+/// let backing = Reference { role: Role::Parent, names, format: None, offset: 8 };
+/// let resolved = Beneath::new(folder)?.resolve(&folder.join("child.qcow2"), &backing)?;
+/// assert_eq!(resolved.path, folder.join("base.raw"));
+/// assert_eq!(resolved.storage.size(), 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Resolved {
     /// Its bytes.
@@ -158,6 +213,19 @@ impl Reference {
 }
 
 /// Opens nothing: the default.
+///
+/// ```
+/// use std::path::Path;
+///
+/// use diskimage::layer::{Reference, Role};
+/// use diskimage::{DenyAll, ErrorKind, Resolver};
+///
+/// let names = vec![b"/etc/passwd".to_vec()];
+/// let backing = Reference { role: Role::Parent, names, format: None, offset: 0x2000 };
+/// let error = DenyAll.resolve(Path::new("upload.qcow2"), &backing).unwrap_err();
+/// assert_eq!((error.kind(), error.offset()), (ErrorKind::Denied, Some(0x2000)));
+/// assert!(error.to_string().contains("the backing file '/etc/passwd'"));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DenyAll;
 
@@ -188,6 +256,26 @@ pub struct Beneath {
 
 impl Beneath {
     /// Allows `folder`, which must exist.
+    ///
+    /// ```
+    /// use diskimage::layer::{Reference, Role};
+    /// use diskimage::{Beneath, ErrorKind, Resolver};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = folder.path().join("images");
+    /// # std::fs::create_dir(&folder)?;
+    /// let beneath = Beneath::new(&folder)?;
+    /// let asks_for = |name: &str| {
+    ///     let names = vec![name.as_bytes().to_vec()];
+    ///     let reference = Reference { role: Role::Parent, names, format: None, offset: 8 };
+    ///     beneath.resolve(&folder.join("new.qcow2"), &reference)
+    /// };
+    /// for name in ["../secret.raw", "/etc/passwd"] {
+    ///     assert_eq!(asks_for(name).unwrap_err().kind(), ErrorKind::Denied);
+    /// }
+    /// assert_eq!(asks_for("base.raw").unwrap_err().kind(), ErrorKind::Io); // allowed, and not there
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(folder: impl Into<PathBuf>) -> Result<Self> {
         let mut folder = folder.into();
         if folder.as_os_str().is_empty() {
@@ -277,15 +365,23 @@ impl Resolver for Beneath {
 /// their parent by UUID only name it by the text of that UUID.
 ///
 /// ```
+/// # use std::path::Path;
+/// # use diskimage::layer::{Reference, Role};
 /// use diskimage::resolve::Listed;
-/// use diskimage::{Beneath, OpenOptions};
+/// use diskimage::{Beneath, Resolver};
 ///
 /// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// # std::fs::write(folder.join("base-2024.vhd"), "bytes")?;
 /// let listed = Listed::new()
-///     .with("base.vhd", "/srv/bases/base-2024.vhd")
-///     .with("615c2712-4826-4a53-8133-45a24ee420ba", "/srv/bases/parent.vdi")
-///     .or_else(Beneath::new(folder.path())?);
-/// let options = OpenOptions::new().resolver(listed);
+///     .with("base.vhd", folder.join("base-2024.vhd"))
+///     .with("615c2712-4826-4a53-8133-45a24ee420ba", folder.join("parent.vdi"))
+///     .or_else(Beneath::new(folder)?);
+/// # let names = vec![b"base.vhd".to_vec()];
+/// # let backing = Reference { role: Role::Parent, names, format: None, offset: 8 };
+/// // what an image calls base.vhd
+/// let resolved = listed.resolve(Path::new("new.vhd"), &backing)?;
+/// assert_eq!(resolved.path, folder.join("base-2024.vhd"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -309,6 +405,24 @@ impl Listed {
     }
 
     /// Asks another resolver about names that are not listed.
+    ///
+    /// ```
+    /// use std::path::Path;
+    ///
+    /// use diskimage::layer::{Reference, Role};
+    /// use diskimage::resolve::Listed;
+    /// use diskimage::{Beneath, Resolver};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = folder.path();
+    /// # std::fs::write(folder.join("base.raw"), "bytes")?;
+    /// let names = vec![b"base.raw".to_vec()];
+    /// let backing = Reference { role: Role::Parent, names, format: None, offset: 8 };
+    /// let (child, listed) = (folder.join("new.qcow2"), Listed::new());
+    /// assert!(listed.resolve(&child, &backing).is_err()); // nothing is listed
+    /// assert!(listed.or_else(Beneath::new(folder)?).resolve(&child, &backing).is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn or_else(mut self, resolver: impl Resolver + 'static) -> Self {
         self.otherwise = Some(Arc::new(resolver));

@@ -23,6 +23,15 @@ impl Seed {
 
     /// The identifier of this name: a UUID of version 3 (RFC 9562, section 5.3), in the order of its
     /// text form, with the seed as the name space.
+    ///
+    /// ```
+    /// use diskimage::seed::Seed;
+    /// use diskimage::text::uuid;
+    ///
+    /// let disk = uuid(&Seed::new("web-1").identifier("disk"));
+    /// assert_eq!(disk.len(), 36);
+    /// assert_eq!(&disk[14..15], "3"); // the version
+    /// ```
     #[must_use]
     pub fn identifier(&self, name: &str) -> [u8; 16] {
         let mut hash: [u8; 16] =

@@ -10,6 +10,26 @@ use crate::num::to_u64;
 use crate::text::printable;
 
 /// What to do with a file that, by its name and those beside it, is a part of a split disk.
+///
+/// ```
+/// use diskimage::split::Join;
+/// use diskimage::{Format, OpenOptions, VirtualDisk};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let [first, second] = ["disk.001", "disk.002"].map(|name| folder.path().join(name));
+/// # std::fs::write(&first, [1; 4096])?;
+/// # std::fs::write(&second, [2; 4096])?;
+/// // disk.001, beside which disk.002 lies
+/// let options = OpenOptions::new().format(Format::Raw);
+/// assert!(options.open(&first).is_err());
+/// assert_eq!(options.clone().join(Join::Alone).open(&first)?.size(), 4096);
+/// let disk = options.join(Join::Parts).open(&first)?;
+/// assert_eq!(disk.size(), 8192);
+/// let mut byte = [0];
+/// disk.read_exact_at(&mut byte, 4096)?;
+/// assert_eq!(byte, [2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Join {

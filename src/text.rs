@@ -27,6 +27,14 @@ pub fn printable(bytes: &[u8]) -> String {
 }
 
 /// The same for text.
+///
+/// ```
+/// use diskimage::text::printable_str;
+///
+/// // a name that would show itself as `invoice-exe.img`, and set the title of a window
+/// assert_eq!(printable_str("invoice-\u{202e}gmi.exe"), r"invoice-\u{202e}gmi.exe");
+/// assert_eq!(printable_str("\u{1b}]0;title\u{7}"), r"\x1b]0;title\x07");
+/// ```
 #[must_use]
 pub fn printable_str(text: &str) -> String {
     printable(text.as_bytes())
@@ -44,6 +52,14 @@ fn push_printable(out: &mut String, c: char) {
 
 /// Characters that reorder or hide text: bidirectional controls, line separators, those without any
 /// width, and the tags that repeat ASCII unseen (Unicode, `Bidi_Control`, `Default_Ignorable`).
+///
+/// ```
+/// use diskimage::text::is_invisible;
+///
+/// let name = "base\u{200b}.qcow2"; // with a space of no width
+/// assert!(name.chars().any(is_invisible));
+/// assert!(!"основа.qcow2".chars().any(is_invisible));
+/// ```
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
     matches!(
@@ -59,6 +75,15 @@ pub fn is_invisible(c: char) -> bool {
 
 /// Text as it stands in XML 1.0, in attributes between double quotes too. What XML has no way to say
 /// (section 2.2: most control characters) becomes U+FFFD.
+///
+/// ```
+/// use diskimage::text::xml;
+///
+/// let name = "R&D \"new\"";
+/// let element = format!("<Item name=\"{}\"/>", xml(name));
+/// assert_eq!(element, "<Item name=\"R&amp;D &quot;new&quot;\"/>");
+/// assert_eq!(xml("\u{1b}"), "\u{fffd}"); // which no XML can hold
+/// ```
 #[must_use]
 pub fn xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

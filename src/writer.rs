@@ -73,6 +73,25 @@ use crate::seed::Seed;
 /// assert_eq!((image.len(), image[511], image[512]), ((1 << 20) + 512, 1, 0));
 /// # Ok::<(), diskimage::Error>(())
 /// ```
+///
+/// # What it tells beforehand
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::writer::{Forward, Full};
+///
+/// let writer = Qcow2Options::new().writer((1 << 30) - 100)?;
+/// assert_eq!(writer.size(), 1 << 30); // in whole sectors
+/// assert_eq!(writer.unit().size(), 64 << 10);
+/// assert_eq!(writer.forward(), Forward::ByMap);
+/// assert!(writer.encoder().is_none()); // nothing is compressed
+/// assert!(writer.files().is_empty() && !writer.has_parent() && !writer.needs_map());
+/// assert!(!writer.wants_checksums() && !writer.wants_digests());
+/// assert!(writer.longest_run() >= writer.unit().size());
+/// assert!(writer.file_size(&Full)? > 1 << 30); // with its tables
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait Writer: Send + Debug {
     /// The virtual size that the image tells, bytes: the disk's, or that rounded up.
     fn size(&self) -> u64;
@@ -90,6 +109,17 @@ pub trait Writer: Send + Debug {
 
     /// Whether the [map](Map) of the disk must be all that decides what is stored, wherever it is
     /// written to: a table before the data has to be right at once.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::container::GceOptions;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// // the header of a sparse member of a tar archive lists its data, and lies before them
+    /// assert!(GceOptions::new().writer(1 << 30)?.needs_map());
+    /// assert!(!Qcow2Options::new().writer(1 << 30)?.needs_map());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn needs_map(&self) -> bool {
         false
     }
@@ -101,6 +131,22 @@ pub trait Writer: Send + Debug {
     }
 
     /// Whether what is absent from the image is another one's, which it names. Default: no.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, ErrorKind};
+    ///
+    /// let writer = Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 20)?;
+    /// assert!(writer.has_parent());
+    /// // so that it cannot be forgotten what the disk is to differ from
+    /// let target = StreamTarget::new(std::io::sink());
+    /// let error = Convert::new().image(&EmptyDisk(1 << 20), Box::new(writer), None, &target);
+    /// assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn has_parent(&self) -> bool {
         false
     }
@@ -122,6 +168,16 @@ pub trait Writer: Send + Debug {
 
     /// The size of the file, or of all files, bytes, if `map` decides what is stored and nothing is
     /// encoded.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhdx::VhdxOptions;
+    /// use diskimage::writer::Full;
+    ///
+    /// let size = |fixed| VhdxOptions::new().fixed(fixed).writer(1 << 30)?.file_size(&Full);
+    /// assert_eq!(size(true)?, size(false)?); // of a disk that is full
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn file_size(&self, map: &dyn Map) -> Result<u64>;
 
     /// What the file starts with. `map` tells beforehand which runs come, where that is asked for.
@@ -136,6 +192,18 @@ pub trait Writer: Send + Debug {
 
 /// A file that belongs to an image beside the one that is named for it. Some of the offsets that a
 /// [`Plan`] speaks of are its own; those before the first such file's are of the file that is named.
+///
+/// ```
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+///
+/// let options = VmdkOptions::new().subformat(Subformat::MonolithicFlat).name("disk.vmdk");
+/// let writer = options.writer(1 << 20)?;
+/// let [flat] = writer.files() else { panic!("one file beside the descriptor") };
+/// assert_eq!(flat.name, "disk-flat.vmdk");
+/// assert_eq!(flat.range.end - flat.range.start, 1 << 20);
+/// assert!(flat.whole); // zeros at its end are a part of it
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFile {
     /// Its name: no path, since it lies beside the other.
@@ -147,6 +215,22 @@ pub struct ImageFile {
 }
 
 /// Whether a file can be written from its first byte to its last, without ever going back.
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::format::vdi::VdiOptions;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// use diskimage::writer::Forward;
+///
+/// let stream = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
+/// assert_eq!(stream.forward(), Forward::Always);
+/// // its tables lie before the data, and are known from the map
+/// assert_eq!(Qcow2Options::new().writer(1 << 30)?.forward(), Forward::ByMap);
+/// // its header counts the blocks: such an image goes to a stream by way of a `SpillTarget`
+/// assert_eq!(VdiOptions::new().writer(1 << 30)?.forward(), Forward::Never);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forward {
     /// No: what lies at its start is known in the end only.
@@ -158,6 +242,30 @@ pub enum Forward {
 }
 
 /// Encodes units, by any number of threads at once.
+///
+/// ```
+/// use diskimage::Result;
+/// use diskimage::writer::Encoder;
+///
+/// /// One byte for a unit that is the same byte everywhere.
+/// #[derive(Debug)]
+/// struct Same;
+///
+/// impl Encoder for Same {
+///     fn encode(&self, unit: &[u8], _guest: u64, out: &mut Vec<u8>) -> Result<bool> {
+///         let Some((first, rest)) = unit.split_first() else { return Ok(false) };
+///         let is_same = !rest.is_empty() && rest.iter().all(|byte| byte == first);
+///         out.extend(is_same.then_some(first));
+///         Ok(is_same)
+///     }
+/// }
+///
+/// let mut out = Vec::new();
+/// assert!(Same.encode(&[7; 4096], 0, &mut out)?);
+/// assert!(!Same.encode(&[7, 8, 9], 4096, &mut out)?);
+/// assert_eq!(out, [7]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait Encoder: Send + Sync + Debug {
     /// Appends the encoded form of `unit` to `out`. `false`, with nothing appended, where that would
     /// be no shorter: the unit is then stored as it is. A format that has no such units never says so.
@@ -167,6 +275,35 @@ pub trait Encoder: Send + Sync + Debug {
 }
 
 /// What is known of a disk before it is read: where its data are.
+///
+/// How large an image will be of which only the first half is data:
+///
+/// ```
+/// use std::ops::Range;
+///
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::writer::Map;
+/// use diskimage::{Result, Writer};
+///
+/// struct DataUpTo(u64);
+///
+/// impl Map for DataUpTo {
+///     fn runs(&self, range: Range<u64>, tell: &mut dyn FnMut(Range<u64>, bool)) -> Result<()> {
+///         let middle = self.0.clamp(range.start, range.end);
+///         for (run, data) in [(range.start..middle, true), (middle..range.end, false)] {
+///             if !run.is_empty() {
+///                 tell(run, data);
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let writer = Qcow2Options::new().writer(1 << 30)?;
+/// let size = writer.file_size(&DataUpTo(512 << 20))?;
+/// assert!((512 << 20..513 << 20).contains(&size));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait Map {
     /// Tells the runs of data (`true`) and zeros that tile `range`, each as long as it can be. The
     /// range and all runs are whole units, the end of the disk rounded up.
@@ -174,6 +311,20 @@ pub trait Map {
 }
 
 /// The map of a disk that is all data.
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::vdi::VdiOptions;
+/// use diskimage::writer::{Full, Map};
+///
+/// let mut runs = Vec::new();
+/// Full.runs(0..1 << 20, &mut |run, data| runs.push((run, data)))?;
+/// assert_eq!(runs, [(0..1 << 20, true)]);
+/// // the most that has to be set aside for a file
+/// let writer = VdiOptions::new().writer(1 << 30)?;
+/// assert!(writer.file_size(&Full)? > 1 << 30);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Full;
 
@@ -187,6 +338,19 @@ impl Map for Full {
 }
 
 /// A run of the disk: whole units, the end of the disk rounded up.
+///
+/// As a writer gets them that [wants checksums](Writer::wants_checksums):
+///
+/// ```
+/// use diskimage::writer::{Run, RunKind};
+///
+/// let data = [7; 4096];
+/// let mut run = Run::new(0..4096, RunKind::Plain(0));
+/// run.checksum = [crc32fast::hash(&data), crc32c::crc32c(&data)];
+/// let zeros = Run::new(4096..1 << 20, RunKind::Absent);
+/// assert_eq!(run.guest.end, zeros.guest.start); // no gap
+/// assert_eq!((zeros.checksum, zeros.digest), ([0, 0], None));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// The guest bytes.
@@ -210,6 +374,27 @@ impl Run {
 
 /// A checksum of data and where on the disk they are, and where zeros are that the parent does not
 /// have, however they come in runs: what identifiers derive from.
+///
+/// ```
+/// use std::ops::Range;
+///
+/// use diskimage::writer::{Checksum, Run, RunKind};
+///
+/// let run = |guest: Range<u64>, data: &[u8]| {
+///     let checksum = [crc32fast::hash(data), crc32c::crc32c(data)];
+///     Run { checksum, ..Run::new(guest, RunKind::Plain(0)) }
+/// };
+/// let (mut whole, mut halves) = (Checksum::default(), Checksum::default());
+/// whole.add(&run(0..8192, &[7; 8192]));
+/// halves.add(&run(0..4096, &[7; 4096]));
+/// halves.add(&run(4096..8192, &[7; 4096]));
+/// assert_eq!(whole.value(), halves.value());
+/// // what the UUIDs of an image are made of
+/// let uuid = |sum: &Checksum| sum.seed(1 << 20, "").identifier("disk");
+/// assert_eq!(uuid(&whole), uuid(&halves));
+/// halves.add(&run(8192..12288, &[8; 4096]));
+/// assert_ne!(uuid(&whole), uuid(&halves));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Checksum {
     data: crc32fast::Hasher,
@@ -283,6 +468,23 @@ impl Checksum {
 }
 
 /// What a run is.
+///
+/// ```
+/// use diskimage::writer::{Run, RunKind};
+///
+/// /// How many bytes of its run an image holds.
+/// fn held(run: &Run) -> u64 {
+///     match &run.kind {
+///         RunKind::Absent | RunKind::Zero => 0,
+///         RunKind::Plain(_) => run.guest.end - run.guest.start,
+///         RunKind::Packed(encoded) => encoded.len() as u64,
+///     }
+/// }
+///
+/// assert_eq!(held(&Run::new(0..0x1_0000, RunKind::Packed(0..900))), 900);
+/// assert_eq!(held(&Run::new(0..0x1_0000, RunKind::Plain(0))), 0x1_0000);
+/// assert_eq!(held(&Run::new(0..0x1_0000, RunKind::Zero)), 0);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunKind {
     /// Not stored: zeros, or what the backing file has.
@@ -296,6 +498,90 @@ pub enum RunKind {
 }
 
 /// What goes where in the file.
+///
+/// A format in which every unit of the disk has a header of 8 bytes, its place and its length:
+///
+/// ```
+/// use diskimage::writer::{Plan, Run, RunKind};
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::num::Pow2;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::target::StreamTarget;
+/// # use diskimage::writer::{Encoder, Forward, Map};
+/// # use diskimage::{Convert, Format, OpenOptions, Result, Target, Writer};
+/// # #[derive(Debug)]
+/// # struct Same;
+/// # impl Encoder for Same {
+/// #     fn encode(&self, unit: &[u8], _guest: u64, out: &mut Vec<u8>) -> Result<bool> {
+/// #         let is_same = unit.iter().all(|byte| *byte == unit[0]);
+/// #         out.extend(is_same.then_some(unit[0]));
+/// #         Ok(is_same)
+/// #     }
+/// # }
+/// # #[derive(Debug)]
+/// # struct Chunks {
+/// #     size: u64,
+/// #     end: u64,
+/// # }
+/// # impl Chunks {
+/// fn place_run(&mut self, run: &Run, plan: &mut Plan) {
+///     let (start, mut length) = (run.guest.start, run.guest.end - run.guest.start);
+///     if let RunKind::Packed(encoded) = &run.kind {
+///         length = encoded.len() as u64; // of one unit
+///     }
+///     let numbers = [start as u32, length as u32];
+///     plan.bytes(self.end, numbers.into_iter().flat_map(u32::to_le_bytes).collect());
+///     self.end += 8;
+///     match &run.kind {
+///         RunKind::Plain(from) => plan.plain(self.end, *from, length),
+///         RunKind::Packed(encoded) => plan.packed(self.end, encoded.clone()),
+///         RunKind::Absent | RunKind::Zero => plan.zeros(self.end, length),
+///     }
+///     self.end += length;
+/// }
+/// # }
+/// # impl Writer for Chunks {
+/// #     fn size(&self) -> u64 {
+/// #         self.size
+/// #     }
+/// #     fn unit(&self) -> Pow2 {
+/// #         Pow2::PAGE
+/// #     }
+/// #     fn encoder(&self) -> Option<Arc<dyn Encoder>> {
+/// #         Some(Arc::new(Same))
+/// #     }
+/// #     fn forward(&self) -> Forward {
+/// #         Forward::Always
+/// #     }
+/// #     fn file_size(&self, _: &dyn Map) -> Result<u64> {
+/// #         Ok(self.size + 8)
+/// #     }
+/// #     fn begin(&mut self, _: Option<&dyn Map>, _: &mut Plan) -> Result<()> {
+/// #         Ok(())
+/// #     }
+/// #     fn place(&mut self, runs: &[Run], _: Option<&dyn Map>, plan: &mut Plan) -> Result<()> {
+/// #         runs.iter().for_each(|run| self.place_run(run, plan));
+/// #         Ok(())
+/// #     }
+/// #     fn finish(&mut self, _: &mut Plan) -> Result<()> {
+/// #         Ok(())
+/// #     }
+/// # }
+/// # let mut bytes = vec![7; 4096];
+/// # bytes.extend((0..4096u32).map(|i| (i % 251) as u8));
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// # let mut image = Vec::new();
+/// # let target = StreamTarget::new(&mut image);
+/// # Convert::new().image(&disk, Box::new(Chunks { size: 8192, end: 0 }), None, &target)?;
+/// # Box::new(target).finish()?;
+///
+/// // of a unit that is encoded to one byte, and one that is stored as it is
+/// assert_eq!(image.len(), 8 + 1 + 8 + 4096);
+/// assert_eq!(image[..9], [0, 0, 0, 0, 1, 0, 0, 0, 7]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Plan {
     writes: Vec<Write>,

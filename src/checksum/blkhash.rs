@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Algorithm;
 use super::lanes::{Lane, length};
-use crate::convert::is_zero;
+use crate::bytes::is_zero;
 use crate::error::Result;
 use crate::num::{Pow2, to_u64, to_usize};
 use crate::parallel::Turn;

@@ -5,13 +5,38 @@ use std::ops::Range;
 
 use super::lanes::{Lane, hasher, length};
 use super::{Algorithm, Checksum, ChecksumDetail, block_of};
-use crate::convert::is_zero;
+use crate::bytes::is_zero;
 use crate::disk::VirtualDisk;
 use crate::error::Result;
 use crate::num::{Pow2, to_usize};
 use crate::parallel::Turn;
 
 /// What a manifest says of the next block, or blocks.
+///
+/// As text, a line for each block or run of zeros:
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::checksum::{Algorithm, Block, Checksum};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, OpenOptions};
+///
+/// # let storage = Arc::new(MemoryStorage::new([[0; 4096], [7; 4096]].concat()));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let mut lines = Vec::new();
+/// Checksum::new().algorithm(Algorithm::Crc32).blocks(&disk, 4096, |block| {
+///     lines.push(match block {
+///         Block::Digest(digest) => digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+///         Block::Zeros(blocks) => format!("zeros {blocks}"),
+///     });
+///     Ok(())
+/// })?;
+/// assert_eq!(lines[0], "zeros 1");
+/// assert_eq!(lines[1].len(), 8);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Block<'a> {
     /// The digest of a block that is not all zeros.
@@ -84,6 +109,20 @@ impl Manifest {
     }
 
     /// Refuses a manifest that ends before the disk does.
+    ///
+    /// ```
+    /// use diskimage::checksum::{Algorithm, Block, Manifest};
+    ///
+    /// // as it is read from somewhere, block by block
+    /// let mut manifest = Manifest::new(Algorithm::Crc32, 4096, 10_000)?;
+    /// assert_eq!((manifest.algorithm(), manifest.size()), (Algorithm::Crc32, 10_000));
+    /// manifest.push(Block::Digest(&[0xb2, 0xaa, 0x75, 0x78]))?;
+    /// assert!(manifest.push(Block::Digest(&[0xb2, 0xaa])).is_err()); // too short
+    /// assert!(manifest.check_whole().is_err()); // the disk has three blocks
+    /// manifest.push(Block::Zeros(2))?;
+    /// manifest.check_whole()?;
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn check_whole(&self) -> Result<()> {
         if self.blocks < self.block.count(self.size) {
             return Err(ChecksumDetail::Manifest("it has fewer blocks than the disk").into());
@@ -94,6 +133,29 @@ impl Manifest {
     /// Compares a disk with it, block by block: the guest ranges that differ, ascending and apart
     /// from each other. Where sizes differ, what only one of them has is a difference. The options
     /// are those of `checksum`, but for the algorithm.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::checksum::{Algorithm, Checksum, Manifest};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Format, OpenOptions, VirtualDisk};
+    ///
+    /// let open = |bytes: Vec<u8>| {
+    ///     let options = OpenOptions::new().format(Format::Raw);
+    ///     options.open_storage(Arc::new(MemoryStorage::new(bytes)), Path::new("disk"))
+    /// };
+    /// let before = open(vec![7; 1 << 20])?;
+    /// let job = Checksum::new().algorithm(Algorithm::Blake3);
+    /// let mut manifest = Manifest::new(Algorithm::Blake3, 4096, before.size())?;
+    /// job.blocks(&before, 4096, |block| manifest.push(block))?;
+    ///
+    /// let mut bytes = vec![7; 1 << 20];
+    /// bytes[10_000] = 8;
+    /// assert_eq!(manifest.verify(&job, &open(bytes)?)?, [8192..12_288]);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn verify(&self, checksum: &Checksum, disk: &dyn VirtualDisk) -> Result<Vec<Range<u64>>> {
         self.check_whole()?;
         let mut differing: Vec<Range<u64>> = Vec::new();

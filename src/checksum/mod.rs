@@ -82,6 +82,16 @@ impl Algorithm {
     ];
 
     /// Its name: `sha256`.
+    ///
+    /// ```
+    /// use diskimage::checksum::Algorithm;
+    ///
+    /// // what a program can offer, and what it has to make room for
+    /// let choices: Vec<_> = Algorithm::ALL.iter().map(|algorithm| algorithm.name()).collect();
+    /// assert_eq!(choices[..3], ["sha256", "sha512", "sha1"]);
+    /// let longest = Algorithm::ALL.iter().map(|algorithm| algorithm.digest_length()).max();
+    /// assert_eq!(longest, Some(64));
+    /// ```
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -127,6 +137,17 @@ impl FromStr for Algorithm {
 }
 
 /// A checksum. Its `Display` is the hexadecimal form that the usual tools print.
+///
+/// ```
+/// use diskimage::checksum::{Algorithm, Checksum};
+/// use diskimage::disk::EmptyDisk;
+///
+/// let digests = Checksum::new().algorithm(Algorithm::Crc32).run(&EmptyDisk(512))?;
+/// assert_eq!(digests[0].algorithm, Algorithm::Crc32);
+/// assert_eq!(digests[0].to_string(), "b2aa7578");
+/// assert_eq!(digests[0].bytes, [0xb2, 0xaa, 0x75, 0x78]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Digest {
     /// How it was computed.
@@ -224,6 +245,17 @@ impl Checksum {
 
     /// The block of [`Algorithm::Blkhash`], which changes its value: a power of two from 512 bytes
     /// to 4 MiB. Default: 64 KiB, as `blksum`.
+    ///
+    /// ```
+    /// use diskimage::checksum::{Algorithm, Checksum};
+    /// use diskimage::disk::EmptyDisk;
+    ///
+    /// let job = Checksum::new().algorithm(Algorithm::Blkhash);
+    /// let (disk, larger) = (EmptyDisk(1 << 30), job.clone().blkhash_block(1 << 20));
+    /// assert_ne!(job.run(&disk)?, larger.run(&disk)?);
+    /// assert!(job.blkhash_block(1000).run(&disk).is_err());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn blkhash_block(mut self, bytes: u64) -> Self {
         self.blkhash_block = bytes;
@@ -231,6 +263,22 @@ impl Checksum {
     }
 
     /// The number of threads, as [`Convert::threads`].
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Progress;
+    /// use diskimage::checksum::Checksum;
+    /// use diskimage::disk::EmptyDisk;
+    ///
+    /// let (disk, progress) = (EmptyDisk(4 << 20), Arc::new(Progress::new()));
+    /// let job = Checksum::new().threads(NonZeroUsize::MIN).max_memory(8 << 20);
+    /// let digests = job.progress(Arc::clone(&progress)).run(&disk)?;
+    /// assert_eq!(digests, Checksum::new().run(&disk)?); // by every processor
+    /// assert_eq!(progress.done(), 4 << 20);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.convert = self.convert.threads(threads);
@@ -252,12 +300,38 @@ impl Checksum {
     }
 
     /// The checksums of all of `disk`, in the order in which the algorithms were added.
+    ///
+    /// ```
+    /// use diskimage::checksum::{Algorithm, Checksum};
+    /// use diskimage::disk::EmptyDisk;
+    ///
+    /// let job = Checksum::new().algorithm(Algorithm::Md5).algorithm(Algorithm::Sha1);
+    /// let digests = job.run(&EmptyDisk(0))?; // in one pass
+    /// assert_eq!(digests[0].to_string(), "d41d8cd98f00b204e9800998ecf8427e");
+    /// assert_eq!(digests[1].to_string(), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn run(&self, disk: &dyn VirtualDisk) -> Result<Vec<Digest>> {
         Ok(self.convert(&self.convert, disk, &Nowhere)?.1)
     }
 
     /// Converts `disk` as `convert` says, and computes the checksums of what is written in the same
     /// pass: nothing is read twice. The options of this builder other than algorithms are not used.
+    ///
+    /// ```
+    /// use diskimage::checksum::Checksum;
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, Target};
+    ///
+    /// let mut raw = Vec::new();
+    /// let target = StreamTarget::new(&mut raw);
+    /// let (report, digests) = Checksum::new().convert(&Convert::new(), &EmptyDisk(4096), &target)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!((report.size, raw.len()), (4096, 4096));
+    /// assert_eq!(digests, Checksum::new().run(&EmptyDisk(4096))?); // without a second pass
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn convert(
         &self,
         convert: &Convert,
@@ -269,6 +343,24 @@ impl Checksum {
 
     /// The same for an image of another format, as [`Convert::image`]: the checksums are those of
     /// the disk inside.
+    ///
+    /// ```
+    /// use diskimage::checksum::Checksum;
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, Target};
+    ///
+    /// let mut image = Vec::new();
+    /// let target = StreamTarget::new(&mut image);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// let job = Checksum::new();
+    /// let (_, digests) = job.image(&Convert::new(), &EmptyDisk(1 << 20), writer, None, &target)?;
+    /// Box::new(target).finish()?;
+    /// assert!(image.starts_with(b"QFI\xfb"));
+    /// assert_eq!(digests, job.run(&EmptyDisk(1 << 20))?); // of the disk, whatever the format
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn image(
         &self,
         convert: &Convert,
@@ -299,6 +391,26 @@ impl Checksum {
     /// The checksums of the raw disk inside a compressed file, and its size: it is hashed as it is
     /// decoded. `None` where its end shows that it is no raw disk, as
     /// [`Convert::run_compressed`] says.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Format;
+    /// use diskimage::checksum::Checksum;
+    /// use diskimage::container::Compressed;
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    /// # gzip.write_all(&[0; 4096])?;
+    /// # let storage = Arc::new(MemoryStorage::new(gzip.finish()?));
+    /// let compressed = Compressed::new(storage, Path::new("disk.raw.gz"), Format::Gzip, 1 << 20);
+    /// let same = Checksum::new().run(&EmptyDisk(4096))?; // as of the disk inside
+    /// assert_eq!(Checksum::new().run_compressed(&compressed)?, Some((same, 4096)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn run_compressed(&self, disk: &Compressed) -> Result<Option<(Vec<Digest>, u64)>> {
         let converted = self.convert_compressed(&self.convert, disk, &Nowhere)?;
         Ok(converted.map(|(report, digests)| (digests, report.size)))
@@ -306,6 +418,32 @@ impl Checksum {
 
     /// Converts the raw disk inside a compressed file as `convert` says, and computes the checksums
     /// of what is written in the same pass. An error for [`Algorithm::Blkhash`].
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::checksum::{Algorithm, Checksum};
+    /// use diskimage::container::Compressed;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, Format, Target};
+    ///
+    /// # let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    /// # gzip.write_all(b"123456789")?;
+    /// # let storage = Arc::new(MemoryStorage::new(gzip.finish()?));
+    /// let compressed = Compressed::new(storage, Path::new("disk.raw.gz"), Format::Gzip, 1 << 20);
+    /// let mut raw = Vec::new();
+    /// let target = StreamTarget::new(&mut raw);
+    /// let job = Checksum::new().algorithm(Algorithm::Crc32);
+    /// let done = job.convert_compressed(&Convert::new(), &compressed, &target)?;
+    /// let (report, digests) = done.expect("a raw disk is inside");
+    /// Box::new(target).finish()?;
+    /// assert_eq!((report.size, &*raw), (9, &b"123456789"[..]));
+    /// assert_eq!(digests[0].to_string(), "cbf43926");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn convert_compressed(
         &self,
         convert: &Convert,
@@ -325,6 +463,22 @@ impl Checksum {
     /// The digests of every block of `block_size` bytes of `disk`, told in ascending order: what a
     /// [`Manifest`] is made of. The last block may be shorter. The algorithm is the first one that
     /// was added.
+    ///
+    /// ```
+    /// use diskimage::checksum::{Algorithm, Block, Checksum};
+    /// use diskimage::disk::EmptyDisk;
+    ///
+    /// let mut zeros = 0;
+    /// Checksum::new().algorithm(Algorithm::Blake3).blocks(&EmptyDisk(1 << 40), 4096, |block| {
+    ///     match block {
+    ///         Block::Digest(digest) => println!("{digest:02x?}"),
+    ///         Block::Zeros(blocks) => zeros += blocks,
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(zeros, (1 << 40) / 4096);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn blocks(
         &self,
         disk: &dyn VirtualDisk,

@@ -58,6 +58,32 @@ pub struct Compare {
 
 /// The first thing that differs. Which one is found depends on nothing but the two disks. These are
 /// all there can be: what else a disk has (its format, its snapshots) is not compared.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::compare::Difference;
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Compare, Error, Format, OpenOptions};
+///
+/// let mut bytes = vec![0; 1 << 20];
+/// let open = |bytes: &[u8]| {
+///     let storage = Arc::new(MemoryStorage::new(bytes.to_vec()));
+///     OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk.raw"))
+/// };
+/// let zeros = open(&bytes)?;
+/// bytes[5000] = 7;
+/// let disk = open(&bytes)?;
+/// let found = Compare::new().first(&zeros, &disk).map_err(Error::from)?;
+/// assert_eq!(found, Some(Difference::Content(4608))); // the start of the sector
+/// // the same bytes, stored by one of them only
+/// let empty = EmptyDisk(1 << 20);
+/// let found = Compare::new().strict(true).first(&zeros, &empty).map_err(Error::from)?;
+/// assert_eq!(found, Some(Difference::Status(0)));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
     /// The sizes: looked at only if [`strict`](Compare::strict), and then before all else.
@@ -70,6 +96,22 @@ pub enum Difference {
 }
 
 /// Which of the two disks.
+///
+/// ```
+/// use diskimage::compare::{Side, Stage};
+///
+/// /// The file that is at fault, for a message.
+/// fn at_fault<'a>(stage: Stage, names: [&'a str; 2]) -> Option<&'a str> {
+///     match stage {
+///         Stage::Start => None,
+///         Stage::Map(Side::First) | Stage::Read(Side::First) => Some(names[0]),
+///         Stage::Map(Side::Second) | Stage::Read(Side::Second) => Some(names[1]),
+///     }
+/// }
+///
+/// let names = ["a.qcow2", "b.vmdk"];
+/// assert_eq!(at_fault(Stage::Map(Side::Second), names), Some("b.vmdk"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The first.
@@ -79,6 +121,17 @@ pub enum Side {
 }
 
 /// What was being done.
+///
+/// ```
+/// use diskimage::Compare;
+/// use diskimage::compare::{Failure, Stage};
+/// use diskimage::disk::EmptyDisk;
+///
+/// // not enough memory for a single thread
+/// let disk = EmptyDisk(1 << 20);
+/// let failed = Compare::new().max_memory(1).first(&disk, &disk);
+/// assert!(matches!(failed, Err(Failure { stage: Stage::Start, .. })));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Nothing with a disk yet.
@@ -90,6 +143,26 @@ pub enum Stage {
 }
 
 /// Why two disks could not be compared.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::compare::{Side, Stage};
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
+/// use diskimage::{Compare, ErrorKind, Format, OpenOptions};
+///
+/// // a medium with a bad sector
+/// let storage = MemoryStorage::new(vec![0; 1 << 20]);
+/// let storage = FaultStorage::new(storage, Fault::Bytes { start: 5120, end: 5632 });
+/// let options = OpenOptions::new().format(Format::Raw);
+/// let disk = options.open_storage(Arc::new(storage), Path::new("disk.raw"))?;
+/// let failure = Compare::new().first(&EmptyDisk(1 << 20), &disk).unwrap_err();
+/// assert_eq!(failure.stage, Stage::Read(Side::Second));
+/// assert_eq!(failure.error.kind(), ErrorKind::Io);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 #[non_exhaustive]
@@ -131,6 +204,21 @@ impl Compare {
 
     /// The number of threads. Default: one for each processor, at most 16. The result never
     /// depends on it.
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::{Compare, Error, Progress};
+    ///
+    /// let (disk, progress) = (EmptyDisk(1 << 40), Arc::new(Progress::new()));
+    /// let job = Compare::new().threads(NonZeroUsize::MIN).max_memory(4 << 20);
+    /// let job = job.progress(Arc::clone(&progress));
+    /// assert_eq!(job.first(&disk, &disk).map_err(Error::from)?, None);
+    /// assert_eq!(progress.done(), 1 << 40); // of which nothing was read
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);
@@ -160,6 +248,25 @@ impl Compare {
 
     /// The first difference; none if they are the same disk. Damage that lies before it is a
     /// failure.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::compare::Difference;
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
+    /// use diskimage::{Compare, Error, Format, OpenOptions};
+    ///
+    /// // what cannot be read lies behind a difference: there is no need to
+    /// let storage = MemoryStorage::new(vec![7; 64 << 20]);
+    /// let storage = FaultStorage::new(storage, Fault::Bytes { start: 32 << 20, end: 33 << 20 });
+    /// let options = OpenOptions::new().format(Format::Raw);
+    /// let disk = options.open_storage(Arc::new(storage), Path::new("disk.raw"))?;
+    /// let found = Compare::new().first(&EmptyDisk(64 << 20), &disk).map_err(Error::from)?;
+    /// assert_eq!(found, Some(Difference::Content(0)));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn first(
         &self,
         first: &dyn VirtualDisk,
@@ -175,6 +282,26 @@ impl Compare {
 
     /// Tells all guest ranges whose content differs, in whole sectors but for the end of the disk,
     /// ascending and apart from each other. Gives how many bytes they are.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Compare, Error, Format, OpenOptions};
+    ///
+    /// let mut bytes = vec![0; 1 << 20];
+    /// bytes[1000..2000].fill(7);
+    /// bytes[9000] = 7;
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// let mut ranges = Vec::new();
+    /// let count = Compare::new().all(&EmptyDisk(1 << 20), &disk, |range| ranges.push(range));
+    /// assert_eq!(count.map_err(Error::from)?, 3 * 512 + 512);
+    /// assert_eq!(ranges, [512..2048, 8704..9216]);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn all(
         &self,
         first: &dyn VirtualDisk,

@@ -19,6 +19,32 @@ impl Convert {
     /// raw disk, but an image in a format that is told by what lies there: then what was written is
     /// of no use, and the file has to be decoded first. The target grows with the disk, and has to
     /// take the report's size in the end.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::container::Compressed;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::target::SpillTarget;
+    /// use diskimage::{Convert, Format, Target};
+    ///
+    /// # let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    /// # gzip.write_all(&[7; 4096])?;
+    /// # gzip.write_all(&[0; 4096])?;
+    /// # let storage = Arc::new(MemoryStorage::new(gzip.finish()?));
+    /// let compressed = Compressed::new(storage, Path::new("disk.raw.gz"), Format::Gzip, 1 << 20);
+    /// let mut raw = Vec::new();
+    /// let target = SpillTarget::new(&mut raw, &std::env::temp_dir(), 1 << 30)?;
+    /// let report = Convert::new().run_compressed(&compressed, &target)?;
+    /// let report = report.expect("no image of another format is inside");
+    /// assert_eq!((report.size, report.written), (8192, 4096)); // the rest is zeros
+    /// # target.write_zeros(0, report.size)?;
+    /// # Box::new(target).finish()?;
+    /// # assert_eq!(raw.len(), 8192);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn run_compressed(
         &self,
         compressed: &Compressed,

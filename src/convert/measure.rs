@@ -11,6 +11,27 @@ use crate::progress::Progress;
 use crate::writer::{Full, Map, Writer};
 
 /// The sizes of a file to be, bytes.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::convert::measure;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, OpenOptions, Progress};
+///
+/// let storage = Arc::new(MemoryStorage::new(vec![7; 4 << 20]));
+/// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let plain = measure(&disk, &Qcow2Options::new().writer(4 << 20)?, &Progress::new())?;
+/// assert!(plain.required > 4 << 20 && plain.required <= plain.full);
+/// assert_eq!(plain.estimate, None);
+///
+/// let packed = Qcow2Options::new().compressed(true).writer(4 << 20)?;
+/// let packed = measure(&disk, &packed, &Progress::new())?;
+/// assert!(packed.estimate.is_some_and(|size| size < 1 << 20));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Measured {
@@ -33,10 +54,10 @@ const STEP: u64 = 1 << 40;
 /// these.
 ///
 /// ```
+/// use diskimage::Progress;
 /// use diskimage::convert::measure;
 /// use diskimage::disk::EmptyDisk;
 /// use diskimage::format::qcow2::Qcow2Options;
-/// use diskimage::Progress;
 ///
 /// let writer = Qcow2Options::new().writer(1 << 40)?;
 /// let measured = measure(&EmptyDisk(1 << 40), &writer, &Progress::new())?;

@@ -24,7 +24,6 @@ mod salvage;
 mod worker;
 mod zero;
 
-pub use crate::bytes::is_zero;
 use image::Composition;
 pub use measure::{Measured, data_size, measure};
 use worker::Worker;
@@ -61,6 +60,28 @@ pub struct Convert {
 }
 
 /// What a conversion did.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
+/// use diskimage::target::StreamTarget;
+/// use diskimage::{Convert, Format, OpenOptions};
+///
+/// // a medium with a bad sector
+/// let storage = MemoryStorage::new(vec![7; 1 << 20]);
+/// let storage = FaultStorage::new(storage, Fault::Bytes { start: 5120, end: 5121 });
+/// let options = OpenOptions::new().format(Format::Raw);
+/// let disk = options.open_storage(Arc::new(storage), Path::new("disk.raw"))?;
+/// let target = StreamTarget::new(std::io::sink());
+/// assert!(Convert::new().run(&disk, &target).is_err());
+///
+/// let target = StreamTarget::new(std::io::sink());
+/// let report = Convert::new().salvage(true).run(&disk, &target)?;
+/// assert_eq!((report.size, report.lost), (1 << 20, vec![5120..5632]));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Report {
@@ -160,6 +181,20 @@ impl Convert {
 
     /// The number of threads. Default: one for each processor, at most 16. The result never
     /// depends on it. Fewer run if [`max_memory`](Self::max_memory) does not allow as many.
+    ///
+    /// ```
+    /// use std::num::NonZeroUsize;
+    ///
+    /// use diskimage::Convert;
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::target::StreamTarget;
+    ///
+    /// // one of many jobs of a service: a single thread, and little memory
+    /// let job = Convert::new().threads(NonZeroUsize::MIN).max_memory(4 << 20).forget(true);
+    /// let report = job.run(&EmptyDisk(1 << 20), &StreamTarget::new(std::io::sink()))?;
+    /// assert_eq!(report.size, 1 << 20);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = Some(threads);
@@ -169,6 +204,28 @@ impl Convert {
     /// Blocks of this many bytes that hold only zeros are not written: a power of two of at least
     /// 512, or 0 to write everything, holes included. Default: 4096 for what passes through this
     /// process; what the kernel copies or shares is not looked at. Asked for, all is looked at.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::target::SpillTarget;
+    /// use diskimage::{Convert, Format, OpenOptions, Result};
+    ///
+    /// // a file of 1 MiB that stores zeros but for one sector
+    /// let mut bytes = vec![0; 1 << 20];
+    /// bytes[1000] = 7;
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// let written = |granularity| -> Result<u64> {
+    ///     let target = SpillTarget::new(std::io::sink(), &std::env::temp_dir(), 1 << 20)?;
+    ///     Ok(Convert::new().sparse(granularity).run(&disk, &target)?.written)
+    /// };
+    /// assert_eq!((written(512)?, written(64 << 10)?, written(0)?), (512, 64 << 10, 1 << 20));
+    /// assert!(written(1000).is_err()); // is no power of two
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn sparse(mut self, granularity: u64) -> Self {
         self.sparse = Some(granularity);
@@ -192,6 +249,20 @@ impl Convert {
 
     /// Bound on the memory of buffers, bytes; cached tables come on top, see
     /// [`Limits::table_cache`](crate::Limits::table_cache). Default: 48 MiB.
+    ///
+    /// ```
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, ErrorKind};
+    ///
+    /// let run = |bytes| {
+    ///     let target = StreamTarget::new(std::io::sink());
+    ///     Convert::new().max_memory(bytes).run(&EmptyDisk(1 << 20), &target)
+    /// };
+    /// assert!(run(4 << 20).is_ok()); // by as many threads as that allows
+    /// let error = run(64 << 10).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::LimitExceeded); // not even by one
+    /// ```
     #[must_use]
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.max_memory = bytes;
@@ -199,6 +270,27 @@ impl Convert {
     }
 
     /// Goes on past damage: what cannot be read becomes zeros, and the report lists it.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, Format, OpenOptions, Target};
+    ///
+    /// # let fault = Fault::Bytes { start: 512, end: 1024 };
+    /// # let storage = Arc::new(FaultStorage::new(MemoryStorage::new(vec![7; 2048]), fault));
+    /// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// // a disk whose second sector cannot be read
+    /// let mut raw = Vec::new();
+    /// let target = StreamTarget::new(&mut raw);
+    /// let report = Convert::new().salvage(true).run(&disk, &target)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!(report.lost, vec![512..1024]);
+    /// assert_eq!(raw, [[7; 512], [0; 512], [7; 512], [7; 512]].concat());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn salvage(mut self, yes: bool) -> Self {
         self.salvage = yes;
@@ -206,6 +298,26 @@ impl Convert {
     }
 
     /// Where to report progress, and who may cancel.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::disk::EmptyDisk;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, Progress};
+    ///
+    /// let progress = Arc::new(Progress::new());
+    /// let watched = Arc::clone(&progress);
+    /// let job = std::thread::spawn(move || {
+    ///     let target = StreamTarget::new(std::io::sink());
+    ///     Convert::new().progress(progress).run(&EmptyDisk(4 << 20), &target)
+    /// });
+    /// // meanwhile, as often as it is to be shown
+    /// println!("{} of {} bytes", watched.done(), watched.total());
+    /// job.join().expect("no panic")?;
+    /// assert_eq!(watched.done(), watched.total());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn progress(mut self, progress: Arc<Progress>) -> Self {
         self.progress = progress;
@@ -214,6 +326,20 @@ impl Convert {
 
     /// Writes all of `disk` to `target`. The caller finishes the target, if that is what it wants
     /// after seeing the report.
+    ///
+    /// ```
+    /// use diskimage::disk::{EmptyDisk, GrownDisk};
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, Target};
+    ///
+    /// let mut raw = Vec::new();
+    /// let target = StreamTarget::new(&mut raw);
+    /// let disk = EmptyDisk(1000);
+    /// let report = Convert::new().run(&GrownDisk::new(&disk, 4096), &target)?; // and make it larger
+    /// Box::new(target).finish()?;
+    /// assert_eq!((report.size, raw), (4096, vec![0; 4096]));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn run(&self, disk: &dyn VirtualDisk, target: &dyn Target) -> Result<Report> {
         self.run_observed(disk, Output::Raw, target, None)
     }
@@ -230,6 +356,29 @@ impl Convert {
     ///
     /// A target that takes ascending writes only gets what the [map](VirtualDisk::extent_at) calls
     /// data, where the writer must know beforehand: zeros that were stored stay stored then.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, Format, OpenOptions, Target, VirtualDisk};
+    ///
+    /// # let storage = Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+    /// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+    /// let options = VmdkOptions::new().subformat(Subformat::StreamOptimized);
+    /// let mut image = Vec::new();
+    /// let target = StreamTarget::new(&mut image);
+    /// Convert::new().image(&disk, options.writer(disk.size())?, None, &target)?;
+    /// Box::new(target).finish()?;
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let image = OpenOptions::new().open_image_storage(storage, Path::new("disk.vmdk"))?;
+    /// assert_eq!((image.layer().format(), image.layer().size()), (Format::Vmdk, 1 << 20));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn image(
         &self,
         disk: &dyn VirtualDisk,
@@ -242,6 +391,29 @@ impl Convert {
 
     /// Writes an image to which nothing was written yet: its disk is zeros, or what the parent has that
     /// the writer names.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::qcow2::Qcow2Options;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, OpenOptions, Target};
+    ///
+    /// // what a machine writes goes into this one, and base.qcow2 stays as it is
+    /// let options = Qcow2Options::new().backing("base.qcow2", Some("qcow2"));
+    /// let mut image = Vec::new();
+    /// let target = StreamTarget::new(&mut image);
+    /// Convert::new().create(Box::new(options.writer(10 << 30)?), &target)?;
+    /// Box::new(target).finish()?;
+    /// assert!(image.len() < 1 << 20);
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let image = OpenOptions::new().open_image_storage(storage, Path::new("new.qcow2"))?;
+    /// assert_eq!(image.layer().references()[0].printable_name(), "base.qcow2");
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn create(&self, writer: Box<dyn Writer>, target: &dyn Target) -> Result<Report> {
         let disk = EmptyDisk(writer.size());
         self.run_observed(&disk, Output::Empty { writer }, target, None)

@@ -76,6 +76,30 @@ impl Image {
     }
 
     /// Every format that fits it.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::{Format, OpenOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let storage = Arc::new(MemoryStorage::new(bytes));
+    /// // a QCOW2 that somebody wants to have read as a raw disk
+    /// let options = OpenOptions::new().format(Format::Raw);
+    /// let image = options.open_image_storage(storage, Path::new("disk.raw"))?;
+    /// assert_eq!((image.path(), image.is_forced()), (Path::new("disk.raw"), true));
+    /// assert_eq!(image.layer().size(), image.storage().size());
+    /// let formats: Vec<_> = image.probe().images().map(|found| found.format).collect();
+    /// assert_eq!(formats, [Format::Qcow2]); // as its bytes have it
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn probe(&self) -> &Probe {
         &self.probe
@@ -97,6 +121,31 @@ impl Image {
     ///
     /// An error of kind [`Unsupported`](crate::ErrorKind::Unsupported) means that there is nothing in this
     /// format to check.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::vhd::VhdOptions;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::SpillTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::{Checking, OpenOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = SpillTarget::new(&mut bytes, &std::env::temp_dir(), 1 << 20)?;
+    /// # Convert::new().create(Box::new(VhdOptions::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # bytes[..512].fill(0);
+    /// # let storage = Arc::new(MemoryStorage::new(bytes));
+    /// // a dynamic VHD whose copy of the footer, at its start, is gone
+    /// let image = OpenOptions::new().open_image_storage(storage, Path::new("disk.vhd"))?;
+    /// let report = image.check(Checking::new())?;
+    /// assert_eq!(report.corruptions, 1);
+    /// for finding in &report.findings {
+    ///     println!("{}: {}", finding.code, finding.message);
+    /// }
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn check(&self, checking: Checking) -> Result<CheckReport> {
         let in_file = |error: Error| error.in_file(&self.path);
         self.layer.check(&checking).map_err(in_file)?;
@@ -127,6 +176,31 @@ impl Image {
 
     /// Has `patch` write what mends it. `checking` says with how much memory and how many threads,
     /// and whom to tell how far it is.
+    ///
+    /// [`Repaired`] has an example in memory, and the [guide](crate::guide::check) one of a file. What
+    /// would be done to an image that is whole:
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::check::DryRun;
+    /// use diskimage::{Checking, OpenOptions, RepairScope};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let image = OpenOptions::new().open_image_storage(storage, Path::new("disk.qcow2"))?;
+    /// let mut plan = DryRun::new();
+    /// image.repair(RepairScope::All, &Checking::new(), &mut plan)?;
+    /// assert!(plan.writes.is_empty());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn repair(
         &self,
         scope: RepairScope,
@@ -155,6 +229,24 @@ impl Image {
 
 impl ChainImage {
     /// All that is odd, dangerous or broken about it; how it was detected is not told.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::chain::ChainImage;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Format, Storage};
+    ///
+    /// let descriptor = "# Disk DescriptorFile\nversion=1\nCID=0000beef\nparentCID=ffffffff\n\
+    ///     createType=\"monolithicFlat\"\nRW 8 FLAT \"disk-flat.vmdk\" 0\n";
+    /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(descriptor.into()));
+    /// let layer = Format::Vmdk.open(Arc::clone(&storage), &LayerOptions::default())?;
+    /// let image = ChainImage::new("disk.vmdk".into(), layer, storage);
+    /// let codes: Vec<_> = image.findings()?.iter().map(|finding| finding.code).collect();
+    /// assert!(codes.contains(&Code::ExternalExtents));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn findings(&self) -> Result<Vec<Finding>> {
         findings(self.layer(), None)
     }

@@ -124,6 +124,23 @@ impl OpenOptions {
     }
 
     /// Takes the image for this format instead of detecting one. Parents are not affected.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Format, OpenOptions, VirtualDisk};
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(vec![0; 4096]));
+    /// let open = |format| {
+    ///     OpenOptions::new().format(format).open_storage(storage.clone(), Path::new("upload"))
+    /// };
+    /// assert_eq!(open(Format::Raw)?.size(), 4096);
+    /// // what was said and what it is are two things: nothing else is tried
+    /// assert_eq!(open(Format::Qcow2).unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn format(mut self, format: Format) -> Self {
         self.format = Some(format);
@@ -132,6 +149,22 @@ impl OpenOptions {
 
     /// Takes files without any known signature for raw disks, parents included. Without it they
     /// are refused, because a damaged or unknown image looks just like that.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{OpenOptions, VirtualDisk};
+    ///
+    /// // no signature: a raw disk, or an image whose start was lost
+    /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+    /// let path = Path::new("disk");
+    /// assert!(OpenOptions::new().open_storage(storage.clone(), path).is_err());
+    /// let disk = OpenOptions::new().assume_raw(true).open_storage(storage, path)?;
+    /// assert_eq!(disk.size(), 4096);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn assume_raw(mut self, yes: bool) -> Self {
         self.assume_raw = yes;
@@ -139,6 +172,30 @@ impl OpenOptions {
     }
 
     /// Who decides about files that images name. Default: [`DenyAll`].
+    ///
+    /// ```
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::target::FileTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::{Beneath, ErrorKind, OpenOptions, VirtualDisk};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = folder.path();
+    /// # let child = folder.join("new.qcow2");
+    /// # std::fs::write(folder.join("base.raw"), vec![7; 1 << 20])?;
+    /// # let target = FileTarget::create(&child, 0)?;
+    /// # let options = Qcow2Options::new().backing("base.raw", Some("raw"));
+    /// # Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// // an image over base.raw, which lies beside it
+    /// let error = OpenOptions::new().open(&child).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Denied);
+    /// let disk = OpenOptions::new().resolver(Beneath::new(folder)?).open(&child)?;
+    /// let mut byte = [0];
+    /// disk.read_exact_at(&mut byte, 0)?;
+    /// assert_eq!(byte, [7]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn resolver(mut self, resolver: impl Resolver + 'static) -> Self {
         self.resolver = Arc::new(resolver);
@@ -146,6 +203,29 @@ impl OpenOptions {
     }
 
     /// The bounds.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::{ErrorKind, Limits, OpenOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(4 << 40)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let mut limits = Limits::default().within_memory(32 << 20);
+    /// limits.max_virtual_size = 2 << 40;
+    /// // a small file that claims a disk of 4 TiB
+    /// let options = OpenOptions::new().limits(limits);
+    /// let error = options.open_storage(storage, Path::new("upload.qcow2")).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.layer.limits = limits;
@@ -153,6 +233,31 @@ impl OpenOptions {
     }
 
     /// Reads the internal snapshot of this identifier, or else of this name, as the disk.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::{ErrorKind, OpenOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let storage = Arc::new(MemoryStorage::new(bytes));
+    /// // the image has none of that name: nothing else is read for it
+    /// let options = OpenOptions::new().snapshot("before-upgrade");
+    /// let error = options.open_storage(storage, Path::new("disk.qcow2")).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    /// assert!(error.to_string().contains("'before-upgrade'"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
+    ///
+    ///
+    /// [`Snapshot`](crate::layer::Snapshot) has an example with one that is there.
     #[must_use]
     pub fn snapshot(mut self, id_or_name: impl Into<Vec<u8>>) -> Self {
         self.layer.snapshot = Some(id_or_name.into());
@@ -161,6 +266,29 @@ impl OpenOptions {
 
     /// Reads images that are marked as corrupt, that have incompatible features this crate does not
     /// know, or whose broken structures are not needed to read. What comes out may be wrong.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::{ErrorKind, OpenOptions, VirtualDisk};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = StreamTarget::new(&mut bytes);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// bytes[79] |= 1 << 1; // the "corrupt bit" of a QCOW2's incompatible features
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let path = Path::new("disk.qcow2");
+    /// let error = OpenOptions::new().open_storage(storage.clone(), path).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt);
+    /// let disk = OpenOptions::new().trust_broken(true).open_storage(storage, path)?;
+    /// assert_eq!(disk.size(), 1 << 20);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn trust_broken(mut self, yes: bool) -> Self {
         self.layer.trust_broken = yes;
@@ -169,6 +297,25 @@ impl OpenOptions {
 
     /// Who may stop what is opened, now and later: every read of its files fails once it is asked
     /// to stop or its time is over.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Format, OpenOptions, Progress, VirtualDisk};
+    ///
+    /// let progress = Arc::new(Progress::new());
+    /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+    /// let options = OpenOptions::new().format(Format::Raw).progress(Arc::clone(&progress));
+    /// let disk = options.open_storage(storage, Path::new("disk.raw"))?;
+    /// let mut byte = [0];
+    /// disk.read_exact_at(&mut byte, 0)?;
+    /// progress.cancel(); // when a client hangs up, say
+    /// let error = disk.read_exact_at(&mut byte, 0).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Cancelled);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn progress(mut self, progress: Arc<Progress>) -> Self {
         self.progress = Some(progress);
@@ -177,6 +324,34 @@ impl OpenOptions {
 
     /// Where files that are compressed are decoded to, if they have to be read by position. Without
     /// it, those are refused.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::container::Spill;
+    /// # use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, OpenOptions, VirtualDisk};
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::target::StreamTarget;
+    /// # use diskimage::{Convert, Target};
+    /// # let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    /// # let target = StreamTarget::new(&mut gzip);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// # let storage = Arc::new(MemoryStorage::new(gzip.finish()?));
+    /// # let path = Path::new("disk.qcow2.gz");
+    ///
+    /// // disk.qcow2.gz
+    /// let options = OpenOptions::new();
+    /// let error = options.open_storage(storage.clone(), path).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Unsupported);
+    /// let spill = Arc::new(Spill::new(std::env::temp_dir(), 1 << 30));
+    /// let disk = options.spill(spill).open_storage(storage, path)?;
+    /// assert_eq!(disk.size(), 1 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn spill(mut self, spill: Arc<Spill>) -> Self {
         self.spill = Some(spill);
@@ -203,12 +378,48 @@ impl OpenOptions {
     }
 
     /// The same for any storage; `path` is its name, from which relative names start.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::{FileStorage, WindowStorage};
+    /// use diskimage::{Format, OpenOptions, VirtualDisk};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("firmware.bin");
+    /// # std::fs::write(&path, vec![7; 8192])?;
+    /// // a disk that lies in a larger file
+    /// let part = WindowStorage::new(FileStorage::open(&path)?, 4096, 4096)?;
+    /// let options = OpenOptions::new().format(Format::Raw);
+    /// let disk = options.open_storage(Arc::new(part), Path::new("firmware.bin+0x1000"))?;
+    /// assert_eq!(disk.size(), 4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Chain> {
         let source = self.way(true).find(self.watched(storage), path, None)?;
         self.open_source(source, &Purpose::Read).and_then(chain_of)
     }
 
     /// The bytes of what `path` names, whatever it is: a file, or `FILE#MEMBER` in an archive.
+    ///
+    /// ```
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// use diskimage::OpenOptions;
+    /// # use diskimage::target::FileTarget;
+    /// # use diskimage::{Convert, Storage, Target};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.qcow2");
+    /// # let target = FileTarget::create(&path, 0)?;
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// let bytes = OpenOptions::new().open_bytes(&path)?;
+    /// let mut magic = [0; 4];
+    /// bytes.read_exact_at(&mut magic, 0)?;
+    /// assert_eq!(&magic, b"QFI\xfb"); // of the file, not of the disk inside
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open_bytes(&self, path: impl AsRef<Path>) -> Result<Arc<dyn Storage>> {
         Ok(self.source(path.as_ref(), false)?.storage)
     }
@@ -247,6 +458,26 @@ impl OpenOptions {
 
     /// The container that `path` names, if it is one and is not said to be something else. What lies
     /// in it is not opened.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// use diskimage::{Format, OpenOptions};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw.gz");
+    /// # let file = std::fs::File::create(&path)?;
+    /// # let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    /// # gzip.write_all(&[7; 4096])?;
+    /// # gzip.finish()?;
+    /// # let raw = folder.path().join("disk.raw");
+    /// # std::fs::write(&raw, [7; 4096])?;
+    /// let format_of = |path| -> diskimage::Result<Option<Format>> {
+    ///     Ok(OpenOptions::new().open_container(path)?.map(|container| container.format()))
+    /// };
+    /// assert_eq!(format_of(&path)?, Some(Format::Gzip)); // disk.raw.gz
+    /// assert_eq!(format_of(&raw)?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open_container(&self, path: impl AsRef<Path>) -> Result<Option<Container>> {
         let Found { storage, path, .. } = self.source(path.as_ref(), false)?;
         if let Some(format) = self.format {
@@ -261,6 +492,29 @@ impl OpenOptions {
 
     /// The compressed file that `path` names, if a raw disk is inside: its bytes are those of the
     /// disk, and can be taken as they come.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// use diskimage::target::StreamTarget;
+    /// use diskimage::{Convert, OpenOptions, Target};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw.gz");
+    /// # let file = std::fs::File::create(&path)?;
+    /// # let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    /// # gzip.write_all(&[7; 4096])?;
+    /// # gzip.finish()?;
+    /// let options = OpenOptions::new().assume_raw(true); // of what is inside
+    /// let mut raw = Vec::new();
+    /// if let Some(compressed) = options.open_compressed_disk(&path)? {
+    ///     // no temporary file is needed
+    ///     let target = StreamTarget::new(&mut raw);
+    ///     Convert::new().run_compressed(&compressed, &target)?;
+    ///     Box::new(target).finish()?;
+    /// }
+    /// assert_eq!(raw, [7; 4096]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open_compressed_disk(&self, path: impl AsRef<Path>) -> Result<Option<Compressed>> {
         if let Some(Container::Compressed(compressed)) = self.open_container(path)? {
             let inside = compressed.peek()?;
@@ -274,6 +528,26 @@ impl OpenOptions {
 
     /// Opens the file at `path` and its parents, the nearest first, to describe them: no other
     /// file is opened, and what can be described but not read passes.
+    ///
+    /// ```
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::target::FileTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::{Beneath, Format, OpenOptions};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let folder = folder.path();
+    /// # std::fs::write(folder.join("base.raw"), vec![7; 1 << 20])?;
+    /// # let target = FileTarget::create(folder.join("new.qcow2"), 0)?;
+    /// # let options = Qcow2Options::new().backing("base.raw", Some("raw"));
+    /// # Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// let options = OpenOptions::new().resolver(Beneath::new(folder)?);
+    /// let images = options.open_chain_images(folder.join("new.qcow2"))?;
+    /// let formats: Vec<_> = images.iter().map(|image| image.layer().format()).collect();
+    /// assert_eq!(formats, [Format::Qcow2, Format::Raw]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open_chain_images(&self, path: impl AsRef<Path>) -> Result<Vec<ChainImage>> {
         let source = self.source(path.as_ref(), true)?;
         self.open_source(source, &Purpose::Describe)
@@ -365,6 +639,25 @@ impl OpenOptions {
     }
 
     /// Opens the one file at `path` and nothing else, whatever it names: to describe or check it.
+    ///
+    /// ```
+    /// # use diskimage::format::qcow2::Qcow2Options;
+    /// # use diskimage::target::FileTarget;
+    /// # use diskimage::{Convert, Target};
+    /// use diskimage::OpenOptions;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("new.qcow2");
+    /// # let target = FileTarget::create(&path, 0)?;
+    /// # let options = Qcow2Options::new().backing("/nowhere/base.raw", Some("raw"));
+    /// # Convert::new().create(Box::new(options.writer(1 << 20)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// // its backing file is not there, and is not asked for
+    /// let image = OpenOptions::new().open_image(&path)?;
+    /// assert_eq!(image.layer().size(), 1 << 20);
+    /// assert_eq!(image.layer().references()[0].printable_name(), "/nowhere/base.raw");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open_image(&self, path: impl AsRef<Path>) -> Result<Image> {
         let source = self.source(path.as_ref(), true)?;
         let mut image = self.open_found(source)?;
@@ -375,6 +668,22 @@ impl OpenOptions {
     }
 
     /// The same for any storage; `path` is its name.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Format, OpenOptions};
+    ///
+    /// // what is in no known format is described as a raw disk, and says that this was guessed
+    /// let storage = Arc::new(MemoryStorage::new(vec![7; 4096]));
+    /// let image = OpenOptions::new().open_image_storage(storage, Path::new("upload"))?;
+    /// assert_eq!(image.layer().format(), Format::Raw);
+    /// assert!(!image.is_forced());
+    /// assert_eq!(image.findings()?[0].code, Code::FormatGuessed);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open_image_storage(&self, storage: Arc<dyn Storage>, path: &Path) -> Result<Image> {
         self.open_found(self.way(true).find(self.watched(storage), path, None)?)
     }

@@ -40,6 +40,23 @@ struct Generations {
 }
 
 /// A part of a table: the page that holds a wanted entry.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::storage::{MemoryStorage, TableCache};
+///
+/// // a table of 64-bit entries behind a header, and its entry number 9000
+/// let mut file = vec![0; 512];
+/// file.extend((0..10_000u64).flat_map(u64::to_le_bytes));
+/// let cache = TableCache::new(Arc::new(MemoryStorage::new(file)), 1 << 20);
+/// let position = 9000 * 8;
+/// let page = cache.page("the allocation table", 512, 80_000, position)?;
+/// assert_eq!((page.start, page.file_offset), (TableCache::PAGE, 512 + TableCache::PAGE));
+/// let within = (position - page.start) as usize;
+/// assert_eq!(page.bytes[within..within + 8], 9000u64.to_le_bytes());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct TablePage {
     /// The bytes of the page.
@@ -55,6 +72,18 @@ impl TableCache {
     pub const PAGE: u64 = 64 << 10;
 
     /// What the tables lie in.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::{MemoryStorage, TableCache};
+    ///
+    /// let cache = TableCache::new(Arc::new(MemoryStorage::new(vec![0; 4096])), 1 << 20);
+    /// // what the table says is held against the file that it lies in
+    /// let (offset, length) = (4000, 4096);
+    /// assert!(offset + length > cache.storage().size());
+    /// assert!(cache.page("the allocation table", offset, length, 0).is_err());
+    /// ```
     #[must_use]
     pub fn storage(&self) -> &dyn Storage {
         &*self.storage

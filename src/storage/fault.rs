@@ -6,6 +6,20 @@ use super::{Access, FileIdentity, Run, SharedRun, Storage};
 use crate::error::{Error, Result};
 
 /// How a [`FaultStorage`] fails.
+///
+/// ```
+/// use diskimage::Storage;
+/// use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
+///
+/// // a bad sector
+/// let fault = Fault::Bytes { start: 512, end: 1024 };
+/// let storage = FaultStorage::new(MemoryStorage::new(vec![7; 4096]), fault);
+/// let mut sector = [0; 512];
+/// assert!(storage.read_exact_at(&mut sector, 600).is_err());
+/// storage.read_exact_at(&mut sector, 1024)?;
+/// assert_eq!(storage.reads(), 2);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -48,6 +62,30 @@ impl<S: Storage> FaultStorage<S> {
     }
 
     /// How many reads there were so far, failed ones included.
+    ///
+    /// Each read in turn fails once, and none of these faults passes for zeros:
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::storage::{Fault, FaultStorage, MemoryStorage};
+    /// use diskimage::{Format, OpenOptions, Result, VirtualDisk};
+    ///
+    /// let read = |fault| -> (Result<()>, u64) {
+    ///     let storage = Arc::new(FaultStorage::new(MemoryStorage::new(vec![7; 4096]), fault));
+    ///     let options = OpenOptions::new().format(Format::Raw);
+    ///     let opened = options.open_storage(storage.clone(), Path::new("disk.raw"));
+    ///     let mut bytes = [0; 4096];
+    ///     let result = opened.and_then(|disk| disk.read_exact_at(&mut bytes, 0));
+    ///     (result, storage.reads())
+    /// };
+    /// let (whole, reads) = read(Fault::NthRead(u64::MAX));
+    /// assert!(whole.is_ok());
+    /// for number in 0..reads {
+    ///     assert!(read(Fault::NthRead(number)).0.is_err());
+    /// }
+    /// ```
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)

@@ -84,6 +84,22 @@ impl FileStorage {
     }
 
     /// Takes an open file; `path` is its name for messages.
+    ///
+    /// ```
+    /// use diskimage::Storage;
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("image");
+    /// # std::fs::write(&path, "bytes")?;
+    /// // one that was opened elsewhere: by whoever may, before the process gave its rights away
+    /// let file = std::fs::File::open(&path)?;
+    /// let storage = FileStorage::from_file(file, "upload-17")?;
+    /// assert_eq!((storage.size(), storage.file().metadata()?.len()), (5, 5));
+    /// let error = storage.read_exact_at(&mut [0; 6], 0).unwrap_err();
+    /// assert_eq!(error.file(), Some("upload-17".as_ref()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn from_file(file: File, path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         match sys::file_kind(&file) {

@@ -24,6 +24,17 @@ impl MemoryStorage {
     }
 
     /// The bytes.
+    ///
+    /// ```
+    /// use diskimage::Storage;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let storage = MemoryStorage::new(vec![1, 2, 3, 4]);
+    /// let mut bytes = [0; 2];
+    /// storage.read_exact_at(&mut bytes, 1)?;
+    /// assert_eq!(bytes, storage.as_bytes()[1..3]);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -47,6 +47,59 @@ pub use window::WindowStorage;
 /// ```
 ///
 /// The [guide](crate::guide::storage) has one over an object store.
+///
+/// One that holds only the start of a file, as far as it has come:
+///
+/// ```
+/// use std::ops::Range;
+/// use std::sync::Mutex;
+///
+/// use diskimage::storage::Run;
+/// use diskimage::{Error, ErrorKind, Result, Storage};
+///
+/// #[derive(Debug)]
+/// struct Arriving {
+///     bytes: Vec<u8>,
+///     size: u64,
+///     wanted: Mutex<Vec<Range<u64>>>,
+/// }
+///
+/// impl Storage for Arriving {
+///     fn size(&self) -> u64 {
+///         self.size
+///     }
+///
+///     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+///         self.check_available(offset, buf.len() as u64)?;
+///         buf.copy_from_slice(&self.bytes[offset as usize..][..buf.len()]);
+///         Ok(())
+///     }
+///
+///     fn check_available(&self, offset: u64, length: u64) -> Result<()> {
+///         match offset.checked_add(length) {
+///             Some(end) if end <= self.bytes.len() as u64 => Ok(()),
+///             // says nothing about the file, so it is not `Corrupt`
+///             _ => Err(Error::other(ErrorKind::Io, "has not come yet").at(offset)),
+///         }
+///     }
+///
+///     fn expect(&self, offset: u64, length: u64) {
+///         self.wanted.lock().expect("no panic").push(offset..offset + length);
+///     }
+/// }
+///
+/// let storage = Arriving { bytes: vec![7; 4096], size: 1 << 20, wanted: Mutex::default() };
+/// let mut bytes = [0; 512];
+/// storage.read_exact_at(&mut bytes, 0)?;
+/// let error = storage.read_exact_at(&mut bytes, 8192).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Io);
+/// storage.expect(8192, 512);
+/// assert_eq!(storage.wanted.lock().expect("no panic")[..], [8192..8704]);
+/// // of holes, names and files it need not know
+/// assert_eq!(storage.run_at(0, 512)?, Run { hole: false, length: 512 });
+/// assert!(storage.path().is_none() && storage.as_file().is_none());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub trait Storage: Send + Sync + Debug {
     /// The size in bytes.
     fn size(&self) -> u64;
@@ -70,6 +123,18 @@ pub trait Storage: Send + Sync + Debug {
 
     /// What lies at `offset`, and for how many bytes (1..=`max`): data, or a hole that reads as
     /// zeros. Saying data is always right; `offset` lies below the size and `max` is at least 1.
+    ///
+    /// ```
+    /// use diskimage::Storage;
+    /// use diskimage::storage::{MemoryStorage, PieceStorage};
+    ///
+    /// let sparse = PieceStorage::new(1 << 40, "holes".into());
+    /// let run = sparse.run_at(4096, u64::MAX)?;
+    /// assert_eq!((run.hole, run.length), (true, (1 << 40) - 4096)); // to the end, at most
+    /// let full = MemoryStorage::new(vec![0; 4096]);
+    /// assert!(!full.run_at(0, 512)?.hole); // its zeros are stored
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
         Ok(Run { hole: false, length: max.min(self.size().saturating_sub(offset)) })
     }
@@ -110,12 +175,52 @@ pub trait Storage: Send + Sync + Debug {
 
     /// The files whose bytes these are, or are made of: that of [`identity`](Self::identity), but for
     /// a part of a file, or several files in one. Whoever writes into one of them changes these.
+    ///
+    /// Whether what is read would be overwritten:
+    ///
+    /// ```
+    /// use diskimage::Storage;
+    /// use diskimage::storage::{FileStorage, WindowStorage};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let [path, other] = ["image", "other"].map(|name| folder.path().join(name));
+    /// # std::fs::write(&path, [0; 4096])?;
+    /// # std::fs::write(&other, [0; 4096])?;
+    /// let part = WindowStorage::new(FileStorage::open(&path)?, 512, 512)?;
+    /// let overwrites = |target: &FileStorage| {
+    ///     target.identity().is_some_and(|target| part.lies_in().contains(&target))
+    /// };
+    /// assert_eq!(part.identity(), None); // its offsets are not those of a file
+    /// # #[cfg(unix)]
+    /// assert!(overwrites(&FileStorage::open(&path)?));
+    /// assert!(!overwrites(&FileStorage::open(&other)?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn lies_in(&self) -> Vec<FileIdentity> {
         Vec::from_iter(self.identity())
     }
 }
 
 /// How the bytes of a storage are going to be used.
+///
+/// ```
+/// use diskimage::Storage;
+/// use diskimage::storage::{Access, FileStorage};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("image");
+/// # std::fs::write(&path, [7; 8192])?;
+/// let storage = FileStorage::open(&path)?;
+/// if storage.advise(Access::Direct).is_err() {
+///     // a system or a file system without that: at least leave its cache to others
+///     storage.advise(Access::Sequential)?;
+/// }
+/// let mut bytes = [0; 100];
+/// storage.read_exact_at(&mut bytes, 5000)?; // in step with nothing
+/// assert_eq!(bytes, [7; 100]);
+/// storage.advise(Access::Forget)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
@@ -128,6 +233,48 @@ pub enum Access {
 }
 
 /// A run of bytes of a storage.
+///
+/// The runs of a file of 1 MiB that is a hole but for its first page:
+///
+/// ```
+/// use diskimage::storage::Run;
+/// use diskimage::{Result, Storage};
+///
+/// #[derive(Debug)]
+/// struct Sparse([u8; 4096]);
+///
+/// impl Storage for Sparse {
+///     fn size(&self) -> u64 {
+///         1 << 20
+///     }
+///
+///     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+///         for (byte, at) in buf.iter_mut().zip(offset..) {
+///             *byte = self.0.get(at as usize).copied().unwrap_or_default();
+///         }
+///         Ok(())
+///     }
+///
+///     fn run_at(&self, offset: u64, max: u64) -> Result<Run> {
+///         let (hole, end) = if offset < 4096 { (false, 4096) } else { (true, self.size()) };
+///         Ok(Run { hole, length: max.min(end - offset) })
+///     }
+///
+///     fn allocated_size(&self) -> Option<u64> {
+///         Some(4096)
+///     }
+/// }
+///
+/// let storage = Sparse([7; 4096]);
+/// let (mut at, mut data) = (0, 0);
+/// while at < storage.size() {
+///     let run = storage.run_at(at, storage.size() - at)?;
+///     data += if run.hole { 0 } else { run.length };
+///     at += run.length;
+/// }
+/// assert_eq!(Some(data), storage.allocated_size());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// Whether it is a hole, which reads as zeros.
@@ -137,6 +284,27 @@ pub struct Run {
 }
 
 /// A run of bytes that several files have in one place of their medium.
+///
+/// ```
+/// use diskimage::Storage;
+/// use diskimage::storage::{FileStorage, SharedRun};
+///
+/// /// How many bytes would be free if the file were removed.
+/// fn own(storage: &dyn Storage) -> Option<u64> {
+///     let length = |run: &SharedRun| run.length;
+///     let shared: u64 = storage.shared_runs().iter().map(length).sum();
+///     Some(storage.allocated_size()?.saturating_sub(shared))
+/// }
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("image");
+/// # std::fs::write(&path, [7; 8192])?;
+/// // a new file, of which no other has a reflink
+/// let storage = FileStorage::open(&path)?;
+/// assert_eq!(storage.shared_runs(), []);
+/// assert_eq!(own(&storage), storage.allocated_size());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedRun {
     /// The byte offset in the file.
@@ -148,6 +316,22 @@ pub struct SharedRun {
 }
 
 /// Device and inode number of a file.
+///
+/// ```
+/// use diskimage::Storage;
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let [path, link] = ["image", "link"].map(|name| folder.path().join(name));
+/// # std::fs::write(&path, "bytes")?;
+/// # std::fs::hard_link(&path, &link)?;
+/// let [first, second] = [FileStorage::open(&path)?, FileStorage::open(&link)?];
+/// assert_ne!(first.path(), second.path());
+/// # #[cfg(unix)]
+/// assert!(first.identity().is_some());
+/// assert_eq!(first.identity(), second.identity()); // one file of two names
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileIdentity {
     /// The file system's device number.

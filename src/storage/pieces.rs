@@ -45,6 +45,17 @@ struct Piece {
 
 impl PieceStorage {
     /// A file of holes, `size` bytes long; `path` is its name for messages.
+    ///
+    /// ```
+    /// use diskimage::Storage;
+    /// use diskimage::storage::PieceStorage;
+    ///
+    /// let file = PieceStorage::new(1 << 40, "empty.raw".into());
+    /// let mut bytes = [1; 512];
+    /// file.read_exact_at(&mut bytes, 1 << 39)?;
+    /// assert_eq!((bytes, file.allocated_size()), ([0; 512], Some(0)));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn new(size: u64, path: PathBuf) -> Self {
         Self { storages: Vec::new(), pieces: Vec::new(), size, path }

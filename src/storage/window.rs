@@ -26,6 +26,17 @@ pub struct WindowStorage<S> {
 
 impl<S: Storage> WindowStorage<S> {
     /// The `size` bytes of `inner` from `start` on. An error if `inner` does not hold them.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::storage::{MemoryStorage, WindowStorage};
+    ///
+    /// // a header that says where its payload lies
+    /// let file = MemoryStorage::new(vec![0; 4096]);
+    /// let error = WindowStorage::new(file, 512, 1 << 40).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Corrupt, Some(512)));
+    /// assert!(error.is_cut_off()); // the file ends before
+    /// ```
     pub fn new(inner: S, start: u64, size: u64) -> Result<Self, Error> {
         super::check_inside(&inner, DATA, start, size)?;
         Ok(Self { inner, start, size })

@@ -68,6 +68,23 @@ struct Writing {
 const FORGET_EVERY: u64 = 32 << 20;
 
 /// Whether room on the medium is set aside for the whole of a new file.
+///
+/// ```
+/// use diskimage::Target;
+/// use diskimage::storage::FileStorage;
+/// use diskimage::target::{FileTarget, Preallocation};
+/// # use diskimage::Storage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.raw");
+/// // a disk that is full shows itself now, and not after an hour
+/// let target = FileTarget::create(&path, 1 << 20)?.preallocate(1 << 20, Preallocation::Full)?;
+/// assert!(!target.capabilities().fresh_zeros); // zeros are written too
+/// target.write_zeros(0, 1 << 20)?;
+/// Box::new(target).finish()?;
+/// assert_eq!(FileStorage::open(&path)?.size(), 1 << 20);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Preallocation {
@@ -81,6 +98,30 @@ pub enum Preallocation {
 }
 
 /// What is known of an existing target's content.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::target::{Existing, FileTarget};
+/// use diskimage::{Convert, Format, OpenOptions, Target, VirtualDisk};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let volume = folder.path().join("volume");
+/// # std::fs::write(&volume, [9; 8192])?;
+/// # let storage = Arc::new(MemoryStorage::new([[7; 4096], [0; 4096]].concat()));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// // onto a volume with what somebody else left there
+/// let target = FileTarget::existing(&volume, disk.size(), Existing::Unknown)?;
+/// Convert::new().run(&disk, &target)?;
+/// Box::new(target).finish()?;
+/// assert_eq!(std::fs::read(&volume)?, [[7; 4096], [0; 4096]].concat());
+/// // on one that was cleared just now nothing is to be done for zeros
+/// let cleared = FileTarget::existing(&volume, disk.size(), Existing::Zeros)?;
+/// assert!(cleared.capabilities().fresh_zeros);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// Anything: zeros are written too.
@@ -142,6 +183,20 @@ impl FileTarget {
     /// A new file of `size` bytes that appears at `path`, replacing what is there, only when it is
     /// finished: until then it has no name, or a temporary one in the same folder. A block device
     /// at `path` is written in place, since it cannot be replaced.
+    ///
+    /// ```
+    /// use diskimage::Target;
+    /// use diskimage::target::FileTarget;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw");
+    /// # std::fs::write(&path, "old")?;
+    /// let target = FileTarget::create(&path, 4096)?;
+    /// target.write_at(&[7; 512], 0)?;
+    /// drop(target); // not finished: something went wrong
+    /// assert_eq!(std::fs::read(&path)?, b"old");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create(path: impl AsRef<Path>, size: u64) -> Result<Self> {
         let path = path.as_ref();
         let here = |error: Error| error.in_file(path);
@@ -170,6 +225,19 @@ impl FileTarget {
 
     /// The same where there is no file of that name, now and when it is finished: it is an error if
     /// there is one.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::target::FileTarget;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk-flat.vmdk");
+    /// # std::fs::write(&path, "of another image")?;
+    /// let error = FileTarget::create_new(&path, 1 << 20).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    /// assert_eq!(error.advice(), Some("remove it, or choose another name for the image"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_new(path: impl AsRef<Path>, size: u64) -> Result<Self> {
         let path = path.as_ref();
         if std::fs::symlink_metadata(path).is_ok() {
@@ -198,6 +266,21 @@ impl FileTarget {
     }
 
     /// Gives a new file its size, where that was not known when it was made.
+    ///
+    /// ```
+    /// use diskimage::Target;
+    /// use diskimage::target::FileTarget;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw");
+    /// // what comes from a stream, whose length shows itself at its end
+    /// let target = FileTarget::create(&path, 0)?;
+    /// target.write_at(b"boot", 0)?;
+    /// target.resize(1 << 20)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!(std::fs::metadata(&path)?.len(), 1 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn resize(&self, size: u64) -> Result<()> {
         self.file.set_len(size).map_err(|source| match source.kind() {
             std::io::ErrorKind::FileTooLarge | std::io::ErrorKind::InvalidInput => {
@@ -274,6 +357,20 @@ impl FileTarget {
 
     /// Whether [`finish`](Target::finish) waits until all is on its medium. Default: yes. Without,
     /// a power failure soon afterwards may leave a file under its name that is not whole.
+    ///
+    /// ```
+    /// use diskimage::Target;
+    /// use diskimage::target::FileTarget;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("scratch.raw");
+    /// // a scratch file that may be lost: nobody waits, and the system's cache is left to others
+    /// let target = FileTarget::create(&path, 4096)?.durable(false).forget(true);
+    /// target.write_at(&[7; 512], 0)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!(std::fs::read(&path)?[..512], [7; 512]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn durable(mut self, yes: bool) -> Self {
         self.durable = yes;
@@ -281,6 +378,23 @@ impl FileTarget {
     }
 
     /// Writes whole pages past the system's cache (`O_DIRECT`). An error where the system refuses.
+    ///
+    /// ```
+    /// use diskimage::Target;
+    /// use diskimage::target::FileTarget;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw");
+    /// let target = match FileTarget::create(&path, 1 << 20)?.direct() {
+    ///     Ok(target) => target,
+    ///     // a system or a file system without that
+    ///     Err(_) => FileTarget::create(&path, 1 << 20)?.forget(true),
+    /// };
+    /// target.write_at(&[7; 10_000], 100)?; // in step with nothing
+    /// Box::new(target).finish()?;
+    /// assert_eq!(std::fs::read(&path)?[100..10_100], [7; 10_000]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn direct(mut self) -> Result<Self> {
         for direct in [true, false] {
             let set = sys::set_direct(&self.file, direct);
@@ -292,6 +406,22 @@ impl FileTarget {
 
     /// What tells that this target is some other open file, where the system has such a thing. A
     /// new file differs from all.
+    ///
+    /// ```
+    /// use diskimage::Storage;
+    /// use diskimage::storage::FileStorage;
+    /// use diskimage::target::{Existing, FileTarget};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw");
+    /// # std::fs::write(&path, [7; 4096])?;
+    /// let source = FileStorage::open(&path)?;
+    /// let target = FileTarget::existing(&path, 4096, Existing::Unknown)?;
+    /// // the image would be written over itself
+    /// # #[cfg(unix)]
+    /// assert!(target.identity().is_some_and(|target| source.lies_in().contains(&target)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn identity(&self) -> Option<FileIdentity> {
         match &self.place {

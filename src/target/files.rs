@@ -14,18 +14,26 @@ use crate::writer::ImageFile;
 /// beside it, whose offsets are those that its [`Writer`](crate::Writer) says; of one file, too, where
 /// the writer names no other:
 ///
-/// ```no_run
-/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
-/// # use diskimage::target::FilesTarget;
-/// # use diskimage::{Convert, OpenOptions, Target, VirtualDisk};
-/// # fn main() -> diskimage::Result<()> {
-/// let disk = OpenOptions::new().open("image.qcow2")?;
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::storage::MemoryStorage;
+/// # use diskimage::{Format, OpenOptions};
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// use diskimage::target::FilesTarget;
+/// use diskimage::{Convert, Target, VirtualDisk};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// # let storage = Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
 /// let options = VmdkOptions::new().subformat(Subformat::MonolithicFlat).name("image.vmdk");
 /// let writer = options.writer(disk.size())?;
-/// let target = FilesTarget::create("image.vmdk", writer.files())?; // and image-flat.vmdk
+/// let target = FilesTarget::create(folder.join("image.vmdk"), writer.files())?;
 /// Convert::new().image(&disk, writer, None, &target)?;
-/// Box::new(target).finish() // only now the files have names
-/// # }
+/// Box::new(target).finish()?; // only now the files have names
+/// assert_eq!(std::fs::read(folder.join("image-flat.vmdk"))?, vec![7; 1 << 20]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// Until they are [finished](Target::finish) the files have no name, or temporary ones. Then the others
@@ -80,6 +88,24 @@ impl FilesTarget {
     }
 
     /// The file that is named for the image.
+    ///
+    /// ```
+    /// use diskimage::Target;
+    /// use diskimage::target::FilesTarget;
+    /// use diskimage::writer::ImageFile;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vmdk");
+    /// let extent = ImageFile { name: "disk-flat.vmdk".into(), range: 1 << 20..2 << 20, whole: true };
+    /// let target = FilesTarget::create(&path, &[extent])?.durable(false).forget(true);
+    /// target.write_at(b"# Disk DescriptorFile\n", 0)?;
+    /// target.write_at(b"boot", 1 << 20)?; // the first bytes of the extent
+    /// assert_eq!(target.main().identity(), None); // a new file, which replaces none
+    /// assert_eq!(target.files(), [1 << 20..2 << 20]);
+    /// Box::new(target).finish()?;
+    /// assert_eq!(std::fs::read(path.with_file_name("disk-flat.vmdk"))?[..4], *b"boot");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn main(&self) -> &FileTarget {
         &self.main
@@ -103,6 +129,23 @@ impl FilesTarget {
     }
 
     /// As [`FileTarget::direct`].
+    ///
+    /// ```
+    /// use diskimage::Target;
+    /// use diskimage::target::FilesTarget;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.qcow2");
+    /// let target = match FilesTarget::create(&path, &[])?.direct() {
+    ///     Ok(target) => target,
+    ///     // a system or a file system without that
+    ///     Err(_) => FilesTarget::create(&path, &[])?,
+    /// };
+    /// target.write_at(&[7; 8192], 0)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!(std::fs::read(&path)?, [7; 8192]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn direct(mut self) -> Result<Self> {
         self.main = self.main.direct()?;
         self.others = self.others.into_iter().map(FileTarget::direct).collect::<Result<_>>()?;

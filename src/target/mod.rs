@@ -75,11 +75,50 @@ pub trait Target: Send + Sync {
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
 
     /// Makes a range read as zeros, by whatever way is cheapest.
+    ///
+    /// ```
+    /// use diskimage::Target;
+    /// use diskimage::target::{Existing, FileTarget};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw");
+    /// # std::fs::write(&path, vec![9; 100_000])?;
+    /// let target = FileTarget::existing(&path, 100_000, Existing::Unknown)?;
+    /// target.write_zeros(10, 99_000)?; // where whole pages lie in it, they become a hole
+    /// Box::new(target).finish()?;
+    /// let bytes = std::fs::read(&path)?;
+    /// assert_eq!((bytes[9], bytes[10], bytes[99_009], bytes[99_010]), (9, 0, 0, 9));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn write_zeros(&self, offset: u64, length: u64) -> Result<()>;
 
     /// Copies `length` bytes from `offset` of `source` to `to`, without their passing through this
     /// process. Gives how many bytes from the start on are copied: the caller reads and writes the
     /// rest. With [`Reflink::Always`] all is done, or it is an error.
+    ///
+    /// What a converter does for bytes that are stored as they are:
+    ///
+    /// ```
+    /// use std::fs::File;
+    ///
+    /// use diskimage::target::{FileTarget, Reflink};
+    /// use diskimage::{Result, Target};
+    ///
+    /// fn copy(source: &File, bytes: &[u8], target: &dyn Target) -> Result<()> {
+    ///     let copied = target.copy_from(source, 0, 0, bytes.len() as u64, Reflink::Auto)?;
+    ///     target.write_at(&bytes[copied as usize..], copied) // the rest, or all
+    /// }
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let [path, new] = ["old.raw", "new.raw"].map(|name| folder.path().join(name));
+    /// # let bytes = vec![7; 100_000];
+    /// # std::fs::write(&path, &bytes)?;
+    /// let target = FileTarget::create(&new, 100_000)?;
+    /// copy(&File::open(&path)?, &bytes, &target)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!(std::fs::read(&new)?, bytes);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     fn copy_from(
         &self,
         source: &File,
@@ -103,6 +142,21 @@ pub trait Target: Send + Sync {
 }
 
 /// What a [`Target`] can do.
+///
+/// ```
+/// use diskimage::Target;
+/// use diskimage::target::{FileTarget, StreamTarget};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.raw");
+/// // a pipe takes one byte after the other, zeros too
+/// let stream = StreamTarget::new(std::io::sink()).capabilities();
+/// assert!(stream.ascending && !stream.fresh_zeros);
+/// // a new file takes them in any order, and is zeros where nothing was written
+/// let file = FileTarget::create(&path, 1 << 20)?.capabilities();
+/// assert!(!file.ascending && file.fresh_zeros);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     /// Writes must come in ascending order without gaps, one at a time.
@@ -113,6 +167,20 @@ pub struct Capabilities {
 
 /// Whether stored data are shared with the image where the file system can: both files then have
 /// the same blocks on the medium, until one of them is written to.
+///
+/// ```
+/// use diskimage::disk::EmptyDisk;
+/// use diskimage::target::{Reflink, StreamTarget};
+/// use diskimage::{Convert, ErrorKind};
+///
+/// let target = StreamTarget::new(std::io::sink());
+/// // a pipe shares no blocks with anything
+/// let job = Convert::new().reflink(Reflink::Always);
+/// let error = job.run(&EmptyDisk(4096), &target).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+/// Convert::new().reflink(Reflink::Auto).run(&EmptyDisk(4096), &target)?;
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reflink {
     /// Shared where that works, else copied, by the kernel where that works.

@@ -13,6 +13,34 @@ use crate::sys;
 
 /// Writes a repair into an image file. Nothing else may have the file open for writing: a lock
 /// that another process holds on it, as QEMU does, is respected, and one is held until the end.
+///
+/// ```
+/// # use diskimage::format::vhd::VhdOptions;
+/// # use diskimage::target::FileTarget;
+/// # use diskimage::{Convert, Target};
+/// use diskimage::target::FilePatch;
+/// use diskimage::{Checking, OpenOptions, Progress, RepairScope};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhd");
+/// # let target = FileTarget::create(&path, 0)?;
+/// # Convert::new().create(Box::new(VhdOptions::new().writer(1 << 20)?), &target)?;
+/// # Box::new(target).finish()?;
+/// # let mut bytes = std::fs::read(&path)?;
+/// # let footer = bytes.len() - 512;
+/// # bytes[footer..].fill(0);
+/// # std::fs::write(&path, bytes)?;
+/// // a VHD whose footer is gone: a copy of it is at the start
+/// let image = OpenOptions::new().open_image(&path)?;
+/// // an error if it is another file by now, or if a machine runs on it
+/// let mut patch = FilePatch::open(&path, image.storage().identity(), Progress::new().into())?;
+/// let repaired = image.repair(RepairScope::All, &Checking::new(), &mut patch)?;
+/// assert_eq!((repaired.corruptions_fixed, patch.has_written()), (1, true));
+/// patch.finish()?;
+/// let image = OpenOptions::new().open_image(&path)?;
+/// assert!(image.check(Checking::new())?.is_clean());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FilePatch {
     file: File,

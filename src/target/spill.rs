@@ -45,6 +45,21 @@ const PIECE: usize = 128 << 10;
 impl<W: Write + Send> SpillTarget<W> {
     /// A target over `writer` whose temporary file lies in `folder` and takes up at most `limit`
     /// bytes: what would go behind that is an error.
+    ///
+    /// For a format that is not written forward:
+    ///
+    /// ```
+    /// use diskimage::format::vdi::VdiOptions;
+    /// use diskimage::target::SpillTarget;
+    /// use diskimage::{Convert, Target};
+    ///
+    /// let mut out = Vec::new(); // a socket, a pipe
+    /// let target = SpillTarget::new(&mut out, &std::env::temp_dir(), 1 << 30)?;
+    /// Convert::new().create(Box::new(VdiOptions::new().writer(1 << 20)?), &target)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!(out[64..68], 0xbeda_107f_u32.to_le_bytes()); // the signature of a VDI
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn new(writer: W, folder: &Path, limit: u64) -> Result<Self> {
         let here = |error: Error| error.in_file(folder);
         let nameless = sys::nameless_file(folder)
