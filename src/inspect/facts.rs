@@ -64,7 +64,8 @@ pub struct Facts {
     pub encrypted: bool,
     /// Whether any of them are stored compressed.
     pub compressed: bool,
-    /// Whether the file ends before what its tables speak of.
+    /// Whether the file ends before what its tables speak of. Where it ends before the tables
+    /// themselves, [`error`](Self::error) says so.
     pub truncated: bool,
     /// The number of its internal snapshots.
     pub snapshots: usize,

@@ -203,8 +203,8 @@ impl Inspect {
     /// environment's: what is wrong with the image is in the verdict.
     ///
     /// ```
-    /// use diskimage::Format;
     /// use diskimage::inspect::{Inspect, Policy};
+    /// use diskimage::{ErrorKind, Format};
     ///
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("upload");
@@ -218,7 +218,9 @@ impl Inspect {
     /// # };
     /// std::fs::write(&path, &image[..image.len() / 2])?; // cut off
     /// let verdict = Inspect::new(Policy::strict()).declared(Format::Qcow2).file(&path)?;
-    /// assert!(verdict.facts.truncated && !verdict.is_allowed());
+    /// assert_eq!(verdict.reasons[0].rule, "unreadable");
+    /// let error = verdict.facts.error.expect("why it cannot be read");
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn file(&self, path: impl AsRef<Path>) -> Result<Verdict> {
