@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use diskimage::codec::{Wrapper, inflate_exact};
-use diskimage::convert::is_zero;
+use diskimage::bytes::is_zero;
 use diskimage::storage::{MemoryStorage, TableCache};
 use diskimage::{VirtualDisk, VirtualDiskExt};
 

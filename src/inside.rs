@@ -13,6 +13,44 @@ use crate::open::{Image, OpenOptions};
 use crate::text::{printable, printable_str};
 
 /// A disk in an archive, described without decompressing or unpacking anything.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::container::Archive;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, Limits, OpenOptions, Storage, inside};
+///
+/// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+/// #     let mut header = [0; 512];
+/// #     header[..name.len()].copy_from_slice(name.as_bytes());
+/// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+/// #     header[148..156].fill(b' ');
+/// #     header[156] = b'0';
+/// #     header[257..265].copy_from_slice(b"ustar\x0000");
+/// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+/// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+/// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+/// #     [&header[..], content, &padding].concat()
+/// # }
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// # let tar = [member("disk.qcow2", &image), vec![0; 1024]].concat();
+/// # let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+/// let archive = Archive::read(&storage, Path::new("a.tar"), Format::Tar, &Limits::default())?;
+/// let (disks, findings) = inside::disks(&archive, &OpenOptions::new())?;
+/// assert_eq!((&disks[0].name[..], disks[0].format), (&b"disk.qcow2"[..], Some(Format::Qcow2)));
+/// assert_eq!(disks[0].virtual_size, Some(1 << 30));
+/// assert!(disks[0].error.is_none() && findings.is_empty());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct InnerDisk {
@@ -30,6 +68,45 @@ pub struct InnerDisk {
 
 /// Describes the disks of `archive`, and tells where they are not what it says. An error is the
 /// environment's.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use diskimage::container::Archive;
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::{Code, Format, Limits, OpenOptions, Storage, inside};
+///
+/// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+/// #     let mut header = [0; 512];
+/// #     header[..name.len()].copy_from_slice(name.as_bytes());
+/// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+/// #     header[148..156].fill(b' ');
+/// #     header[156] = b'0';
+/// #     header[257..265].copy_from_slice(b"ustar\x0000");
+/// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+/// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+/// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+/// #     [&header[..], content, &padding].concat()
+/// # }
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// let text = br#"<Envelope>
+///   <References><File id="file1" href="web.qcow2"/></References>
+///   <DiskSection><Disk diskId="d1" fileRef="file1" capacity="2147483648"/></DiskSection>
+/// </Envelope>"#;
+/// let tar = [member("web.ovf", text), member("web.qcow2", &image), vec![0; 1024]].concat();
+/// # let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+/// let archive = Archive::read(&storage, "web.ova".as_ref(), Format::Ova, &Limits::default())?;
+/// let (disks, findings) = inside::disks(&archive, &OpenOptions::new())?;
+/// assert_eq!((disks[0].virtual_size, disks[0].capacity), (Some(1 << 30), Some(2 << 30)));
+/// assert_eq!(findings[0].code, Code::SizeMismatch);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn disks(archive: &Archive, options: &OpenOptions) -> Result<(Vec<InnerDisk>, Vec<Finding>)> {
     let mut findings = Vec::new();
     let members = match archive.disks() {
@@ -125,6 +202,47 @@ pub(crate) fn compare(
 
 /// Tells `checking` what is wrong with `archive` and with each of its disks: what
 /// [`Archive::check`] and [`Image::check`] find.
+///
+/// ```
+/// # use std::path::Path;
+/// # use std::sync::Arc;
+/// # use diskimage::container::Archive;
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::{Checking, Code, Format, Limits, OpenOptions, Storage, inside};
+///
+/// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+/// #     let mut header = [0; 512];
+/// #     header[..name.len()].copy_from_slice(name.as_bytes());
+/// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+/// #     header[148..156].fill(b' ');
+/// #     header[156] = b'0';
+/// #     header[257..265].copy_from_slice(b"ustar\x0000");
+/// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+/// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+/// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+/// #     [&header[..], content, &padding].concat()
+/// # }
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// let mut damaged = image.clone();
+/// damaged[0x20000..0x20008].fill(0xff); // its refcounts
+/// let tar = [member("good", &image), member("bad", &damaged), vec![0; 1024]].concat();
+/// # let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+/// let archive = Archive::read(&storage, Path::new("a.tar"), Format::Tar, &Limits::default())?;
+/// let checking = Checking::new();
+/// inside::check(&archive, &OpenOptions::new(), &checking)?;
+/// let report = checking.into_report();
+/// assert_eq!(report.corruptions, 1);
+/// assert_eq!(report.findings[0].code, Code::CheckError);
+/// assert!(report.findings[0].message.contains("'bad'"));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn check(archive: &Archive, options: &OpenOptions, checking: &Checking) -> Result<()> {
     archive.check(checking)?;
     let (disks, findings) = disks(archive, options)?;

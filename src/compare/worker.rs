@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::side::{Disk, status};
 use super::{Difference, Event, Failure, Job, PIECE, SEGMENT, Side, Stage};
 use crate::bytes::AlignedBuffer;
-use crate::convert::is_zero;
+use crate::bytes::is_zero;
 use crate::extent::ExtentKind;
 use crate::num::{Pow2, to_u64, to_usize};
 

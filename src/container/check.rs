@@ -17,6 +17,38 @@ const MAX_ENTRIES: usize = 1 << 10;
 impl Archive {
     /// Tells `checking` what the directory, the description and the manifest contradict: the hashes
     /// of the manifest are verified, for which all members that it names are read.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::container::Archive;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Checking, Code, Format, Limits, Storage};
+    ///
+    /// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    /// #     let mut header = [0; 512];
+    /// #     header[..name.len()].copy_from_slice(name.as_bytes());
+    /// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    /// #     header[148..156].fill(b' ');
+    /// #     header[156] = b'0';
+    /// #     header[257..265].copy_from_slice(b"ustar\x0000");
+    /// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    /// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    /// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+    /// #     [&header[..], content, &padding].concat()
+    /// # }
+    /// let file = r#"<File id="f" href="web.vmdk"/>"#;
+    /// let text = format!("<Envelope><References>{file}</References></Envelope>");
+    /// let tar = [member("web.ovf", text.as_bytes()), vec![0; 1024]].concat();
+    /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+    /// let archive = Archive::read(&storage, "web.ova".as_ref(), Format::Ova, &Limits::default())?;
+    /// let checking = Checking::new();
+    /// archive.check(&checking)?;
+    /// let report = checking.into_report();
+    /// assert_eq!(report.corruptions, 1);
+    /// assert!(report.codes.contains(&Code::MissingMember)); // there is no web.vmdk
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn check(&self, checking: &Checking) -> Result<()> {
         for finding in self.describe().findings {
             match finding.code {

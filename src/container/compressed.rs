@@ -24,6 +24,42 @@ const PEEK: u64 = 72 << 20;
 const PEEK_INPUT: u64 = 512 << 10;
 
 /// A compressed file.
+///
+/// ```
+/// use std::io::Read;
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::container::Compressed;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, Storage};
+///
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// # let packed = {
+/// #     use std::io::Write;
+/// #     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+/// #     gzip.write_all(&image)?;
+/// #     gzip.finish()?
+/// # };
+/// assert!(Compressed::is_one(Format::Gzip));
+/// let (storage, path) = (Arc::new(MemoryStorage::new(packed)), Path::new("disk.qcow2.gz"));
+/// let compressed = Compressed::new(storage, path, Format::Gzip, 1 << 20);
+/// let inside = compressed.peek()?; // a look at its start
+/// assert!(inside.images().any(|found| found.format == Format::Qcow2));
+/// let mut bytes = Vec::new();
+/// compressed.reader()?.read_to_end(&mut bytes)?; // all of it
+/// assert_eq!(bytes, image);
+/// assert!(compressed.storage().size() < 10_000);
+/// assert_eq!((compressed.path(), compressed.format()), (path, Format::Gzip));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Compressed {
     storage: Arc<dyn Storage>,
@@ -127,6 +163,38 @@ impl Compressed {
 
     /// Decodes all of it. `write` gets pieces of at most 256 KiB and where they lie: in the order of
     /// the file, one at a time, if it is `ascending` or one thread runs. Gives the size.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::Format;
+    /// use diskimage::container::Compressed;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let image = vec![7; 1 << 20];
+    /// # let packed = {
+    /// #     use std::io::Write;
+    /// #     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    /// #     gzip.write_all(&image)?;
+    /// #     gzip.finish()?
+    /// # };
+    /// let storage = Arc::new(MemoryStorage::new(packed));
+    /// let compressed = Compressed::new(storage, Path::new("disk.raw.gz"), Format::Gzip, 1 << 20);
+    /// assert_eq!(compressed.parts(), 1); // a gzip file is one stream
+    ///
+    /// let disk = Mutex::new(vec![0; 1 << 20]);
+    /// let size = compressed.decode(None, true, &|at, bytes| {
+    ///     disk.lock().expect("the disk")[at as usize..][..bytes.len()].copy_from_slice(bytes);
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!((size, disk.into_inner()?), (1 << 20, vec![7; 1 << 20]));
+    ///
+    /// let error = compressed.limit(1000).decode(None, true, &|_, _| Ok(())).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn decode(
         &self,
         threads: Option<NonZeroUsize>,

@@ -50,6 +50,28 @@ impl Codec {
 
 /// Decodes what another reader reads. Its end is the end of a whole file: all before it was verified
 /// by the checksums that the format has.
+///
+/// ```
+/// use diskimage::container::Decoder;
+/// use diskimage::{ErrorKind, Format};
+///
+/// # let image = b"disk".repeat(1000);
+/// # let packed = {
+/// #     use std::io::Write;
+/// #     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+/// #     gzip.write_all(&image)?;
+/// #     gzip.finish()?
+/// # };
+/// let mut decoder = Decoder::new(Format::Gzip, &packed[..], 1 << 20)?;
+/// let (mut start, mut rest) = ([0; 6], vec![0; 8192]);
+/// assert_eq!(decoder.fill(&mut start)?, 6); // all that fits, or is left
+/// assert_eq!(&start, b"diskdi");
+/// assert!(decoder.decode(&mut rest)? > 0); // as much as comes at once
+///
+/// let mut cut_off = Decoder::new(Format::Gzip, &packed[..packed.len() - 1], 1 << 20)?;
+/// assert_eq!(cut_off.fill(&mut rest).unwrap_err().kind(), ErrorKind::Corrupt);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Decoder<R: BufRead> {
     codec: Codec,
     memory: u64,
@@ -223,6 +245,20 @@ impl<R: BufRead> Read for Decoder<R> {
 }
 
 /// A range of a storage, read from its start to its end.
+///
+/// ```
+/// use std::io::Read;
+/// use std::sync::Arc;
+///
+/// use diskimage::container::StorageReader;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let storage = Arc::new(MemoryStorage::new(b"0123456789".to_vec()));
+/// let mut text = String::new();
+/// StorageReader::new(storage, 3, 7).read_to_string(&mut text)?;
+/// assert_eq!(text, "3456");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct StorageReader {
     storage: Arc<dyn Storage>,

@@ -23,7 +23,7 @@ use crate::writer::{Encoder, Forward, Map, Plan, Run, RunKind, Writer};
 /// use diskimage::{Convert, Target, Writer};
 ///
 /// let mut out = Vec::new();
-/// let writer = GceOptions::new().writer(10 << 30)?;
+/// let writer = GceOptions::new().level(9).time(1_700_000_000).writer(10 << 30)?;
 /// let target = StreamTarget::new(&mut out);
 /// Convert::new().image(&EmptyDisk(10 << 30), Box::new(writer), None, &target)?;
 /// Box::new(target).finish()?;
@@ -116,6 +116,18 @@ impl Encoder for Pieces {
 }
 
 /// Lays out such a file; see [`GceOptions::writer`].
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::container::GceOptions;
+/// use diskimage::platform::Platform;
+///
+/// let size = Platform::Gce.rounded_size(700 << 20).expect("whole GiB");
+/// let writer = GceOptions::new().writer(size)?;
+/// assert_eq!(writer.size(), 1 << 30);
+/// assert!(writer.needs_map()); // what is stored is told before it comes
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct GceWriter {
     size: u64,

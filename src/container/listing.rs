@@ -6,6 +6,32 @@ use super::{Forward, Limits, Member, TarReader};
 use crate::error::{Error, Result};
 
 /// The directory of a compressed tar archive.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::container::Compressed;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, Limits};
+///
+/// # let packed = {
+/// #     use diskimage::{Convert, Target, container::GceOptions, disk::EmptyDisk};
+/// #     let mut packed = Vec::new();
+/// #     let target = diskimage::target::StreamTarget::new(&mut packed);
+/// #     let writer = Box::new(GceOptions::new().writer(1 << 30)?);
+/// #     Convert::new().image(&EmptyDisk(1 << 30), writer, None, &target)?;
+/// #     Box::new(target).finish()?;
+/// #     packed
+/// # };
+/// let storage = Arc::new(MemoryStorage::new(packed)); // as Compute Engine takes it
+/// let compressed = Compressed::new(storage, Path::new("disk.tar.gz"), Format::Gzip, 1 << 20);
+/// let listing = compressed.list(&Limits::default())?;
+/// assert_eq!(listing.magic, b"ustar  \0"); // GNU's old format
+/// let [disk] = &listing.members[..] else { panic!("one file is in it") };
+/// assert_eq!((&disk.name[..], disk.size), (&b"disk.raw"[..], 1 << 30));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Listing {

@@ -58,6 +58,41 @@ const MAX_DISKS: usize = 256;
 const MAX_LOOKED_AT: usize = 64;
 
 /// A container, its directory read.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::container::Container;
+/// use diskimage::format::probe::probe;
+/// use diskimage::layer::Value;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, Limits, Storage};
+///
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// # let packed = {
+/// #     use std::io::Write;
+/// #     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+/// #     gzip.write_all(&image)?;
+/// #     gzip.finish()?
+/// # };
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(packed)); // disk.qcow2.gz
+/// let (path, found) = (Path::new("disk.qcow2.gz"), probe(&storage)?);
+/// let container = Container::open(&storage, path, &found, &Limits::default())?;
+/// let container = container.expect("a file that gzip made");
+/// assert_eq!(container.format(), Format::Gzip);
+/// assert_eq!(container.storage().size(), storage.size());
+/// let inside = Value::List(vec!["qcow2".into()]);
+/// assert_eq!(container.describe()?.details, [("inside", inside)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Container {
@@ -84,6 +119,17 @@ impl Container {
     }
 
     /// The format of the container that a file is by its bytes, unless it could be anything else.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    /// use diskimage::container::Container;
+    /// use diskimage::format::probe::probe_bytes;
+    ///
+    /// let gzip = probe_bytes(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], None);
+    /// assert_eq!(Container::format_of(&gzip), Some(Format::Gzip));
+    /// let qcow2 = probe_bytes(b"QFI\xfb\0\0\0\x03", None);
+    /// assert_eq!(Container::format_of(&qcow2), None);
+    /// ```
     #[must_use]
     pub fn format_of(probe: &Probe) -> Option<Format> {
         let mut images = probe.images();
@@ -100,6 +146,14 @@ impl Container {
     }
 
     /// Whether files of this format are containers that are looked into.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    /// use diskimage::container::Container;
+    ///
+    /// assert!([Format::Tar, Format::Ova, Format::Gzip].into_iter().all(Container::is_one));
+    /// assert!(!Container::is_one(Format::Vma)); // only its header is read
+    /// ```
     #[must_use]
     pub fn is_one(format: Format) -> bool {
         matches!(format, Format::Tar | Format::Ova) || Compressed::is_one(format)
@@ -178,6 +232,36 @@ impl Container {
 }
 
 /// What is told of a file inside.
+///
+/// ```
+/// use std::io::Read;
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::container::{Archive, Decoder, MemberKind};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, Limits, Storage};
+///
+/// # let packed = {
+/// #     use diskimage::{Convert, Target, container::GceOptions, disk::EmptyDisk};
+/// #     let mut packed = Vec::new();
+/// #     let target = diskimage::target::StreamTarget::new(&mut packed);
+/// #     let writer = Box::new(GceOptions::new().writer(1 << 30)?);
+/// #     Convert::new().image(&EmptyDisk(1 << 30), writer, None, &target)?;
+/// #     Box::new(target).finish()?;
+/// #     packed
+/// # };
+/// // what Compute Engine takes: a disk of 1 GiB, of which nothing is stored but a header
+/// let mut tar = Vec::new();
+/// Decoder::new(Format::Gzip, &packed[..], 1 << 20)?.read_to_end(&mut tar)?;
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+/// let archive = Archive::read(&storage, Path::new("disk.tar"), Format::Tar, &Limits::default())?;
+/// let member = archive.find(b"disk.raw")?;
+/// assert_eq!((member.kind, member.size, member.stored), (MemberKind::File, 1 << 30, 0));
+/// assert_eq!((member.header, member.data), (0, 512));
+/// assert!(member.is_sparse() && member.is_file());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Member {
@@ -231,6 +315,14 @@ pub(crate) fn plain(mut name: &[u8]) -> &[u8] {
 }
 
 /// What a member of an archive is.
+///
+/// ```
+/// use diskimage::container::MemberKind;
+///
+/// let kinds = [MemberKind::File, MemberKind::Folder, MemberKind::Link, MemberKind::Special];
+/// let words = kinds.map(MemberKind::noun);
+/// assert_eq!(words, ["a file", "a folder", "a link", "a device or the like"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MemberKind {
@@ -259,17 +351,42 @@ impl MemberKind {
 
 /// A tar archive, or an OVA.
 ///
-/// ```no_run
+/// ```
 /// use diskimage::container::Container;
 /// use diskimage::{OpenOptions, VirtualDisk};
 ///
-/// if let Some(Container::Archive(archive)) = OpenOptions::new().open_container("web.ova")? {
-///     for member in archive.disks()? {
-///         let disk = OpenOptions::new().open(archive.name_of(member))?; // web.ova#disk1.vmdk
-///         println!("{} has {} bytes", archive.name_of(member).display(), disk.size());
-///     }
+/// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+/// #     let mut header = [0; 512];
+/// #     header[..name.len()].copy_from_slice(name.as_bytes());
+/// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+/// #     header[148..156].fill(b' ');
+/// #     header[156] = b'0';
+/// #     header[257..265].copy_from_slice(b"ustar\x0000");
+/// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+/// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+/// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+/// #     [&header[..], content, &padding].concat()
+/// # }
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("backup.tar");
+/// # std::fs::write(&path, [member("disk.qcow2", &image), vec![0; 1024]].concat())?;
+/// let Some(Container::Archive(archive)) = OpenOptions::new().open_container(&path)? else {
+///     panic!("it is one");
+/// };
+/// for member in archive.disks()? {
+///     let name = archive.name_of(member); // backup.tar#disk.qcow2
+///     let disk = OpenOptions::new().open(&name)?;
+///     assert_eq!((&member.name[..], disk.size()), (&b"disk.qcow2"[..], 1 << 30));
 /// }
-/// # Ok::<(), diskimage::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Archive {
@@ -284,6 +401,36 @@ pub struct Archive {
 
 impl Archive {
     /// Reads the directory of `storage`; `path` is its name.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::container::Archive;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Format, Limits, Storage};
+    ///
+    /// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    /// #     let mut header = [0; 512];
+    /// #     header[..name.len()].copy_from_slice(name.as_bytes());
+    /// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    /// #     header[148..156].fill(b' ');
+    /// #     header[156] = b'0';
+    /// #     header[257..265].copy_from_slice(b"ustar\x0000");
+    /// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    /// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    /// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+    /// #     [&header[..], content, &padding].concat()
+    /// # }
+    /// let tar = [member("./notes", b"the first"), member("disk.raw", &[7; 700])].concat();
+    /// # let tar = [tar, vec![0; 1024]].concat();
+    /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+    /// let archive = Archive::read(&storage, Path::new("a.tar"), Format::Tar, &Limits::default())?;
+    /// let places: Vec<_> = archive.members().iter().map(|m| (m.header, m.data, m.size)).collect();
+    /// assert_eq!(places, [(0, 512, 9), (1024, 1536, 700)]);
+    /// assert_eq!((archive.path(), archive.format()), (Path::new("a.tar"), Format::Tar));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn read(
         storage: &Arc<dyn Storage>,
         path: &Path,
@@ -372,12 +519,71 @@ impl Archive {
     }
 
     /// The description of the virtual machine, where it is an OVA that has one.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::container::Archive;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Format, Limits, Storage};
+    ///
+    /// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    /// #     let mut header = [0; 512];
+    /// #     header[..name.len()].copy_from_slice(name.as_bytes());
+    /// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    /// #     header[148..156].fill(b' ');
+    /// #     header[156] = b'0';
+    /// #     header[257..265].copy_from_slice(b"ustar\x0000");
+    /// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    /// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    /// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+    /// #     [&header[..], content, &padding].concat()
+    /// # }
+    /// let text = r#"<Envelope><References><File id="f" href="web.vmdk"/></References>
+    ///     <VirtualSystem id="web"/></Envelope>"#;
+    /// let tar = [member("web.ovf", text.as_bytes()), vec![0; 1024]].concat();
+    /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+    /// let archive = Archive::read(&storage, "web.ova".as_ref(), Format::Ova, &Limits::default())?;
+    /// let ovf = archive.ovf().expect("a description");
+    /// assert_eq!(ovf.system.as_deref(), Some("web"));
+    /// let codes: Vec<_> = archive.describe().findings.iter().map(|found| found.code).collect();
+    /// assert_eq!(codes, [Code::Ova, Code::MissingMember]); // there is no web.vmdk
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn ovf(&self) -> Option<&Ovf> {
         self.ovf.as_ref()?.as_ref().ok()
     }
 
     /// The member of this name.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use diskimage::container::Archive;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::{Format, Limits, Storage};
+    /// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    /// #     let mut header = [0; 512];
+    /// #     header[..name.len()].copy_from_slice(name.as_bytes());
+    /// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    /// #     header[148..156].fill(b' ');
+    /// #     header[156] = b'0';
+    /// #     header[257..265].copy_from_slice(b"ustar\x0000");
+    /// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    /// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    /// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+    /// #     [&header[..], content, &padding].concat()
+    /// # }
+    /// let tar = [member("./disk", b"one"), member("twice", b"a"), member("twice", b"b")].concat();
+    /// # let tar = [tar, vec![0; 1024]].concat();
+    /// # let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+    /// # let archive = Archive::read(&storage, "a.tar".as_ref(), Format::Tar, &Limits::default())?;
+    /// assert_eq!(archive.find(b"disk")?.size, 3);
+    /// // what readers would disagree about is not chosen
+    /// let error = archive.find(b"twice").unwrap_err();
+    /// assert!(error.to_string().contains("more than one member"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn find(&self, name: &[u8]) -> Result<&Member> {
         let wanted = plain(name);
         let mut found = self.members.iter().filter(|member| member.plain_name() == wanted);
@@ -404,6 +610,33 @@ impl Archive {
     }
 
     /// The content of a member of this archive.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use diskimage::container::Archive;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::{Format, Limits, Storage};
+    /// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    /// #     let mut header = [0; 512];
+    /// #     header[..name.len()].copy_from_slice(name.as_bytes());
+    /// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    /// #     header[148..156].fill(b' ');
+    /// #     header[156] = b'0';
+    /// #     header[257..265].copy_from_slice(b"ustar\x0000");
+    /// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    /// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    /// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+    /// #     [&header[..], content, &padding].concat()
+    /// # }
+    /// # let tar = [member("notes", b"the first"), vec![0; 1024]].concat();
+    /// # let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+    /// # let archive = Archive::read(&storage, "a.tar".as_ref(), Format::Tar, &Limits::default())?;
+    /// let content = archive.open(archive.find(b"notes")?)?;
+    /// let mut bytes = [0; 5];
+    /// content.read_exact_at(&mut bytes, 4)?;
+    /// assert_eq!((content.size(), &bytes), (9, b"first"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(&self, member: &Member) -> Result<Arc<dyn Storage>> {
         let whole = Arc::clone(&self.storage);
         let window = WindowStorage::new(whole, member.data, member.stored);
@@ -483,6 +716,33 @@ impl Archive {
     }
 
     /// The one member that holds a disk. An error that lists them where there are several.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # use std::sync::Arc;
+    /// # use diskimage::container::Archive;
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::{Format, Limits, Storage};
+    /// # fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    /// #     let mut header = [0; 512];
+    /// #     header[..name.len()].copy_from_slice(name.as_bytes());
+    /// #     header[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    /// #     header[148..156].fill(b' ');
+    /// #     header[156] = b'0';
+    /// #     header[257..265].copy_from_slice(b"ustar\x0000");
+    /// #     let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    /// #     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    /// #     let padding = vec![0; content.len().next_multiple_of(512) - content.len()];
+    /// #     [&header[..], content, &padding].concat()
+    /// # }
+    /// let tar = [member("notes", b"text"), member("disk.qcow2", b"QFI\xfb\0\0\0\x03")].concat();
+    /// # let tar = [tar, vec![0; 1024]].concat();
+    /// # let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(tar));
+    /// # let archive = Archive::read(&storage, "a.tar".as_ref(), Format::Tar, &Limits::default())?;
+    /// let disk = archive.only_disk()?;
+    /// assert_eq!(archive.name_of(disk), Path::new("a.tar#disk.qcow2"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn only_disk(&self) -> Result<&Member> {
         let disks = self.disks()?;
         let here = |fault: Fault| Error::new(fault).in_file(&self.path);
@@ -534,6 +794,19 @@ fn os_string(bytes: &[u8]) -> std::ffi::OsString {
 
 /// A file, and what is named inside of it. A file whose own name contains `#` is that file if it
 /// exists; else the longest name before a `#` counts that is a file.
+///
+/// ```
+/// use diskimage::container::split_name;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let [archive, named] = ["web.ova", "web.ova#disk.vmdk"].map(|name| folder.path().join(name));
+/// std::fs::write(&archive, "an archive")?;
+/// assert_eq!(split_name(&archive), (archive.clone(), None));
+/// assert_eq!(split_name(&named), (archive, Some(b"disk.vmdk".to_vec())));
+/// std::fs::write(&named, "a file of that very name")?;
+/// assert_eq!(split_name(&named), (named, None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn split_name(path: &Path) -> (PathBuf, Option<Vec<u8>>) {
     let exists = |path: &Path| path.symlink_metadata().is_ok();

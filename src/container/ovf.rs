@@ -14,6 +14,27 @@ pub(super) const MAX_SIZE: u64 = 1 << 20;
 const MAX_NODES: u32 = 1 << 16;
 
 /// What a description says.
+///
+/// ```
+/// use diskimage::container::Ovf;
+///
+/// let text = br#"<Envelope>
+///   <References><File id="file1" href="web-disk1.vmdk" size="70144"/></References>
+///   <DiskSection>
+///     <Disk diskId="vmdisk1" fileRef="file1" capacity="10" capacityAllocationUnits="byte * 2^30"/>
+///   </DiskSection>
+///   <VirtualSystem id="web">
+///     <OperatingSystemSection><Description>Debian</Description></OperatingSystemSection>
+///   </VirtualSystem>
+/// </Envelope>"#;
+/// let ovf = Ovf::parse(text)?;
+/// assert_eq!((ovf.system.as_deref(), ovf.systems), (Some("web"), 1));
+/// assert_eq!(ovf.operating_system.as_deref(), Some("Debian"));
+/// let disk = &ovf.disks[0];
+/// assert_eq!(disk.capacity, Some(10 << 30));
+/// assert_eq!(ovf.file_of(disk).map(|file| &*file.href), Some("web-disk1.vmdk"));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ovf {
@@ -32,6 +53,19 @@ pub struct Ovf {
 }
 
 /// `File`: a file of the package.
+///
+/// ```
+/// use diskimage::container::Ovf;
+///
+/// let text = br#"<Envelope><References>
+///   <File id="file1" href="web.vmdk" size="70144" compression="gzip" chunkSize="4096"/>
+/// </References></Envelope>"#;
+/// let file = &Ovf::parse(text)?.files[0];
+/// assert_eq!((&*file.id, &*file.href, file.size), ("file1", "web.vmdk", Some(70_144)));
+/// assert_eq!(file.compression.as_deref(), Some("gzip"));
+/// assert!(file.chunked); // web.vmdk.000000000, web.vmdk.000000001 and so on: not read
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OvfFile {
@@ -48,6 +82,20 @@ pub struct OvfFile {
 }
 
 /// `Disk`: a virtual disk.
+///
+/// ```
+/// use diskimage::container::Ovf;
+///
+/// let text = br#"<Envelope><DiskSection>
+///   <Disk diskId="d1" capacity="5368709120"/>
+///   <Disk diskId="d2" capacity="${size}" fileRef="file1" parentRef="d1"/>
+/// </DiskSection></Envelope>"#;
+/// let [empty, child] = &Ovf::parse(text)?.disks[..] else { panic!("two disks") };
+/// assert_eq!((&*empty.id, empty.capacity), ("d1", Some(5 << 30)));
+/// assert_eq!(empty.file_ref, None);
+/// assert_eq!((child.capacity, child.parent_ref.as_deref()), (None, Some("d1")));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OvfDisk {

@@ -19,6 +19,20 @@ use crate::target::{Capabilities, Target};
 use crate::text::xml;
 
 /// What an OVA is to say of the machine: a builder.
+///
+/// ```
+/// use diskimage::container::OvaOptions;
+///
+/// let machine = OvaOptions::new()
+///     .name("web server")
+///     .cpus(2)
+///     .memory(4096)
+///     .efi(true)
+///     .hardware_version(19)
+///     .time(1_700_000_000);
+/// assert_eq!(machine.disk_name(), "web_server-disk1.vmdk"); // what names of files may hold
+/// assert!((4096..32_768).contains(&machine.overhead())); // besides its disk
+/// ```
 #[derive(Debug, Clone)]
 pub struct OvaOptions {
     name: String,
@@ -265,22 +279,30 @@ impl OvaOptions {
 
 /// Makes an OVA of the streamOptimized VMDK that is written to it, from its first byte to its last.
 ///
-/// ```no_run
-/// use diskimage::container::{OvaOptions, OvaTarget};
+/// ```
+/// use diskimage::container::{Container, OvaOptions, OvaTarget};
+/// use diskimage::disk::EmptyDisk;
 /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
 /// use diskimage::target::FileTarget;
-/// use diskimage::{Convert, OpenOptions, Target, VirtualDisk};
+/// use diskimage::{Convert, OpenOptions, Target};
 ///
-/// # fn main() -> diskimage::Result<()> {
-/// let disk = OpenOptions::new().open("image.qcow2")?;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("web.ova");
+/// let disk = EmptyDisk(1 << 30);
 /// let machine = OvaOptions::new().name("web").cpus(2).memory(4096);
 /// let stream = VmdkOptions::new().subformat(Subformat::StreamOptimized).adapter("lsilogic");
-/// let writer = stream.name(machine.disk_name()).writer(disk.size())?;
-/// let file = FileTarget::create("web.ova", 0)?;
+/// let writer = stream.name(machine.disk_name()).writer(1 << 30)?;
+/// let file = FileTarget::create(&path, 0)?;
 /// let target = OvaTarget::new(Box::new(file), &machine, writer.size())?;
 /// Convert::new().image(&disk, writer, None, &target)?;
-/// Box::new(target).finish()
-/// # }
+/// Box::new(target).finish()?;
+///
+/// let Some(Container::Archive(archive)) = OpenOptions::new().open_container(&path)? else {
+///     panic!("an archive");
+/// };
+/// assert_eq!(archive.ovf().and_then(|ovf| ovf.system.as_deref()), Some("web"));
+/// assert_eq!(archive.only_disk()?.name, b"web-disk1.vmdk");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct OvaTarget {
     inner: Box<dyn Target>,

@@ -19,12 +19,34 @@ use crate::sys;
 /// ```
 /// use std::sync::Arc;
 ///
-/// use diskimage::OpenOptions;
 /// use diskimage::container::Spill;
+/// use diskimage::{OpenOptions, VirtualDisk};
 ///
-/// let spill = Arc::new(Spill::new(std::env::temp_dir(), 10 << 30));
-/// let options = OpenOptions::new().spill(Arc::clone(&spill)); // opens disk.qcow2.gz too
-/// assert_eq!(spill.bytes(), 0); // there is no file before it is needed
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// # let packed = {
+/// #     use std::io::Write;
+/// #     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+/// #     gzip.write_all(&image)?;
+/// #     gzip.finish()?
+/// # };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.qcow2.gz");
+/// # std::fs::write(&path, packed)?;
+/// let spill = Arc::new(Spill::new(std::env::temp_dir(), 10 << 30).threads(None));
+/// let options = OpenOptions::new().spill(Arc::clone(&spill));
+/// assert_eq!(spill.bytes(), 0);
+/// spill.prepare()?; // else it is made when it is needed
+/// let disk = options.open(&path)?;
+/// assert_eq!(disk.size(), 1 << 30);
+/// assert_eq!(spill.bytes(), image.len() as u64); // the image that gzip packed
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Spill {

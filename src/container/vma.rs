@@ -27,6 +27,36 @@ const DEVICES: usize = 4096;
 const DEVICE: usize = 32;
 
 /// What the header says.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::container::Container;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, Limits, Storage};
+///
+/// let mut header = vec![0; 12_800];
+/// header[..8].copy_from_slice(b"VMA\0\0\0\0\x01"); // magic and version
+/// header[24..32].copy_from_slice(&1_700_000_000u64.to_be_bytes()); // ctime
+/// let blob = [12_288u32, 512, 12_800].map(u32::to_be_bytes); // its offset, its size, the header's
+/// header[48..60].copy_from_slice(blob.as_flattened());
+/// header[4128..4132].copy_from_slice(&1u32.to_be_bytes()); // device 1: its name in the blob
+/// header[4136..4144].copy_from_slice(&(10u64 << 30).to_be_bytes()); // and its size
+/// header[12_289..12_303].copy_from_slice(b"\x0c\0drive-scsi0\0"); // the length is little-endian
+/// # use md5::Digest;
+/// # let digest = md5::Md5::digest(&header);
+/// # header[32..48].copy_from_slice(&digest); // of the header without it
+///
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(header));
+/// let (path, limits) = (Path::new("vm.vma"), Limits::default());
+/// let Some(Container::Vma(vma)) = Container::open_as(Format::Vma, &storage, path, &limits)? else {
+///     panic!("it is one");
+/// };
+/// assert_eq!(vma.created, 1_700_000_000);
+/// assert_eq!(vma.devices, [(b"drive-scsi0".to_vec(), 10 << 30)]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Vma {
@@ -43,6 +73,21 @@ pub struct Vma {
 
 impl Vma {
     /// Reads and verifies the header of `storage`; `path` is its name.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::container::Vma;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Limits, Storage};
+    ///
+    /// let header = [&b"VMA\0\0\0\0\x01"[..], &[0; 12_280]].concat();
+    /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(header));
+    /// let error = Vma::read(&storage, Path::new("vm.vma"), &Limits::default()).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt); // it tells of no blob
+    /// assert_eq!(error.offset(), Some(48));
+    /// ```
     pub fn read(storage: &Arc<dyn Storage>, path: &Path, limits: &Limits) -> Result<Self> {
         Self::parse(storage, limits).map_err(|error| error.in_file(path))
     }

@@ -10,6 +10,25 @@ use super::{Contents, Role};
 const CODE: usize = 440;
 
 /// What a disk could be started from. That something is there does not mean that it works.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::{Format, OpenOptions, storage::MemoryStorage};
+/// use diskimage::contents::{self, Bounds};
+///
+/// let mut bytes = vec![0; 1 << 20];
+/// bytes[..2].copy_from_slice(&[0xeb, 0xfe]); // code
+/// // the table's first entry: active, EFI system partition, from sector 1 on, 2047 sectors
+/// bytes[446..462].copy_from_slice(&[0x80, 0, 2, 0, 0xef, 0, 0, 0, 1, 0, 0, 0, 0xff, 7, 0, 0]);
+/// bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let boot = contents::look(&disk, &Bounds::default())?.boot;
+/// assert!(boot.by_bios() && boot.by_uefi());
+/// assert_eq!((boot.active, boot.efi_system), (Some(1), Some(1)));
+/// assert!(boot.to_string().starts_with("has what a BIOS boots (boot sector, active part"));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Boot {

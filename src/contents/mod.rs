@@ -1,19 +1,24 @@
 //! What lies on the disk that a guest sees: its partition table, and the file systems in the
 //! partitions and on the whole disk, by their superblocks; through every format.
 //!
-//! ```no_run
+//! ```
 //! use diskimage::{OpenOptions, contents};
 //!
-//! # fn main() -> diskimage::Result<()> {
-//! let disk = OpenOptions::new().open("image.vmdk")?;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("disk.raw");
+//! # let mut disk = vec![0; 1 << 20];
+//! # disk[446..462].copy_from_slice(&[0x80, 0, 2, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 0xff, 7, 0, 0]);
+//! # disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+//! # std::fs::write(&path, disk)?;
+//! let disk = OpenOptions::new().open(&path)?;
 //! let contents = contents::look(&disk, &contents::Bounds::default())?;
 //! for partition in &contents.partitions {
 //!     let kinds: Vec<_> = partition.superblocks.iter().map(|s| s.kind.name()).collect();
 //!     println!("{}: {} bytes at {}: {kinds:?}", partition.number, partition.length, partition.start);
 //! }
 //! println!("{}", contents.boot);
-//! # Ok(())
-//! # }
+//! assert_eq!((contents.partitions.len(), contents.boot.active), (1, Some(1)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Little is read (see [`Bounds`]), nothing is followed for long, and nothing is believed that the
@@ -45,6 +50,31 @@ pub use table::{Partition, PartitionType, Role, Table, TableKind};
 use view::{Peek, View};
 
 /// How far a disk is looked at.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::{Format, OpenOptions, storage::MemoryStorage};
+/// use diskimage::contents::{self, Bounds};
+///
+/// # let mut bytes = vec![0; 1 << 20];
+/// # for (number, at) in (1u8..).zip([446, 462, 478]) {
+/// #     bytes[at + 4] = 0x83;
+/// #     bytes[at + 8] = number;
+/// #     bytes[at + 12] = 1;
+/// # }
+/// # bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let whole = contents::look(&disk, &Bounds::default())?;
+/// assert_eq!(whole.partitions.len(), 3);
+/// let mut bounds = Bounds::default();
+/// bounds.max_partitions = 2;
+/// bounds.max_read = 64 << 10;
+/// let part = contents::look(&disk, &bounds)?;
+/// assert_eq!(part.partitions.len(), 2);
+/// assert!(part.bytes_read <= 64 << 10);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Bounds {
@@ -96,6 +126,26 @@ pub struct Contents {
 
 /// Looks at `disk`. What cannot be read is told beside the rest; only a disk whose first sector
 /// cannot be read is an error.
+///
+/// ```
+/// use std::path::Path;
+/// use std::sync::Arc;
+///
+/// use diskimage::contents::{self, Bounds};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Format, OpenOptions};
+///
+/// let mut bytes = vec![0; 64 << 10];
+/// bytes[0x1000 - 10..0x1000].copy_from_slice(b"SWAPSPACE2");
+/// bytes[1024..1032].copy_from_slice(&[1, 0, 0, 0, 15, 0, 0, 0]); // its version, the last page
+/// let storage = Arc::new(MemoryStorage::new(bytes));
+/// let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("swap"))?;
+/// let contents = contents::look(&disk, &Bounds::default())?;
+/// assert!(contents.table.is_none());
+/// let swap = &contents.superblocks[0];
+/// assert_eq!((swap.kind.name(), swap.size), ("swap", Some(64 << 10)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn look(disk: &dyn VirtualDisk, bounds: &Bounds) -> Result<Contents> {
     let peek = Peek::new(disk, bounds.max_read);
     let size = peek.size();

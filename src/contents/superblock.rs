@@ -3,6 +3,15 @@
 use crate::finding::Finding;
 
 /// What a superblock is to the bytes around it.
+///
+/// ```
+/// use diskimage::contents::{Kind, Usage};
+///
+/// let members = Kind::ALL.iter().filter(|kind| kind.usage() == Usage::Member);
+/// let names: Vec<_> = members.map(|kind| kind.name()).collect();
+/// assert_eq!(names, ["bcache", "LVM2_member", "linux_raid_member", "zfs_member"]);
+/// assert_eq!(Usage::Member.as_str(), "member");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Usage {
@@ -32,6 +41,15 @@ impl Usage {
 macro_rules! kinds {
     ($($variant:ident $usage:ident $name:literal, $description:literal;)+) => {
         /// A kind of superblock.
+        ///
+        /// ```
+        /// use diskimage::contents::{Kind, Usage};
+        ///
+        /// let mut all = Kind::ALL.iter();
+        /// let kind = all.find(|kind| kind.name() == "crypto_LUKS").expect("blkid's name");
+        /// assert_eq!((*kind, kind.usage()), (Kind::Luks, Usage::Encrypted));
+        /// assert_eq!(kind.description(), "LUKS encrypted volume");
+        /// ```
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Kind {
@@ -104,6 +122,28 @@ kinds! {
 
 /// A superblock that was recognised, and what it says of itself. All texts are free of control
 /// characters; they are the guest's own words, and nothing proves them.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::{Format, OpenOptions, storage::MemoryStorage};
+/// use diskimage::contents::{self, Bounds, Kind};
+///
+/// // swap space: its header lies in the second KiB of its first page, whose end is the signature
+/// let mut bytes = vec![0; 64 << 10];
+/// bytes[1024..1032].copy_from_slice(&[1, 0, 0, 0, 15, 0, 0, 0]); // its version, the last page
+/// bytes[1036..1052].copy_from_slice(&[0xab; 16]); // its UUID
+/// bytes[1052..1056].copy_from_slice(b"page"); // its label
+/// bytes[0x1000 - 10..0x1000].copy_from_slice(b"SWAPSPACE2");
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("swap"))?;
+/// let contents = contents::look(&disk, &Bounds::default())?;
+/// let [swap] = &contents.superblocks[..] else { panic!("nothing else fits") };
+/// assert_eq!((swap.kind, swap.offset), (Kind::Swap, 0x1000 - 10));
+/// assert_eq!(swap.label.as_deref(), Some("page"));
+/// assert_eq!(swap.uuid.as_deref(), Some("abababab-abab-abab-abab-abababababab"));
+/// assert_eq!((swap.size, swap.block_size), (Some(64 << 10), Some(4096)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Superblock {

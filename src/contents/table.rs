@@ -13,6 +13,26 @@ use super::view::Peek;
 use super::{Bounds, Contents, Superblock, types};
 
 /// A partition table.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::{Format, OpenOptions, storage::MemoryStorage};
+/// use diskimage::contents::{self, Bounds, TableKind};
+///
+/// let mut sector = vec![0; 512];
+/// sector[440..444].copy_from_slice(&0x1234_abcd_u32.to_le_bytes()); // the disk's number
+/// sector[446..462].copy_from_slice(&[0, 0, 2, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0]);
+/// sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+/// # sector.resize(4096, 0);
+/// # let storage = Arc::new(MemoryStorage::new(sector));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let contents = contents::look(&disk, &Bounds::default())?;
+/// let table = contents.table.expect("an MBR");
+/// assert_eq!((table.kind, table.sector_size), (TableKind::Mbr, 512));
+/// assert_eq!(table.id.as_deref(), Some("1234abcd"));
+/// assert!(!table.is_hybrid);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Table {
@@ -28,6 +48,13 @@ pub struct Table {
 }
 
 /// A kind of partition table.
+///
+/// ```
+/// use diskimage::contents::TableKind;
+///
+/// // what sfdisk calls them
+/// assert_eq!([TableKind::Gpt, TableKind::Mbr].map(TableKind::name), ["gpt", "dos"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TableKind {
@@ -49,6 +76,27 @@ impl TableKind {
 }
 
 /// What a partition is within its table.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::{Format, OpenOptions, storage::MemoryStorage};
+/// use diskimage::contents::{self, Bounds, Role};
+///
+/// let mut bytes = vec![0; 16 << 10];
+/// // an extended partition from sector 2 on, 16 sectors
+/// bytes[446..462].copy_from_slice(&[0, 0, 3, 0, 5, 0, 0, 0, 2, 0, 0, 0, 16, 0, 0, 0]);
+/// bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+/// // in its own table a partition that starts at its second sector, and has 8
+/// bytes[1470..1486].copy_from_slice(&[0, 0, 4, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0]);
+/// bytes[1534..1536].copy_from_slice(&[0x55, 0xaa]);
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let found = contents::look(&disk, &Bounds::default())?.partitions;
+/// let found: Vec<_> = found.iter().map(|one| (one.number, one.role, one.start / 512)).collect();
+/// assert_eq!(found, [(1, Role::Extended, 2), (5, Role::Logical, 3)]);
+/// assert_eq!(Role::Logical.as_str(), "logical");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {
@@ -73,6 +121,27 @@ impl Role {
 }
 
 /// What a partition is said to be for.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::{Format, OpenOptions, storage::MemoryStorage};
+/// use diskimage::contents::{self, Bounds};
+///
+/// # let mut sector = vec![0; 512];
+/// # sector[440] = 1;
+/// sector[446..462].copy_from_slice(&[0, 0, 2, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0]);
+/// sector[462..478].copy_from_slice(&[0, 0, 5, 0, 0x7f, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0]);
+/// # sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+/// # sector.resize(4096, 0);
+/// # let storage = Arc::new(MemoryStorage::new(sector));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let [linux, other] = &contents::look(&disk, &Bounds::default())?.partitions[..] else {
+///     panic!("two partitions");
+/// };
+/// assert_eq!((&*linux.kind.id, linux.kind.name), ("0x83", Some("Linux")));
+/// assert_eq!((&*other.kind.id, other.kind.name), ("0x7f", None));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionType {
@@ -83,6 +152,28 @@ pub struct PartitionType {
 }
 
 /// A partition.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::{Format, OpenOptions, storage::MemoryStorage};
+/// use diskimage::contents::{self, Bounds, Kind, Role};
+///
+/// let mut bytes = vec![0; 64 << 10];
+/// bytes[440..444].copy_from_slice(&[1, 0, 0, 0]); // the disk's number
+/// // the table's first entry: active, swap space, from sector 8 on, 120 sectors
+/// bytes[446..462].copy_from_slice(&[0x80, 0, 9, 0, 0x82, 0, 0, 0, 8, 0, 0, 0, 120, 0, 0, 0]);
+/// bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+/// bytes[0x2000 - 10..0x2000].copy_from_slice(b"SWAPSPACE2"); // the end of its first page
+/// # let storage = Arc::new(MemoryStorage::new(bytes));
+/// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, Path::new("disk"))?;
+/// let partition = &contents::look(&disk, &Bounds::default())?.partitions[0];
+/// assert_eq!((partition.number, partition.role), (1, Role::Primary));
+/// assert_eq!((partition.start, partition.length), (4096, 120 * 512));
+/// assert!(partition.bootable);
+/// assert_eq!(partition.uuid.as_deref(), Some("00000001-01"));
+/// assert_eq!(partition.superblocks[0].kind, Kind::Swap);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Partition {

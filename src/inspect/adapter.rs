@@ -9,6 +9,30 @@ use super::{Stream, Verdict};
 /// error of kind [`PermissionDenied`](io::ErrorKind::PermissionDenied) that is a [`Refused`].
 ///
 /// With the feature `tokio` it does the same for `tokio::io::AsyncRead`.
+///
+/// ```
+/// use std::io::Read;
+///
+/// use diskimage::Format;
+/// use diskimage::inspect::{Inspect, Policy};
+///
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// let judge = Inspect::new(Policy::strict()).declared(Format::Qcow2).stream();
+/// let mut upload = judge.reader(&image[..]); // any `Read`: a file, the body of a request
+/// let mut stored = Vec::new();
+/// upload.read_to_end(&mut stored)?;
+/// let (rest, verdict) = upload.finish();
+/// assert!(rest.is_empty() && stored == image);
+/// assert!(verdict.is_allowed());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Reader<R> {
     pub(super) inner: R,
@@ -21,6 +45,22 @@ pub struct Reader<R> {
 ///
 /// With the feature `tokio` it does the same for `tokio::io::AsyncWrite`, but there a piece is judged
 /// once the other writer has taken it.
+///
+/// ```
+/// use std::io::{ErrorKind, Write};
+///
+/// use diskimage::Format;
+/// use diskimage::inspect::{Inspect, Policy};
+///
+/// let upload = [&b"QFI\xfb\0\0\0\x03"[..], &[0; 80 << 10]].concat(); // a QCOW2 comes
+/// let judge = Inspect::new(Policy::strict()).declared(Format::Vmdk).stream();
+/// let mut store = judge.writer(Vec::new()); // any `Write`: a file, an object store
+/// let error = store.write_all(&upload).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+/// let (stored, verdict) = store.finish();
+/// assert!(stored.is_empty()); // the piece that refuses it is not written
+/// assert_eq!(verdict.reasons[0].rule, "declared-mismatch");
+/// ```
 #[derive(Debug)]
 pub struct Writer<W> {
     pub(super) inner: W,
@@ -28,6 +68,19 @@ pub struct Writer<W> {
 }
 
 /// Why nothing more passes: the reasons for refusing the image.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::inspect::{Inspect, Policy, Refused};
+///
+/// let upload = [&b"QFI\xfb\0\0\0\x03"[..], &[0; 80 << 10]].concat(); // a QCOW2 comes
+/// let judge = Inspect::new(Policy::strict()).declared(Format::Raw).stream();
+/// let error = std::io::copy(&mut judge.reader(&upload[..]), &mut std::io::sink()).unwrap_err();
+/// let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<Refused>());
+/// let Refused(reasons) = refused.expect("no error of the medium");
+/// assert_eq!(reasons[0].rule, "declared-mismatch");
+/// assert!(error.to_string().starts_with("the image is refused: It is qcow2"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused(pub Vec<super::Reason>);
 

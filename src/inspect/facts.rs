@@ -20,6 +20,30 @@ use super::start::{self, Start};
 use super::walk::{Walk, Walked};
 
 /// What an image is.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::inspect::{Inspect, Policy};
+/// use diskimage::{Code, Format};
+///
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// # let storage = Arc::new(MemoryStorage::new(image));
+/// let facts = Inspect::new(Policy::strict()).storage(storage, Path::new("upload"))?.facts;
+/// assert_eq!(facts.format, Some(Format::Qcow2));
+/// assert_eq!(facts.subformat.as_deref(), Some("1.1")); // its `compat` level
+/// assert_eq!(facts.virtual_size, Some(1 << 30));
+/// assert!(facts.references.is_empty() && !facts.encrypted && !facts.truncated);
+/// assert!(!facts.has(Code::Dirty));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Facts {
@@ -40,7 +64,8 @@ pub struct Facts {
     pub encrypted: bool,
     /// Whether any of them are stored compressed.
     pub compressed: bool,
-    /// Whether the file ends before what its tables speak of.
+    /// Whether the file ends before what its tables speak of. Where it ends before the tables
+    /// themselves, [`error`](Self::error) says so.
     pub truncated: bool,
     /// The number of its internal snapshots.
     pub snapshots: usize,
@@ -58,6 +83,18 @@ pub struct Facts {
 }
 
 /// Something of an image that passed by before it was known to matter.
+///
+/// ```
+/// use diskimage::inspect::{Inspect, Part, Policy};
+///
+/// // gzip's magic, and zeros: what lies in it is for `Inspect::read`
+/// let mut stream = Inspect::new(Policy::permissive()).stream();
+/// stream.push(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0, 0]);
+/// let verdict = stream.finish();
+/// let [unseen] = &verdict.facts.unseen[..] else { panic!("one thing was not seen") };
+/// assert_eq!((unseen.part, unseen.offset), (Part::Description, None));
+/// assert_eq!(verdict.reasons[0].sentence, unseen.sentence());
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unseen {
@@ -68,6 +105,21 @@ pub struct Unseen {
 }
 
 /// Parts of an image that a look at it can miss.
+///
+/// ```
+/// use diskimage::inspect::{Inspect, Part, Policy};
+///
+/// let mut stream = Inspect::new(Policy::permissive()).stream();
+/// stream.push(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0, 0]); // a gzip file
+/// let verdict = stream.finish();
+/// for unseen in &verdict.facts.unseen {
+///     match unseen.part {
+///         Part::Description => println!("keep it, and judge the file"),
+///         _ => println!("a policy may allow that: {}", unseen.sentence()),
+///     }
+/// }
+/// assert_eq!(verdict.facts.unseen[0].part, Part::Description);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {

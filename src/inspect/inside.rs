@@ -21,6 +21,36 @@ use super::{Inspect, Verdict};
 const PIECE: usize = 64 << 10;
 
 /// Something that lies in a container.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::Format;
+/// use diskimage::inspect::{Inspect, Policy};
+///
+/// # let image = {
+/// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+/// #     let mut image = Vec::new();
+/// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+/// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+/// #     Box::new(target).finish()?;
+/// #     image
+/// # };
+/// # let packed = {
+/// #     use std::io::Write;
+/// #     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+/// #     gzip.write_all(&image)?;
+/// #     gzip.finish()?
+/// # };
+/// # let storage = Arc::new(MemoryStorage::new(packed));
+/// let verdict = Inspect::new(Policy::permissive()).storage(storage, Path::new("a.qcow2.gz"))?;
+/// assert_eq!(verdict.facts.format, Some(Format::Gzip));
+/// let inside = &verdict.facts.inside[0];
+/// assert!(inside.name.is_empty()); // of a member of an archive it is the name
+/// assert_eq!(inside.facts.format, Some(Format::Qcow2));
+/// assert_eq!(inside.facts.virtual_size, Some(1 << 30));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Inside {
@@ -161,6 +191,31 @@ impl Inspect {
     /// Judges what `reader` gives, from its start to its end, or until it is refused: an image, or an
     /// archive or a compressed file of such, which is decoded as it comes. Gives how many bytes were
     /// read too.
+    ///
+    /// ```
+    /// use diskimage::inspect::{Inspect, Policy};
+    ///
+    /// # let image = {
+    /// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+    /// #     let mut image = Vec::new();
+    /// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+    /// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+    /// #     Box::new(target).finish()?;
+    /// #     image
+    /// # };
+    /// # let packed = {
+    /// #     use std::io::Write;
+    /// #     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+    /// #     gzip.write_all(&image)?;
+    /// #     gzip.finish()?
+    /// # };
+    /// let mut policy = Policy::permissive();
+    /// policy.max_virtual_size = Some(1 << 20);
+    /// let (verdict, bytes) = Inspect::new(policy).read(&packed[..])?; // any `Read`
+    /// assert_eq!(bytes, packed.len() as u64);
+    /// assert_eq!(verdict.reasons[0].rule, "virtual-size"); // that of the image inside
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(self, reader: impl Read) -> Result<(Verdict, u64)> {
         let mut reader = reader;
         let progress = self.progress.clone();

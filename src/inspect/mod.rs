@@ -1,19 +1,21 @@
 //! Inspecting: one call that answers a service's question about an image from a stranger. Is it
 //! what it is said to be, is it whole, does it need other files, and may it pass by a [`Policy`]?
 //!
-//! ```no_run
+//! ```
 //! use diskimage::inspect::{Inspect, Policy};
 //! use diskimage::Format;
 //!
-//! # fn main() -> diskimage::Result<()> {
-//! let verdict = Inspect::new(Policy::openstack()).declared(Format::Qcow2).file("upload.qcow2")?;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("upload.qcow2");
+//! # std::fs::write(&path, b"#!/bin/sh")?;
+//! let verdict = Inspect::new(Policy::openstack()).declared(Format::Qcow2).file(&path)?;
 //! if !verdict.is_allowed() {
 //!     for reason in &verdict.reasons {
 //!         println!("{}", reason.sentence);
 //!     }
 //! }
-//! # Ok(())
-//! # }
+//! # assert_eq!(verdict.reasons[0].rule, "declared-mismatch");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! The parsers that give the verdict are those that give the bytes, so that a conversion sees the
@@ -21,21 +23,21 @@
 //!
 //! An upload can be judged while it arrives, by a [`Stream`]:
 //!
-//! ```no_run
+//! ```
 //! use diskimage::inspect::{Inspect, Policy};
 //! use std::io::Read;
 //!
-//! # fn main() -> diskimage::Result<()> {
+//! # let mut upload: &[u8] = b"#!/bin/sh";
 //! let mut stream = Inspect::new(Policy::strict()).stream();
 //! let mut buf = vec![0; 64 << 10];
-//! while let Ok(length @ 1..) = std::io::stdin().read(&mut buf) {
+//! while let length @ 1.. = upload.read(&mut buf)? {
 //!     if stream.push(&buf[..length]).is_refused() {
 //!         break; // nothing that follows can make it pass
 //!     }
 //! }
 //! let verdict = stream.finish();
-//! # Ok(())
-//! # }
+//! assert!(!verdict.is_allowed()); // it is no image at all
+//! # Ok::<(), std::io::Error>(())
 //! ```
 
 use std::path::Path;
@@ -80,10 +82,14 @@ pub use stream::{Status, Stream};
 ///
 /// use diskimage::inspect::{Inspect, Policy};
 /// use diskimage::storage::MemoryStorage;
-/// use diskimage::Format;
+/// use diskimage::{Format, Limits, Progress};
 ///
 /// let upload = Arc::new(MemoryStorage::new(b"not an image".repeat(100)));
-/// let inspect = Inspect::new(Policy::strict()).declared(Format::Qcow2);
+/// let progress = Arc::new(Progress::new()); // for whoever may stop it
+/// let inspect = Inspect::new(Policy::strict())
+///     .declared(Format::Qcow2)
+///     .limits(Limits::default().within_memory(64 << 20))
+///     .progress(Arc::clone(&progress));
 /// let verdict = inspect.storage(upload, Path::new("upload"))?;
 /// assert!(verdict.reasons.iter().any(|reason| reason.rule == "declared-mismatch"));
 /// # Ok::<(), diskimage::Error>(())
@@ -171,6 +177,19 @@ impl Inspect {
 
     /// Computes a checksum of the bytes of a [`Stream`] while they pass. An error for
     /// [`Algorithm::Blkhash`], which is one of disks.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    /// use diskimage::checksum::Algorithm;
+    /// use diskimage::inspect::{Inspect, Policy};
+    ///
+    /// let inspect = Inspect::new(Policy::permissive()).format(Format::Raw);
+    /// let mut stream = inspect.algorithm(Algorithm::Crc32)?.stream();
+    /// stream.push(b"123456789");
+    /// let verdict = stream.finish();
+    /// assert_eq!(verdict.digests[0].to_string(), "cbf43926");
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[cfg(feature = "checksum")]
     pub fn algorithm(mut self, algorithm: Algorithm) -> Result<Self> {
         Hashers::new(&[algorithm])?;
@@ -180,8 +199,30 @@ impl Inspect {
 
     /// Judges the file at `path`, or the member `FILE#MEMBER` of an archive. Of an archive each disk
     /// is judged, and of a compressed file what is inside, which is decoded and not kept: an image, or
-    /// an archive of images. What is compressed in that once more is not looked into. An error is the environment's: what is wrong with the image is
-    /// in the verdict.
+    /// an archive of images. What is compressed in that once more is not looked into. An error is the
+    /// environment's: what is wrong with the image is in the verdict.
+    ///
+    /// ```
+    /// use diskimage::inspect::{Inspect, Policy};
+    /// use diskimage::{ErrorKind, Format};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("upload");
+    /// # let image = {
+    /// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+    /// #     let mut image = Vec::new();
+    /// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+    /// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+    /// #     Box::new(target).finish()?;
+    /// #     image
+    /// # };
+    /// std::fs::write(&path, &image[..image.len() / 2])?; // cut off
+    /// let verdict = Inspect::new(Policy::strict()).declared(Format::Qcow2).file(&path)?;
+    /// assert_eq!(verdict.reasons[0].rule, "unreadable");
+    /// let error = verdict.facts.error.expect("why it cannot be read");
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn file(&self, path: impl AsRef<Path>) -> Result<Verdict> {
         let path = path.as_ref();
         let (file, member) = split_name(path);

@@ -51,6 +51,21 @@ pub struct Policy {
 }
 
 /// What an image was refused for.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::inspect::{Inspect, Policy};
+///
+/// let mut policy = Policy::permissive();
+/// policy.max_file_size = Some(1 << 10);
+/// # let storage = Arc::new(MemoryStorage::new(vec![0; 4096]));
+/// let verdict = Inspect::new(policy).storage(storage, Path::new("upload"))?;
+/// let reason = verdict.reasons.iter().find(|reason| reason.rule == "file-size");
+/// let reason = reason.expect("the file has 4096 bytes");
+/// assert_eq!(reason.sentence, "The file has 4096 bytes, above the limit of 1024.");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reason {
@@ -87,6 +102,15 @@ impl Policy {
     pub const NAMES: &[&str] = &["strict", "openstack", "permissive"];
 
     /// Allows all that can be read.
+    ///
+    /// ```
+    /// use diskimage::Code;
+    /// use diskimage::inspect::Policy;
+    ///
+    /// let mut policy = Policy::new("no children");
+    /// policy.forbidden = vec![Code::BackingFile];
+    /// assert!(policy.formats.is_none() && policy.allow_unseen);
+    /// ```
     #[must_use]
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self {
@@ -103,6 +127,15 @@ impl Policy {
     }
 
     /// The policy of one of the [names](Self::NAMES).
+    ///
+    /// ```
+    /// use diskimage::inspect::Policy;
+    ///
+    /// for name in Policy::NAMES {
+    ///     assert!(Policy::by_name(name).is_some_and(|policy| policy.name == *name));
+    /// }
+    /// assert!(Policy::by_name("lax").is_none());
+    /// ```
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         match name {
@@ -168,6 +201,32 @@ impl Policy {
     }
 
     /// Why an image is refused; empty if it is allowed. `declared` is what it is said to be.
+    ///
+    /// ```
+    /// # use std::{path::Path, sync::Arc};
+    /// # use diskimage::storage::MemoryStorage;
+    /// use diskimage::Format;
+    /// use diskimage::inspect::{Inspect, Policy};
+    ///
+    /// # let image = {
+    /// #     use diskimage::{Convert, Target, format::qcow2::Qcow2Options, target::SpillTarget};
+    /// #     let mut image = Vec::new();
+    /// #     let target = SpillTarget::new(&mut image, &std::env::temp_dir(), 1 << 20)?;
+    /// #     Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 30)?), &target)?;
+    /// #     Box::new(target).finish()?;
+    /// #     image
+    /// # };
+    /// # let storage = Arc::new(MemoryStorage::new(image));
+    /// // one look at the image, judged in several ways
+    /// let facts = Inspect::new(Policy::permissive()).storage(storage, Path::new("upload"))?.facts;
+    /// assert!(Policy::strict().judge(&facts, Some(Format::Qcow2)).is_empty());
+    /// let mut small = Policy::openstack();
+    /// small.max_virtual_size = Some(1 << 20);
+    /// let reasons = small.judge(&facts, Some(Format::Raw));
+    /// let rules: Vec<_> = reasons.iter().map(|reason| reason.rule).collect();
+    /// assert_eq!(rules, ["declared-mismatch", "virtual-size"]);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn judge(&self, facts: &Facts, declared: Option<Format>) -> Vec<Reason> {
         let mut reasons = Reasons::default();

@@ -14,6 +14,26 @@ use crate::storage::Storage;
 pub(super) const HEAD: usize = 40 << 10;
 
 /// What lies at the start of a disk.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::Format;
+/// use diskimage::inspect::{Inspect, Policy};
+///
+/// let mut disk = vec![0; 1 << 20];
+/// disk[..2].copy_from_slice(&[0xeb, 0xfe]); // code
+/// disk[446..462].copy_from_slice(&[0x12, 0, 2, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 0xff, 7, 0, 0]);
+/// disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+/// # let storage = Arc::new(MemoryStorage::new(disk));
+/// let verdict = Inspect::new(Policy::openstack()).storage(storage, Path::new("disk.raw"))?;
+/// let start = verdict.facts.start.as_ref().expect("it can be read");
+/// assert!(start.contents.contains(&Format::BootSector)); // but no partition table
+/// assert!(start.is_bootable() && !start.el_torito);
+/// assert_eq!(start.table_problem.as_deref(), Some("entry 1 has the boot flag 0x12"));
+/// assert_eq!(verdict.reasons[0].rule, "partition-table");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Start {

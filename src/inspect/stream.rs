@@ -48,12 +48,16 @@ const LASTING: &[&str] = &[
 /// use diskimage::Format;
 ///
 /// let mut stream = Inspect::new(Policy::strict()).declared(Format::Vmdk).stream();
+/// // a QCOW2 comes
 /// for piece in [&b"QFI\xfb\0\0\0\x03"[..], &[0; 80 << 10]] {
 ///     if stream.push(piece).is_refused() {
 ///         break;
 ///     }
 /// }
-/// assert!(!stream.finish().is_allowed());
+/// assert!(stream.status().is_refused() && stream.bytes() > 64 << 10);
+/// assert_eq!(stream.reasons()[0].rule, "declared-mismatch");
+/// let verdict = stream.finish();
+/// assert!(!verdict.is_allowed() && verdict.early);
 /// ```
 #[derive(Debug)]
 pub struct Stream {
@@ -68,6 +72,17 @@ pub struct Stream {
 }
 
 /// Whether more is needed.
+///
+/// ```
+/// use diskimage::inspect::{Inspect, Policy, Status};
+///
+/// let mut policy = Policy::permissive();
+/// policy.max_file_size = Some(6 << 10);
+/// let mut stream = Inspect::new(policy).stream();
+/// assert_eq!(stream.push(&[0; 4096]), Status::Undecided);
+/// assert_eq!(stream.push(&[0; 4096]), Status::Refused); // too long, whatever it is
+/// assert!(stream.status().is_refused());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Push on.

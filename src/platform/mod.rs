@@ -1,15 +1,17 @@
 //! Platforms: what a cloud or a hypervisor would refuse of an image, why, and what mends it.
 //!
-//! ```no_run
+//! ```
 //! use diskimage::platform::{Lint, Platform};
 //!
-//! # fn main() -> diskimage::Result<()> {
-//! let report = Lint::new(Platform::Azure).file("disk.vhd")?;
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("disk.vhd");
+//! # std::fs::write(&path, [0; 4096])?;
+//! let report = Lint::new(Platform::Azure).file(&path)?;
 //! for problem in &report.problems {
 //!     println!("{} ({})", problem.sentence, problem.source.map_or("", |source| source.url));
 //! }
-//! # Ok(())
-//! # }
+//! # assert!(report.is_refused());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Each rule is from the platform's own documentation, which a [`Source`] names; what is written
@@ -83,6 +85,13 @@ impl Platform {
     ];
 
     /// The name, such as `azure`.
+    ///
+    /// ```
+    /// use diskimage::Platform;
+    ///
+    /// assert_eq!((Platform::Gce.name(), Platform::Gce.title()), ("gce", "Compute Engine"));
+    /// assert_eq!(Platform::Gce.to_string(), "gce");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         self.rules().name
@@ -106,6 +115,15 @@ impl Platform {
     }
 
     /// Every way to write an image for it, the best first.
+    ///
+    /// ```
+    /// use diskimage::{Format, Platform};
+    ///
+    /// let presets = Platform::HyperV.presets();
+    /// assert_eq!([Format::Vhdx, Format::Vhd], [presets[0].format, presets[1].format]);
+    /// assert_eq!(Platform::HyperV.preset(None), presets.first());
+    /// assert_eq!(Platform::HyperV.preset(Some(Format::Qcow2)), None);
+    /// ```
     #[must_use]
     pub fn presets(self) -> &'static [Preset] {
         self.rules().presets
@@ -113,6 +131,14 @@ impl Platform {
 
     /// The size that a disk of `size` bytes must be given: that rounded up to what the platform takes.
     /// `None` where there is no such number.
+    ///
+    /// ```
+    /// use diskimage::Platform;
+    ///
+    /// assert_eq!(Platform::Gce.rounded_size(700 << 20), Some(1 << 30)); // whole GiB
+    /// assert_eq!(Platform::Azure.rounded_size(512), Some(20 << 20)); // no less than that
+    /// assert_eq!(Platform::Kvm.rounded_size(512), Some(512));
+    /// ```
     #[must_use]
     pub fn rounded_size(self, size: u64) -> Option<u64> {
         let rules = self.rules();
@@ -126,6 +152,13 @@ impl Platform {
 
 impl Platform {
     /// Whether an image may go there together with the files that it needs.
+    ///
+    /// ```
+    /// use diskimage::Platform;
+    ///
+    /// assert!(Platform::Kvm.takes_others()); // a child and its backing file
+    /// assert!(!Platform::OpenStack.takes_others());
+    /// ```
     #[must_use]
     pub fn takes_others(self) -> bool {
         self.rules().others
@@ -133,6 +166,13 @@ impl Platform {
 
     /// The subformats of this format that it takes, if not all of them: a VMDK's `createType`, `fixed`
     /// and `dynamic` of VHD and VHDX.
+    ///
+    /// ```
+    /// use diskimage::{Format, Platform};
+    ///
+    /// assert_eq!(Platform::Azure.subformats(Format::Vhd), ["fixed"]);
+    /// assert!(Platform::HyperV.subformats(Format::Vhd).is_empty()); // any
+    /// ```
     #[must_use]
     pub fn subformats(self, format: Format) -> &'static [&'static str] {
         let taken = self.rules().takes.iter().find(|taken| taken.format == format);
@@ -140,6 +180,17 @@ impl Platform {
     }
 
     /// Whether a disk of `size` bytes is taken in this format: an error that says why not.
+    ///
+    /// ```
+    /// use diskimage::{ErrorKind, Format, Platform};
+    ///
+    /// Platform::HyperV.check_size(Format::Vhdx, 4 << 40)?;
+    /// // of these 2040 GiB at most
+    /// let error = Platform::HyperV.check_size(Format::Vhd, 4 << 40).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    /// assert!(error.advice().is_some_and(|advice| advice.contains("another format")));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn check_size(self, format: Format, size: u64) -> Result<()> {
         let applies = |bound: &&rules::Largest| {
             bound.limits.is_none() && bound.format.is_none_or(|only| only == format)
@@ -199,6 +250,23 @@ impl Detail for PlatformDetail {
 }
 
 /// Something that a platform would not take, or only for some uses.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::Format;
+/// use diskimage::platform::{Lint, Platform, Remedy};
+///
+/// # let storage = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// let lint = Lint::new(Platform::Azure).format(Format::Raw);
+/// let report = lint.storage(storage, Path::new("disk.raw"))?;
+/// let problem = &report.problems[0];
+/// assert_eq!(problem.sentence, "It is a raw disk; Azure takes fixed VHDs only.");
+/// assert_eq!((problem.rule, problem.refused), ("format", true));
+/// assert_eq!(problem.remedy, Remedy::Convert);
+/// assert!(problem.source.is_some_and(|source| source.url.starts_with("https://learn.microsoft")));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Problem {
@@ -217,6 +285,26 @@ pub struct Problem {
 }
 
 /// What mends a [`Problem`].
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::Format;
+/// use diskimage::platform::{Lint, Platform, Remedy};
+///
+/// # let storage = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// let lint = Lint::new(Platform::Vsphere).format(Format::Raw);
+/// let report = lint.storage(storage, Path::new("disk.raw"))?;
+/// let preset = Platform::Vsphere.preset(None).expect("an OVA");
+/// let advice = match report.problems[0].remedy {
+///     Remedy::Convert => format!("write it as {}", preset.format),
+///     Remedy::ConvertWithOthers => format!("write it and its parents as {}", preset.format),
+///     Remedy::Other(what) => what.to_owned(),
+///     _ => String::new(),
+/// };
+/// assert_eq!(advice, "write it as ova");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
@@ -229,6 +317,22 @@ pub enum Remedy {
 }
 
 /// What [`Lint`] found.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::Format;
+/// use diskimage::platform::{Lint, Platform};
+///
+/// let disk = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// for (platform, refused) in [(Platform::Kvm, false), (Platform::Azure, true)] {
+///     let lint = Lint::new(platform).format(Format::Raw);
+///     let report = lint.storage(disk.clone(), Path::new("disk.raw"))?;
+///     assert_eq!((report.platform, report.is_refused()), (platform, refused));
+///     assert_eq!(report.facts.virtual_size, Some(1 << 20));
+/// }
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -256,10 +360,15 @@ impl Report {
 ///
 /// use diskimage::platform::{Lint, Platform};
 /// use diskimage::storage::MemoryStorage;
-/// use diskimage::Format;
+/// use diskimage::{Format, Limits, Progress};
 ///
 /// let disk = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
-/// let report = Lint::new(Platform::Azure).format(Format::Raw).storage(disk, Path::new("disk.raw"))?;
+/// let progress = Arc::new(Progress::new()); // for whoever may stop it
+/// let lint = Lint::new(Platform::Azure)
+///     .format(Format::Raw)
+///     .limits(Limits::default().within_memory(64 << 20))
+///     .progress(Arc::clone(&progress));
+/// let report = lint.storage(disk, Path::new("disk.raw"))?;
 /// assert!(report.is_refused());
 /// for problem in &report.problems {
 ///     println!("{} {:?}", problem.sentence, problem.remedy);
@@ -305,6 +414,18 @@ impl Lint {
     /// Looks at the file at `path`, or at the member `FILE#MEMBER` of an archive. No other file is
     /// opened. An archive in a gzip file is decoded from its start to its end. An error is the
     /// environment's: what is wrong with the image is in the report.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    /// use diskimage::platform::{Lint, Platform};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw");
+    /// std::fs::write(&path, vec![0; 1 << 20])?;
+    /// let report = Lint::new(Platform::Aws).format(Format::Raw).file(&path)?;
+    /// assert!(!report.is_refused());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn file(&self, path: impl AsRef<Path>) -> Result<Report> {
         let path = path.as_ref();
         let (file, member) = split_name(path);

@@ -4,6 +4,21 @@ use super::Platform;
 use crate::format::Format;
 
 /// A page of a platform's documentation.
+///
+/// ```
+/// # use std::{path::Path, sync::Arc};
+/// # use diskimage::storage::MemoryStorage;
+/// use diskimage::Format;
+/// use diskimage::platform::{Lint, Platform};
+///
+/// # let storage = Arc::new(MemoryStorage::new(vec![0; 1 << 20]));
+/// let lint = Lint::new(Platform::Gce).format(Format::Raw);
+/// let report = lint.storage(storage, Path::new("disk.raw"))?;
+/// let source = report.problems[0].source.expect("where that is written");
+/// assert_eq!(source.title, "Compute Engine, Manually import boot disks");
+/// assert!(source.url.starts_with("https://cloud.google.com/"));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Source {
@@ -14,6 +29,15 @@ pub struct Source {
 }
 
 /// How to write an image for a platform.
+///
+/// ```
+/// use diskimage::{Format, Platform};
+///
+/// let preset = Platform::Azure.preset(None).expect("how disks are best written for it");
+/// assert_eq!((preset.format, preset.extension), (Format::Vhd, "vhd"));
+/// let options = preset.options.iter().map(|need| format!("{}={}", need.key, need.value));
+/// assert_eq!(options.collect::<Vec<_>>(), ["subformat=fixed", "force_size=on"]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Preset {
@@ -26,6 +50,16 @@ pub struct Preset {
 }
 
 /// An option of a [`Preset`].
+///
+/// ```
+/// use diskimage::Platform;
+///
+/// let preset = Platform::Vsphere.presets().last().expect("a VMDK");
+/// let [subformat, adapter] = preset.options else { panic!("two options") };
+/// assert_eq!((subformat.key, subformat.value), ("subformat", "streamOptimized"));
+/// assert!(subformat.must); // any other is refused
+/// assert!(!adapter.must); // another adapter works too
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Need {
