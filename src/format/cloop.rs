@@ -7,6 +7,33 @@
 //! | read | version 2, zlib blocks of up to 4 MiB |
 //! | checked | nothing beyond what reading checks: each stream has its Adler-32 |
 //! | refused | other versions, larger blocks |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::codec::{Deflate, Wrapper};
+//! use diskimage::format::cloop::{HEADROOM, MAGIC, TABLE};
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{OpenOptions, VirtualDisk};
+//!
+//! // one block of 512 bytes
+//! let mut stream = Vec::new();
+//! Deflate::new(6, Wrapper::Zlib)?.encode(&[7; 512], 512, &mut stream)?;
+//! let mut image = MAGIC.to_vec();
+//! image.resize(HEADROOM as usize, 0);
+//! image.extend([512u32, 1].map(u32::to_be_bytes).concat()); // block_size, num_blocks
+//! let start = TABLE + 2 * 8; // where the block starts, and where it ends
+//! image.extend([start, start + stream.len() as u64].map(u64::to_be_bytes).concat());
+//! image.extend(stream);
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("live.cloop"))?;
+//! let mut sector = [0; 512];
+//! disk.read_exact_at(&mut sector, 0)?;
+//! assert_eq!(sector, [7; 512]);
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,6 +61,24 @@ pub const TABLE: u64 = 136;
 pub const MAX_BLOCK_SIZE: u32 = 4 << 20;
 
 /// The header.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::cloop::{HEADROOM, Header, MAGIC, MAX_BLOCK_SIZE};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = MAGIC.to_vec();
+/// bytes.resize(HEADROOM as usize, 0);
+/// bytes.extend([65_536u32, 3].map(u32::to_be_bytes).concat());
+/// bytes.extend([0; 4 * 8]); // the table: an offset for each block, and the end
+/// let header = Header::read(&MemoryStorage::new(bytes.clone()), &LayerOptions::default())?;
+/// assert_eq!((header.block_size, header.num_blocks), (65_536, 3));
+///
+/// bytes[128..132].copy_from_slice(&(2 * MAX_BLOCK_SIZE).to_be_bytes());
+/// let error = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default()).unwrap_err();
+/// assert_eq!((error.kind(), error.offset()), (diskimage::ErrorKind::Unsupported, Some(HEADROOM)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -89,6 +134,33 @@ impl Header {
 }
 
 /// A compressed loop image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::cloop::CloopLayer;
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # use diskimage::codec::{Deflate, Wrapper};
+/// # let mut stream = Vec::new();
+/// # Deflate::new(6, Wrapper::Zlib)?.encode(&[7; 512], 512, &mut stream)?;
+/// # let mut image = b"#!/bin/sh\n#V2.0 Format\n".to_vec();
+/// # image.resize(128, 0);
+/// # image.extend([512u32, 1].map(u32::to_be_bytes).concat());
+/// # image.extend([152, 152 + stream.len() as u64].map(u64::to_be_bytes).concat());
+/// # image.extend(stream);
+/// let layer = CloopLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().num_blocks, 1);
+/// // a block is decoded as a whole, whatever part of it is wanted
+/// assert_eq!(layer.map(100, 10)?.kind, MappingKind::Encoded);
+/// let mut bytes = [0; 10];
+/// layer.read_encoded(&mut bytes, 100)?;
+/// assert_eq!(bytes, [7; 10]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct CloopLayer {
     storage: Arc<dyn Storage>,

@@ -6,6 +6,34 @@
 //! | read | clusters of 512 bytes to 64 KiB, deflate, sizes to the byte, backing files |
 //! | checked | nothing: the format has nothing redundant |
 //! | refused | AES encryption (named) |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::format::qcow::{HEADER_SIZE, MAGIC};
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{OpenOptions, VirtualDisk};
+//!
+//! // the header and an L1 table, an L2 table, and the second of two clusters of 4096 bytes
+//! let mut image = vec![0; 3 * 4096];
+//! let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+//! put(0, &[MAGIC, 1].map(u32::to_be_bytes).concat());
+//! put(24, &8192u64.to_be_bytes()); // size
+//! put(32, &[12, 9]); // cluster_bits, l2_bits
+//! put(40, &HEADER_SIZE.to_be_bytes()); // l1_table_offset
+//! put(48, &4096u64.to_be_bytes()); // where the L2 table lies
+//! put(4096 + 8, &8192u64.to_be_bytes()); // where the second cluster does
+//! put(8192, b"guest");
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("disk.qcow"))?;
+//! let mut bytes = [0; 5];
+//! disk.read_exact_at(&mut bytes, 4096)?;
+//! assert_eq!(&bytes, b"guest");
+//! assert!(disk.extent_at(0, u64::MAX)?.kind.is_zero());
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::sync::Arc;
 
@@ -45,6 +73,27 @@ const AT_CRYPT_METHOD: u64 = 36;
 const AT_L1: u64 = 40;
 
 /// The header.
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::qcow::Header;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = b"QFI\xfb\0\0\0\x01".to_vec();
+/// bytes.extend(56u64.to_be_bytes()); // backing_file_offset
+/// bytes.extend([4, 0].map(u32::to_be_bytes).concat()); // its length; mtime
+/// bytes.extend((1u64 << 20).to_be_bytes()); // size
+/// bytes.extend([12, 9, 0, 0, 0, 0, 0, 0]); // cluster_bits, l2_bits, padding, crypt_method
+/// bytes.extend(48u64.to_be_bytes()); // l1_table_offset
+/// bytes.extend([0; 8]); // an entry for 2 MiB
+/// bytes.extend(b"base");
+///
+/// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default())?;
+/// assert_eq!((header.size, header.cluster.size(), header.encrypted), (1 << 20, 4096, false));
+/// assert_eq!(header.l2_entries.size(), 512);
+/// assert_eq!(header.backing_file, Some((b"base".to_vec(), 56)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// `mtime`: when the backing file was changed last, seconds since 1970 began. QEMU writes 0.
@@ -123,6 +172,33 @@ impl Header {
 }
 
 /// A QCOW version 1 image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow::QcowLayer;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut image = vec![0; 3 * 4096];
+/// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"QFI\xfb\0\0\0\x01");
+/// # put(24, &8192u64.to_be_bytes());
+/// # put(32, &[12, 9]);
+/// # put(40, &48u64.to_be_bytes());
+/// # put(48, &4096u64.to_be_bytes());
+/// # put(4096, &8192u64.to_be_bytes());
+/// // two clusters, of which the first was written
+/// let layer = QcowLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().cluster.size(), 4096);
+/// let stored = layer.map(0, u64::MAX)?;
+/// assert_eq!(stored.kind, MappingKind::Stored { source: Source::Own, offset: 8192 });
+/// // the other one is the backing file's, if there were one
+/// assert_eq!(layer.map(4096, u64::MAX)?.kind, MappingKind::Parent { stored: None });
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct QcowLayer {
     storage: Arc<dyn Storage>,

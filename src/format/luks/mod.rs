@@ -7,6 +7,27 @@
 //! | described | versions 1 and 2: cipher, hash, key slots, payload; of version 2, with the feature `luks`, the JSON area with segments and the checksum of the header |
 //! | refused | the data, as encrypted |
 //! | checked | nothing |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{Code, ErrorKind, OpenOptions};
+//!
+//! # let mut container = vec![0; 8192];
+//! # let mut put = |at: usize, field: &[u8]| container[at..][..field.len()].copy_from_slice(field);
+//! # put(0, b"LUKS\xba\xbe\0\x01");
+//! # put(8, b"aes");
+//! # put(40, b"xts-plain64");
+//! # put(104, &[8u32, 64].map(u32::to_be_bytes).concat());
+//! let storage = Arc::new(MemoryStorage::new(container));
+//! let image = OpenOptions::new().open_image_storage(storage.clone(), Path::new("secret"))?;
+//! assert!(image.findings()?.iter().any(|finding| finding.code == Code::Luks));
+//! let error = OpenOptions::new().open_storage(storage, Path::new("secret")).unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Unsupported);
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 mod v1;
 mod v2;
@@ -31,6 +52,27 @@ pub use v2::Luks2;
 pub const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 
 /// A container as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::luks::{Header, LuksLayer};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut container = vec![0; 8192];
+/// # let mut put = |at: usize, field: &[u8]| container[at..][..field.len()].copy_from_slice(field);
+/// # put(0, b"LUKS\xba\xbe\0\x01");
+/// # put(8, b"aes");
+/// # put(40, b"xts-plain64");
+/// # put(104, &[8u32, 64].map(u32::to_be_bytes).concat());
+/// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+/// assert!(matches!(layer.header(), Header::One(_)));
+/// assert_eq!(layer.size(), 8192 - 8 * 512); // behind the header
+/// assert!(layer.describe()?.encrypted);
+/// assert!(layer.check_readable().is_err());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct LuksLayer {
     header: Header,
@@ -38,6 +80,26 @@ pub struct LuksLayer {
 }
 
 /// The header of either version.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::luks::{Header, LuksLayer, MAGIC};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut container = vec![0; 4096];
+/// container[..6].copy_from_slice(MAGIC);
+/// container[6..8].copy_from_slice(&1u16.to_be_bytes());
+/// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+/// match layer.header() {
+///     Header::One(header) => println!("{} slots", header.slots.len()),
+///     Header::Two(header) => println!("label '{}'", header.label),
+///     _ => println!("of a version to come"),
+/// }
+/// # let Header::One(header) = layer.header() else { panic!() };
+/// # assert_eq!(header.slots.len(), 8);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Header {

@@ -28,6 +28,30 @@ use super::refcount::RefcountTable;
 use super::snapshot::{SnapshotEntry, find, read_snapshots};
 
 /// A QCOW2 image, or one of its internal snapshots, as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow2::{Qcow2Layer, Qcow2Options};
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// # let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 30)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// let storage = Arc::new(MemoryStorage::new(bytes));
+/// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
+/// let backing = layer.header().backing_file.as_ref().map(|(name, _)| &**name);
+/// assert_eq!(backing, Some(&b"base.raw"[..]));
+/// assert!(layer.bitmaps().is_empty());
+/// // nothing was written to it: all is the backing file's
+/// assert_eq!(layer.map(0, u64::MAX)?.kind, MappingKind::Parent { stored: None });
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Qcow2Layer {
     storage: Arc<dyn Storage>,

@@ -7,6 +7,36 @@
 //! | named | an image that needs a check (dirty); unknown compatible and autoclear features do no harm |
 //! | checked | by the section "Consistency checking": each cluster is referred to once, tables and clusters lie in the file |
 //! | refused | unknown features |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::format::qed::ZERO_CLUSTER;
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{ExtentKind, OpenOptions, VirtualDisk};
+//!
+//! // the header, the L1 table, an L2 table, one cluster: of 4096 bytes each
+//! let mut image = vec![0; 4 * 4096];
+//! let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+//! put(0, b"QED\0");
+//! // cluster_size, table_size, header_size
+//! put(4, &[4096u32, 1, 1].map(u32::to_le_bytes).concat());
+//! put(40, &4096u64.to_le_bytes()); // l1_table_offset
+//! put(48, &8192u64.to_le_bytes()); // image_size
+//! put(4096, &8192u64.to_le_bytes());
+//! put(8192, &[12_288, ZERO_CLUSTER].map(u64::to_le_bytes).concat());
+//! put(12_288, b"guest");
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("disk.qed"))?;
+//! let mut bytes = [0; 5];
+//! disk.read_exact_at(&mut bytes, 0)?;
+//! assert_eq!(&bytes, b"guest");
+//! let second = disk.extent_at(4096, u64::MAX)?;
+//! assert_eq!(second.kind, ExtentKind::Zero { allocated: true, stored: None });
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::sync::Arc;
 
@@ -46,6 +76,29 @@ const AT_IMAGE_SIZE: u64 = 48;
 const AT_BACKING: u64 = 56;
 
 /// The header.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qed::{BACKING_FILE, Header, NEED_CHECK};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = vec![0; 3 * 4096]; // the header, and an L1 table of two clusters
+/// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+/// put(0, b"QED\0");
+/// put(4, &[4096u32, 2, 1].map(u32::to_le_bytes).concat());
+/// put(16, &(BACKING_FILE | NEED_CHECK).to_le_bytes());
+/// put(40, &4096u64.to_le_bytes());
+/// put(48, &(1u64 << 30).to_le_bytes());
+/// put(56, &[64u32, 8].map(u32::to_le_bytes).concat()); // the backing file's name
+/// put(64, b"base.raw");
+///
+/// let header = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default())?;
+/// assert_eq!((header.image_size, header.cluster.size()), (1 << 30, 4096));
+/// assert_eq!((header.header_end(), header.table_bytes()), (4096, 8192));
+/// assert!(header.features & NEED_CHECK != 0); // it was not closed properly
+/// assert_eq!(header.backing_file, Some((b"base.raw".to_vec(), 64)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// `cluster_size`.
@@ -169,6 +222,31 @@ impl Header {
 }
 
 /// A QED image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qed::QedLayer;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Checking, Layer};
+///
+/// # let mut image = vec![0; 4 * 4096];
+/// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"QED\0");
+/// # put(4, &[4096u32, 1, 1].map(u32::to_le_bytes).concat());
+/// # put(40, &4096u64.to_le_bytes());
+/// # put(48, &8192u64.to_le_bytes());
+/// # put(4096, &8192u64.to_le_bytes());
+/// # put(8192, &[12_288, 12_288].map(u64::to_le_bytes).concat());
+/// // an image whose two L2 entries name the same cluster
+/// let layer = QedLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().image_size, 8192);
+/// let checking = Checking::new();
+/// layer.check(&checking)?;
+/// assert_eq!(checking.into_report().corruptions, 1);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct QedLayer {
     storage: Arc<dyn Storage>,

@@ -19,6 +19,32 @@ use super::header::{Header, ImageType};
 use super::layout::*;
 
 /// A VDI image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vdi::VdiLayer;
+/// use diskimage::layer::{Identity, MappingKind};
+/// use diskimage::storage::FileStorage;
+///
+/// # use diskimage::format::vdi::VdiOptions;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vdi");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// # let writer = VdiOptions::new().writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = VdiLayer::open(storage, &LayerOptions::default())?;
+/// assert_eq!((layer.size(), layer.header().blocks_allocated), (8 << 20, 0));
+/// assert_eq!(layer.identity(), Some(Identity::Uuid(layer.header().uuid)));
+/// // blocks that are not in the file, and no parent that has them
+/// let kind = MappingKind::Zero { allocated: true, stored: None };
+/// assert_eq!(layer.map(0, u64::MAX)?.kind, kind);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct VdiLayer {
     storage: Arc<dyn Storage>,

@@ -27,6 +27,33 @@ use super::{check, repair};
 /// zeros in the file ("Block Allocation Table and Data Blocks"): going by the data gives the same
 /// bytes for every image that keeps to that, and loses nothing for one that does not. All other
 /// readers do the same.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhd::{CopyState, VhdLayer};
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::FileStorage;
+///
+/// # use diskimage::format::vhd::VhdOptions;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhd");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// # let writer = VhdOptions::new().time(1_700_000_000).writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = VhdLayer::open(storage, &LayerOptions::default())?;
+/// assert_eq!(layer.footer().time_stamp, 1_700_000_000 - 946_684_800);
+/// assert_eq!(layer.copies().start, CopyState::Valid);
+/// assert_eq!(layer.header().map(|header| header.blocks), Some(4));
+/// // no block is in the file
+/// let kind = MappingKind::Zero { allocated: true, stored: None };
+/// assert_eq!(layer.map(0, u64::MAX)?.kind, kind);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct VhdLayer {
     storage: Arc<dyn Storage>,

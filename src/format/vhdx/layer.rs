@@ -24,6 +24,31 @@ use super::{check, repair};
 
 /// A VHDX image as a layer. If it has a log of pending writes, the layer is the image with these
 /// applied; the file is not written.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhdx::{LogState, VhdxLayer};
+/// use diskimage::layer::Identity;
+/// use diskimage::storage::FileStorage;
+///
+/// # use diskimage::format::vhdx::VhdxOptions;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
+/// assert_eq!((layer.size(), layer.metadata().block.size()), (1 << 30, 32 << 20));
+/// assert_eq!((layer.log(), layer.regions().bat.offset), (LogState::Empty, 3 << 20));
+/// let guid = layer.headers().current.data_write_guid;
+/// assert_eq!(layer.identity(), Some(Identity::Uuid(*guid.as_bytes())));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct VhdxLayer {
     headers: Headers,

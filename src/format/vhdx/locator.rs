@@ -10,6 +10,35 @@ use super::guid::Guid;
 use super::layout::*;
 
 /// Which image the parent is, and where it was last seen.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("base.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// let open = |path| VhdxLayer::open(Arc::new(FileStorage::open(path)?), &LayerOptions::default());
+/// let parent = open(&path)?;
+/// # let child = folder.path().join("child.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&child, 0)?.durable(false);
+/// # let writer = VhdxOptions::new().parent("base.vhdx", &parent)?.writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// let child = open(&child)?;
+/// if let Some(locator) = &child.metadata().parent_locator {
+///     assert!(locator.means(parent.headers().current.data_write_guid));
+///     assert_eq!(locator.get("relative_path"), Some(&br".\base.vhdx"[..]));
+/// }
+/// # assert!(child.metadata().parent_locator.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParentLocator {

@@ -16,6 +16,30 @@ const WHAT: &str = "header";
 
 /// A `SparseExtentHeader`. [`parse`](Self::parse) takes the fields as they are,
 /// [`validate`](Self::validate) tells whether they make sense.
+///
+/// ```
+/// use diskimage::format::vmdk::{Descriptor, SparseHeader};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// let header = SparseHeader::read(&MemoryStorage::new(bytes.clone()))?;
+/// assert_eq!((header.version, header.capacity * 512), (3, 1 << 30));
+/// assert_eq!(header.validate(false)?.size(), 64 << 10); // of a grain
+/// assert!(header.compressed() && header.has_markers());
+/// assert!(!header.has_zeroed_grains() && !header.has_redundant_directory());
+///
+/// let area = header.descriptor_area(bytes.len() as u64)?.unwrap_or_default();
+/// assert_eq!(area, 512..21 * 512);
+/// let text = bytes[area.start as usize..area.end as usize].split(|&byte| byte == 0).next();
+/// let descriptor = Descriptor::parse(text.unwrap_or_default(), area.start, false)?;
+/// assert_eq!(descriptor.create_type, "streamOptimized");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SparseHeader {
@@ -48,6 +72,24 @@ pub struct SparseHeader {
 }
 
 /// What the four characters say that a transfer in text mode changes.
+///
+/// ```
+/// use diskimage::format::vmdk::{Newlines, SparseHeader};
+///
+/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// assert_eq!(SparseHeader::parse(&bytes[..512], 0)?.newlines, Newlines::Intact);
+/// // as a transfer in text mode leaves it
+/// bytes[73..77].copy_from_slice(b"\r\n \n");
+/// let header = SparseHeader::parse(&bytes[..512], 0)?;
+/// assert_eq!(header.newlines, Newlines::Mangled(*b"\r\n \n"));
+/// assert_eq!(header.validate(false).unwrap_err().offset(), Some(73));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Newlines {
@@ -66,6 +108,24 @@ impl SparseHeader {
     }
 
     /// Parses a header from the `bytes` that lie at `at` in the file. Only the magic is judged.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::SparseHeader;
+    ///
+    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // the footer of a stream is the header once more, with the place of the grain directory
+    /// let at = bytes.len() - 1024;
+    /// let footer = SparseHeader::parse(&bytes[at..], at as u64)?;
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// assert_eq!((header.gd_offset, footer.capacity), (u64::MAX, header.capacity));
+    /// assert!(footer.gd_offset < at as u64 / 512);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn parse(bytes: &[u8], at: u64) -> Result<Self> {
         let mut cursor = LeCursor::new(bytes, at);
         let magic = cursor.u32("the header")?;
@@ -110,6 +170,25 @@ impl SparseHeader {
 
     /// Holds the fields against the specification and each other. With `trust_broken`, unknown
     /// flags and versions and a failed newline test pass. Gives the grain size in bytes.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::vmdk::SparseHeader;
+    ///
+    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// assert_eq!(SparseHeader::parse(&bytes, 0)?.validate(false)?.size(), 64 << 10);
+    /// bytes[11] = 0x80; // a flag that nobody knows
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// let error = header.validate(false).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(8)));
+    /// assert!(header.validate(true).is_ok());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn validate(&self, trust_broken: bool) -> Result<Pow2> {
         let field = |field, value, rule, at| {
             Err(Error::new(VmdkDetail::Field { what: WHAT, field, value, rule }).at(at))
@@ -186,6 +265,21 @@ impl SparseHeader {
 
     /// The bytes of the file that are set aside for the descriptor, held against the file's size
     /// and [`MAX_DESCRIPTOR`]. `None` if there are none.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::SparseHeader;
+    ///
+    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// assert_eq!(header.descriptor_area(bytes.len() as u64)?, Some(512..21 * 512));
+    /// assert!(header.descriptor_area(4096).is_err()); // of a file that was cut off
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn descriptor_area(&self, file_size: u64) -> Result<Option<Range<u64>>> {
         if self.descriptor_offset == 0 || self.descriptor_size == 0 {
             return Ok(None);

@@ -22,6 +22,35 @@ use super::sparse::Sparse;
 use super::{check, repair};
 
 /// A VMDK: its descriptor, and the extents that it names.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vmdk::VmdkLayer;
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// # let storage = std::sync::Arc::new(diskimage::storage::MemoryStorage::new(vec![7; 1 << 20]));
+/// # let raw = diskimage::OpenOptions::new().format(diskimage::Format::Raw);
+/// # let disk = raw.open_storage(storage, "raw".as_ref())?;
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+/// # diskimage::Convert::new().image(&disk, writer, None, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// let layer = VmdkLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+/// assert!(layer.header().is_some_and(|header| header.compressed()));
+/// let create_type = layer.descriptor().map(|descriptor| &*descriptor.create_type);
+/// assert_eq!(create_type, Some("streamOptimized"));
+/// assert_eq!(layer.map(0, 512)?.kind, MappingKind::Encoded);
+/// let mut bytes = [0; 4];
+/// layer.read_encoded(&mut bytes, 1000)?;
+/// assert_eq!(bytes, [7; 4]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct VmdkLayer {
     storage: Arc<dyn Storage>,
