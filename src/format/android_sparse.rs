@@ -110,6 +110,18 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::android_sparse::{Header, MAGIC};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = MAGIC.to_le_bytes().to_vec();
+    /// bytes.extend([2, 0, 28, 12].map(u16::to_le_bytes).concat()); // version 2.0
+    /// bytes.resize(28, 0);
+    /// let error = Header::read(&MemoryStorage::new(bytes)).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(4)));
+    /// ```
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, usize::from(FILE_HEADER))?;
         let mut cursor = LeCursor::new(&bytes, 0);
@@ -224,6 +236,27 @@ pub struct AndroidSparseLayer {
 
 impl AndroidSparseLayer {
     /// Opens `storage` as an Android sparse image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::android_sparse::{AndroidSparseLayer, MAGIC};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Layer};
+    ///
+    /// let mut image = MAGIC.to_le_bytes().to_vec();
+    /// image.extend([1, 0, 28, 12].map(u16::to_le_bytes).concat());
+    /// image.extend([4096, 1, 1, 0].map(u32::to_le_bytes).concat());
+    /// image.extend([0xcac9u16, 0].map(u16::to_le_bytes).concat()); // a chunk of an unknown type
+    /// image.extend([1, 12].map(u32::to_le_bytes).concat());
+    /// // the chunks are read as the disk is
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = AndroidSparseLayer::open(storage, &LayerOptions::default())?;
+    /// let error = layer.map(0, 4096).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(28)));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage)?;
         let at = header.file_header.into();
@@ -232,6 +265,25 @@ impl AndroidSparseLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::android_sparse::{AndroidSparseLayer, MAGIC};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = MAGIC.to_le_bytes().to_vec();
+    /// # image.extend([1, 0, 28, 12].map(u16::to_le_bytes).concat());
+    /// # image.extend([4096, 256, 0, 0xcafe].map(u32::to_le_bytes).concat());
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = AndroidSparseLayer::open(storage, &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!(layer.size(), u64::from(header.block_size) * u64::from(header.total_blocks));
+    /// assert_eq!(header.image_checksum, 0xcafe); // what `check` holds the disk against
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

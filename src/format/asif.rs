@@ -120,6 +120,20 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::format::asif::{Header, MAGIC, MAX_CHUNK};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = vec![0; 80];
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, MAGIC);
+    /// # put(4, &[1u32, 80].map(u32::to_be_bytes).concat());
+    /// # put(0x44, &512u16.to_be_bytes());
+    /// put(0x40, &(2 * MAX_CHUNK).to_be_bytes()); // what no known program writes
+    /// let error = Header::read(&MemoryStorage::new(bytes)).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (diskimage::ErrorKind::Unsupported, Some(0x40)));
+    /// ```
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, to_usize(HEADER_SIZE))?;
         let mut cursor = BeCursor::new(&bytes, 0);
@@ -248,6 +262,32 @@ struct Run {
 
 impl AsifLayer {
     /// Opens `storage` as an ASIF image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::asif::AsifLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 96 << 10];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"shdw");
+    /// # put(4, &[1u32, 80, 1].map(u32::to_be_bytes).concat());
+    /// # put(0x10, &[0x200u64, 0x400].map(u64::to_be_bytes).concat());
+    /// # put(0x30, &[128u64, 128].map(u64::to_be_bytes).concat());
+    /// # put(0x40, &(32u32 << 10).to_be_bytes());
+    /// # put(0x44, &512u16.to_be_bytes());
+    /// // a header with a flag of which nobody knows what it means
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let mut options = LayerOptions::default();
+    /// let error = AsifLayer::open(storage.clone(), &options).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(0x0c)));
+    /// options.trust_broken = true;
+    /// assert_eq!(AsifLayer::open(storage, &options)?.header().flags, 1);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage)?;
         if header.flags != 0 && !options.trust_broken {
@@ -274,6 +314,29 @@ impl AsifLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::asif::AsifLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 32 << 10];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"shdw");
+    /// # put(4, &[1u32, 80].map(u32::to_be_bytes).concat());
+    /// # put(0x10, &[0x200u64, 0x400].map(u64::to_be_bytes).concat());
+    /// # put(0x30, &[128u64, 256].map(u64::to_be_bytes).concat());
+    /// # put(0x40, &(32u32 << 10).to_be_bytes());
+    /// # put(0x44, &512u16.to_be_bytes());
+    /// let layer = AsifLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!(header.sector.offset_of(header.sectors), Some(layer.size()));
+    /// assert_eq!(header.max_sectors, 2 * header.sectors); // it can grow to twice its size
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -114,6 +114,23 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::bochs::{GROWING, Header, MAGIC, REDOLOG, VERSION_1};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = vec![0; 1024];
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// put(0, MAGIC);
+    /// put(0x20, REDOLOG);
+    /// put(0x30, GROWING);
+    /// put(0x40, &[VERSION_1, 512, 1, 1, 4096].map(u32::to_le_bytes).concat());
+    /// put(0x54, &10_000u64.to_le_bytes()); // more than one extent of 4096 bytes
+    /// let error = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default()).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Corrupt, Some(0x48))); // the catalog
+    /// ```
     pub fn read(storage: &dyn Storage, options: &LayerOptions) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, to_usize(HEADER_SIZE.into()))?;
         let mut cursor = LeCursor::new(&bytes, 0);
@@ -231,6 +248,29 @@ pub struct BochsLayer {
 
 impl BochsLayer {
     /// Opens `storage` as a Bochs image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::bochs::BochsLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 512 + 4000];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"Bochs Virtual HD Image");
+    /// # put(0x20, b"Redolog");
+    /// # put(0x30, b"Growing");
+    /// # put(0x40, &[0x0001_0000, 512, 1000, 1, 4096].map(u32::to_le_bytes).concat());
+    /// # put(0x54, &4_096_000u64.to_le_bytes());
+    /// // a catalog of a thousand entries, and a caller who does not want to read so many
+    /// let mut options = LayerOptions::default();
+    /// options.limits.max_table_size = 1024;
+    /// let error = BochsLayer::open(Arc::new(MemoryStorage::new(image)), &options).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::LimitExceeded, Some(0x48)));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, options)?;
         let cache = TableCache::new(storage, options.limits.table_cache);
@@ -238,6 +278,29 @@ impl BochsLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::bochs::{BochsLayer, VERSION_2};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 516];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"Bochs Virtual HD Image");
+    /// # put(0x20, b"Redolog");
+    /// # put(0x30, b"Growing");
+    /// # put(0x40, &[VERSION_2, 512, 1, 1, 4096].map(u32::to_le_bytes).concat());
+    /// # put(0x58, &4096u64.to_le_bytes());
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = BochsLayer::open(storage, &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!((header.version, header.disk), (VERSION_2, layer.size()));
+    /// assert_eq!(header.bitmap * 8 * 512, header.extent); // a bit for each sector
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

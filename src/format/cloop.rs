@@ -90,6 +90,19 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::cloop::{HEADROOM, Header, MAGIC, TABLE};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = MAGIC.to_vec();
+    /// bytes.resize(HEADROOM as usize, 0);
+    /// bytes.extend([65_536u32, 1 << 20].map(u32::to_be_bytes).concat()); // and no table behind
+    /// let error = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default()).unwrap_err();
+    /// assert!(error.is_cut_off());
+    /// assert_eq!(error.offset(), Some(TABLE));
+    /// ```
     pub fn read(storage: &dyn Storage, options: &LayerOptions) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, to_usize(TABLE))?;
         if !bytes.starts_with(MAGIC) {
@@ -171,6 +184,25 @@ pub struct CloopLayer {
 
 impl CloopLayer {
     /// Opens `storage` as a compressed loop image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::cloop::CloopLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = b"#!/bin/sh\n#V2.0 Format\n".to_vec();
+    /// # image.resize(128, 0);
+    /// # image.extend([65_536u32, 1000].map(u32::to_be_bytes).concat());
+    /// # image.resize(1 << 20, 0);
+    /// // a thousand blocks, and a caller who does not want to read a table of 8 KiB
+    /// let mut options = LayerOptions::default();
+    /// options.limits.max_table_size = 4096;
+    /// let error = CloopLayer::open(Arc::new(MemoryStorage::new(image)), &options).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, options)?;
         let cache = TableCache::new(Arc::clone(&storage), options.limits.table_cache);
@@ -179,6 +211,25 @@ impl CloopLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::cloop::CloopLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = b"#!/bin/sh\n#V2.0 Format\n".to_vec();
+    /// # image.resize(128, 0);
+    /// # image.extend([65_536u32, 2].map(u32::to_be_bytes).concat());
+    /// # image.extend([0; 24]);
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = CloopLayer::open(storage, &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!(layer.size(), u64::from(header.block_size) * u64::from(header.num_blocks));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

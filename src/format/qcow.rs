@@ -115,6 +115,26 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow::{HEADER_SIZE, Header, MAGIC};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = vec![0; 56];
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// put(0, &[MAGIC, 1].map(u32::to_be_bytes).concat());
+    /// put(24, &(1u64 << 20).to_be_bytes());
+    /// put(32, &[12, 9]);
+    /// put(36, &1u32.to_be_bytes()); // crypt_method: AES
+    /// put(40, &HEADER_SIZE.to_be_bytes());
+    /// assert!(Header::read(&MemoryStorage::new(bytes.clone()), &Limits::default())?.encrypted);
+    ///
+    /// bytes[32] = 30; // clusters of 1 GiB
+    /// let error = Header::read(&MemoryStorage::new(bytes), &Limits::default()).unwrap_err();
+    /// assert_eq!(error.offset(), Some(32));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn read(storage: &dyn Storage, limits: &Limits) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, 48)?;
         let mut cursor = BeCursor::new(&bytes, 0);
@@ -210,6 +230,32 @@ pub struct QcowLayer {
 
 impl QcowLayer {
     /// Opens `storage` as a QCOW version 1 image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow::QcowLayer;
+    /// use diskimage::layer::Role;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 4096];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"QFI\xfb\0\0\0\x01");
+    /// # put(8, &56u64.to_be_bytes());
+    /// # put(16, &8u32.to_be_bytes());
+    /// # put(24, &8192u64.to_be_bytes());
+    /// # put(32, &[12, 9]);
+    /// # put(40, &48u64.to_be_bytes());
+    /// # put(56, b"base.raw");
+    /// // an image with a backing file, which is named and not opened
+    /// let layer = QcowLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+    /// let [backing] = layer.references() else { panic!("one reference") };
+    /// assert_eq!((backing.role, &*backing.printable_name()), (Role::Parent, "base.raw"));
+    /// assert_eq!(backing.format, None); // version 1 does not tell
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, &options.limits)?;
         let parent = header.backing_file.clone().map(|(name, offset)| Reference {
@@ -231,6 +277,29 @@ impl QcowLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow::QcowLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 4096];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"QFI\xfb\0\0\0\x01");
+    /// # put(24, &(3u64 << 20).to_be_bytes());
+    /// # put(32, &[12, 9]);
+    /// # put(40, &48u64.to_be_bytes());
+    /// let layer = QcowLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!(layer.size(), header.size);
+    /// assert_eq!(layer.cluster_size(), Some(header.cluster.size()));
+    /// // what one L2 table maps
+    /// assert_eq!(header.cluster.offset_of(header.l2_entries.size()), Some(2 << 20));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -147,6 +147,26 @@ pub struct SparseImageLayer {
 
 impl SparseImageLayer {
     /// Opens `storage` as a sparse image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::sparseimage::SparseImageLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 3 * 4096];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"sprs");
+    /// # put(4, &[3u32, 8, 0, 16].map(u32::to_be_bytes).concat());
+    /// # put(64, &[2u32, 2].map(u32::to_be_bytes).concat());
+    /// // a list that has the second band twice: which of them is the disk's?
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let error = SparseImageLayer::open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let bytes = read_vec(&storage, "the header", 0, to_usize(NODE_SIZE))?;
         let (header, mut next) = read_header(&bytes)?;
@@ -192,6 +212,25 @@ impl SparseImageLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::sparseimage::SparseImageLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = b"sprs".to_vec();
+    /// # image.extend([3u32, 2048, 0, 1 << 21].map(u32::to_be_bytes).concat());
+    /// # image.resize(4096, 0);
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = SparseImageLayer::open(storage, &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!((header.sectors * 512, layer.size()), (1 << 30, 1 << 30));
+    /// assert_eq!(layer.cluster_size(), Some(u64::from(header.sectors_per_band) * 512));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -117,6 +117,22 @@ impl Decoded {
 
 impl DmgLayer {
     /// Opens `storage` as a DMG.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::dmg::DmgLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut image = b"encrcdsa".to_vec(); // what an encrypted one begins with
+    /// image.resize(4096, 0);
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let error = DmgLayer::open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Unsupported);
+    /// println!("{error}");
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage)?;
         let blocks = Blocks::read(&storage, &header, options)?;

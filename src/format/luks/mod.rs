@@ -111,6 +111,19 @@ pub enum Header {
 
 impl LuksLayer {
     /// Opens `storage` as a LUKS container.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::luks::LuksLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let open = |bytes: &[u8]| LuksLayer::open(Arc::new(MemoryStorage::new(bytes.to_vec())));
+    /// let error = open(b"LUKS\xba\xbe\0\x03").unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(6))); // version 3
+    /// assert_eq!(open(b"anything else").unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// ```
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
         let bytes = read_vec(&storage, "the header", 0, 8)?;
         if !bytes.starts_with(MAGIC) {
@@ -137,6 +150,23 @@ impl LuksLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::luks::{Header, LuksLayer};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut container = vec![0; 4096];
+    /// # container[..8].copy_from_slice(b"LUKS\xba\xbe\0\x01");
+    /// # container[8..11].copy_from_slice(b"aes");
+    /// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+    /// if let Header::One(header) = layer.header() {
+    ///     let used = header.slots.iter().filter(|slot| slot.is_active()).count();
+    ///     assert_eq!((&*header.cipher_name, used), ("aes", 0)); // no key opens it any more
+    /// }
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -59,6 +59,26 @@ enum Opened {
 
 impl BundleLayer {
     /// Opens `storage` as a descriptor. The files that it names are not opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::parallels::BundleLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let text = "<Parallels_disk_image Version='1.0'>
+    ///     <Disk_Parameters><Disk_size>16</Disk_size></Disk_Parameters>
+    ///     <StorageData><Storage><Start>0</Start><End>8</End><Blocksize>8</Blocksize>
+    ///     <Image><GUID>{01}</GUID><Type>Plain</Type><File>disk.hds</File></Image>
+    ///     </Storage></StorageData></Parallels_disk_image>";
+    /// // half of the disk is in no part
+    /// let storage = Arc::new(MemoryStorage::new(text.into()));
+    /// let error = BundleLayer::open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt);
+    /// println!("{error}");
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let descriptor = Descriptor::read(&storage, options)?;
         let mut references = Vec::new();

@@ -50,6 +50,28 @@ pub struct ParallelsLayer {
 
 impl ParallelsLayer {
     /// Opens `storage` as an expandable image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::parallels::{IN_USE, MAGIC_EXT, ParallelsLayer};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Layer};
+    ///
+    /// # let mut image = MAGIC_EXT.to_vec();
+    /// # image.extend([2, 16, 4, 2048, 2].map(u32::to_le_bytes).concat());
+    /// # image.extend(4096u64.to_le_bytes());
+    /// # image.extend([IN_USE, 0, 0].map(u32::to_le_bytes).concat());
+    /// # image.extend([0; 16]);
+    /// // an image that was not closed is read, and says so
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = ParallelsLayer::open(storage, &LayerOptions::default())?;
+    /// let description = layer.describe()?;
+    /// assert!(description.dirty);
+    /// assert!(description.findings.iter().any(|finding| finding.code == Code::Dirty));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let image = Expandable::open(storage, options)?;
         Ok(Self { image, limits: options.limits.clone() })

@@ -74,7 +74,7 @@ pub use layer::ParallelsLayer;
 /// let layer = parallels::open(storage, &LayerOptions::default())?;
 /// assert_eq!(layer.size(), 1 << 20);
 /// let file = &layer.references()[0]; // named, not opened
-/// assert_eq!((file.role, file.printable_name()), (Role::Extent, "disk.hds".to_owned()));
+/// assert_eq!((file.role, &*file.printable_name()), (Role::Extent, "disk.hds"));
 /// # Ok::<(), diskimage::Error>(())
 /// ```
 pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Box<dyn Layer>> {

@@ -70,6 +70,26 @@ impl RefcountTable {
 
     /// The offset of the refcount block that counts host cluster number `index`; `None` if there
     /// is none, so that the count is zero.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::qcow2::{Header, Qcow2Options, RefcountTable};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Limits, Storage};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    /// let header = Header::read(&storage, &Limits::default(), false)?;
+    /// let counts = RefcountTable::new(storage, &header, 1 << 20);
+    /// assert_eq!(counts.block_offset(0)?, Some(1 << 16)); // behind the header
+    /// assert_eq!(counts.block_offset(counts.block_entries().size())?, None); // the next one
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn block_offset(&self, index: u64) -> Result<Option<u64>> {
         let position = self.block_entries().index(index).saturating_mul(8);
         if position >= self.size {

@@ -58,6 +58,20 @@ pub struct RawLayer {
 
 impl RawLayer {
     /// The bytes of `storage` as a disk.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::raw::RawLayer;
+    /// use diskimage::storage::{MemoryStorage, WindowStorage};
+    ///
+    /// // any bytes will do, such as a part of another file
+    /// let file = MemoryStorage::new(vec![7; 8192]);
+    /// let layer = RawLayer::new(Arc::new(WindowStorage::new(file, 4096, 1000)?));
+    /// assert_eq!((layer.size(), layer.cluster_size()), (1000, None));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>) -> Self {
         Self { storage }

@@ -56,6 +56,28 @@ pub struct VdiLayer {
 
 impl VdiLayer {
     /// Opens `storage` as a VDI image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vdi::{VdiLayer, VdiOptions};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vdi");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// # let writer = VdiOptions::new().writer(8 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let mut bytes = std::fs::read(&path)?;
+    /// bytes[0x44] = 2; // a minor version that is not known
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let error = VdiLayer::open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(0x44)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, &options.limits)?;
         // an image that names a parent has one, whatever it calls itself

@@ -211,6 +211,26 @@ impl Footer {
     /// The specification gives both a Current Size and a geometry, and says that a machine with
     /// an ATA controller sees the geometry. What a creator's other programs hold to decides:
     /// see [`GEOMETRY_CREATORS`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhd::{VhdLayer, VhdOptions};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = Box::new(VhdOptions::new().fixed(true).writer(8 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+    /// let footer = layer.footer();
+    /// assert!(!footer.is_sized_by_geometry());
+    /// assert_eq!((footer.size(), layer.size()), (footer.current_size, 8 << 20));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn size(&self) -> u64 {
         if self.is_sized_by_geometry() { self.geometry_size() } else { self.current_size }

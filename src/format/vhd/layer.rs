@@ -69,6 +69,29 @@ pub struct VhdLayer {
 
 impl VhdLayer {
     /// Opens `storage` as a VHD image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhd::{VhdLayer, VhdOptions};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Layer};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vhd");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// # let writer = VhdOptions::new().writer(8 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let mut bytes = std::fs::read(&path)?;
+    /// bytes.truncate(bytes.len() - 512); // the footer is lost, its copy at the start is there
+    /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+    /// layer.check_readable()?;
+    /// let findings = layer.describe()?.findings;
+    /// assert!(findings.iter().any(|finding| finding.code == Code::FooterMissing));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let (limits, trust_broken) = (&options.limits, options.trust_broken);
         let copies = FooterCopies::read(&storage)?;

@@ -65,6 +65,30 @@ pub struct VhdxLayer {
 
 impl VhdxLayer {
     /// Opens `storage` as a VHDX image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Layer};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// # let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let mut bytes = std::fs::read(&path)?;
+    /// bytes[(192 << 10) + 40] ^= 1; // one of the two region tables
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
+    /// assert_eq!(layer.regions().damaged, Some(192 << 10));
+    /// let findings = layer.describe()?.findings;
+    /// assert!(findings.iter().any(|finding| finding.code == Code::RedundantCopyDamaged));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let (limits, trust_broken) = (&options.limits, options.trust_broken);
         let headers = Headers::read(&storage)?;

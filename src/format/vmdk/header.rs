@@ -240,24 +240,88 @@ impl SparseHeader {
     }
 
     /// Whether grains are compressed.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::SparseHeader;
+    ///
+    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// assert!(header.compressed());
+    /// assert_eq!(header.compress_algorithm, 1); // deflate
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn compressed(&self) -> bool {
         self.flags & FLAG_COMPRESSED != 0
     }
 
     /// Whether each compressed grain has a header that names it, and there are markers.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{Marker, SparseHeader};
+    ///
+    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// assert!(header.has_markers());
+    /// let at = header.overhead as usize * 512; // the first of them
+    /// assert_eq!(Marker::parse(&bytes[at..], at as u64)?, Marker::GrainDirectory(1));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn has_markers(&self) -> bool {
         self.flags & FLAG_MARKERS != 0
     }
 
     /// Whether a grain table entry of 1 means a grain of zeros.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::layout::FLAG_ZEROED_GRAIN;
+    ///
+    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// assert!(!SparseHeader::parse(&bytes, 0)?.has_zeroed_grains());
+    /// bytes[8] |= FLAG_ZEROED_GRAIN as u8;
+    /// assert!(SparseHeader::parse(&bytes, 0)?.has_zeroed_grains());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn has_zeroed_grains(&self) -> bool {
         self.flags & FLAG_ZEROED_GRAIN != 0
     }
 
     /// Whether there is a redundant grain directory.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{SparseHeader, VmdkOptions};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// # use diskimage::{Convert, Target, target::FileTarget};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vmdk");
+    /// # let target = FileTarget::create(&path, 0)?.durable(false);
+    /// # Convert::new().create(VmdkOptions::new().writer(1 << 30)?, &target)?;
+    /// # Box::new(target).finish()?;
+    /// let header = SparseHeader::read(&FileStorage::open(&path)?)?; // monolithicSparse
+    /// assert!(header.has_redundant_directory());
+    /// assert!(header.rgd_offset < header.gd_offset);
+    /// assert!(!header.compressed() && !header.has_markers());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn has_redundant_directory(&self) -> bool {
         self.flags & FLAG_REDUNDANT != 0 && self.rgd_offset != 0 && self.rgd_offset != GD_AT_END

@@ -72,6 +72,29 @@ pub struct VmdkLayer {
 impl VmdkLayer {
     /// Opens `storage`: a descriptor, or a sparse extent with a descriptor inside. Nothing else is
     /// opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vmdk::VmdkLayer;
+    /// use diskimage::layer::{MappingKind, Role, Source};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Layer};
+    ///
+    /// let text = "# Disk DescriptorFile\nversion=1\nCID=5f3a9c01\nparentCID=ffffffff\n\
+    ///     createType=\"monolithicFlat\"\nRW 8 FLAT \"disk-flat.vmdk\" 0\n";
+    /// let storage = Arc::new(MemoryStorage::new(text.into()));
+    /// let mut layer = VmdkLayer::open(storage, &LayerOptions::default())?;
+    /// // the extent is another file, which somebody has to hand over
+    /// let extent = &layer.references()[0];
+    /// assert_eq!((extent.role, &*extent.printable_name()), (Role::Extent, "disk-flat.vmdk"));
+    /// assert_eq!(layer.map(0, 512).unwrap_err().kind(), ErrorKind::Denied);
+    /// layer.attach(0, Arc::new(MemoryStorage::new(vec![7; 4096])))?;
+    /// let kind = MappingKind::Stored { source: Source::Reference(0), offset: 0 };
+    /// assert_eq!(layer.map(0, 512)?.kind, kind);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let magic = read_vec(&storage, "the magic", 0, to_usize(storage.size().min(8)))?;
         match magic.as_slice() {

@@ -163,6 +163,16 @@ impl Detail for WriteDetail {
 
 impl Qcow2Options {
     /// The default options.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let writer = Qcow2Options::new().writer(1 << 30)?;
+    /// assert_eq!(writer.unit().size(), 64 << 10);
+    /// assert!(writer.encoder().is_none() && writer.files().is_empty());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()

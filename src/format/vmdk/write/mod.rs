@@ -216,6 +216,16 @@ const FIRST_EXTENT: u64 = MAX_DESCRIPTOR;
 
 impl VmdkOptions {
     /// The default options.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vmdk::VmdkOptions;
+    ///
+    /// let options = VmdkOptions::new();
+    /// assert!(!options.is_compressed());
+    /// assert!(options.writer(1 << 30)?.files().is_empty()); // the descriptor lies inside
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -276,6 +286,21 @@ impl VmdkOptions {
     }
 
     /// `virtualHWVersion`. Default: 4.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{Descriptor, Subformat, VmdkOptions};
+    ///
+    /// let stream = VmdkOptions::new().subformat(Subformat::StreamOptimized);
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let writer = stream.hardware_version(21).writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// let text = bytes[512..21 * 512].split(|&byte| byte == 0).next().unwrap_or_default();
+    /// let descriptor = Descriptor::parse(text, 512, false)?;
+    /// assert_eq!(descriptor.text("ddb.virtualhwversion").as_deref(), Some("21"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn hardware_version(mut self, version: u32) -> Self {
         self.hardware = version;
@@ -283,6 +308,14 @@ impl VmdkOptions {
     }
 
     /// How hard grains are compressed, as [`Deflate::new`] has it. Default: 6.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// let stream = VmdkOptions::new().subformat(Subformat::StreamOptimized);
+    /// assert!(stream.clone().level(9).writer(1 << 30).is_ok());
+    /// assert!(stream.level(99).writer(1 << 30).is_err());
+    /// ```
     #[must_use]
     pub fn level(mut self, level: i32) -> Self {
         self.level = level;
