@@ -277,6 +277,7 @@ impl AndroidSparseLayer {
     /// # let mut image = MAGIC.to_le_bytes().to_vec();
     /// # image.extend([1, 0, 28, 12].map(u16::to_le_bytes).concat());
     /// # image.extend([4096, 256, 0, 0xcafe].map(u32::to_le_bytes).concat());
+    /// // `image` was made by hand
     /// let storage = Arc::new(MemoryStorage::new(image));
     /// let layer = AndroidSparseLayer::open(storage, &LayerOptions::default())?;
     /// let header = layer.header();

@@ -126,6 +126,7 @@ impl Header {
     /// use diskimage::storage::MemoryStorage;
     ///
     /// # let mut bytes = vec![0; 80];
+    /// // `bytes` was made by hand
     /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     /// # put(0, MAGIC);
     /// # put(4, &[1u32, 80].map(u32::to_be_bytes).concat());
@@ -331,6 +332,7 @@ impl AsifLayer {
     /// # put(0x30, &[128u64, 256].map(u64::to_be_bytes).concat());
     /// # put(0x40, &(32u32 << 10).to_be_bytes());
     /// # put(0x44, &512u16.to_be_bytes());
+    /// // `image` was made by hand
     /// let layer = AsifLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
     /// let header = layer.header();
     /// assert_eq!(header.sector.offset_of(header.sectors), Some(layer.size()));

@@ -294,6 +294,7 @@ impl BochsLayer {
     /// # put(0x30, b"Growing");
     /// # put(0x40, &[VERSION_2, 512, 1, 1, 4096].map(u32::to_le_bytes).concat());
     /// # put(0x58, &4096u64.to_le_bytes());
+    /// // `image` was made by hand
     /// let storage = Arc::new(MemoryStorage::new(image));
     /// let layer = BochsLayer::open(storage, &LayerOptions::default())?;
     /// let header = layer.header();

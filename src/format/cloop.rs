@@ -224,6 +224,7 @@ impl CloopLayer {
     /// # image.resize(128, 0);
     /// # image.extend([65_536u32, 2].map(u32::to_be_bytes).concat());
     /// # image.extend([0; 24]);
+    /// // `image` was made by hand
     /// let storage = Arc::new(MemoryStorage::new(image));
     /// let layer = CloopLayer::open(storage, &LayerOptions::default())?;
     /// let header = layer.header();

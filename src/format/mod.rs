@@ -10,9 +10,10 @@
 //!
 //! # let mut bytes = Vec::new();
 //! # let target = diskimage::target::StreamTarget::new(&mut bytes);
-//! # let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 30)?);
+//! let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 30)?);
 //! # diskimage::Convert::new().create(writer, &target)?;
 //! # diskimage::Target::finish(Box::new(target))?;
+//! // `bytes` is what it makes of an empty disk
 //! // one file by the rules of its format: what it names is not opened
 //! let storage = Arc::new(MemoryStorage::new(bytes));
 //! let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
@@ -340,9 +341,10 @@ impl fmt::Display for Format {
 ///
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().writer(1 << 40)?);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 40)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let mut options = LayerOptions::default();
 /// options.limits.max_table_size = 4096; // an L1 table of no more than 512 entries
 /// options.look_over = 0; // describing it reads no tables

@@ -45,13 +45,14 @@ pub const HEAD: usize = 68 << 10;
 /// ```
 /// use diskimage::Format;
 /// use diskimage::format::probe::{TAIL, probe_bytes};
-/// # use diskimage::format::vhd::VhdOptions;
+/// use diskimage::format::vhd::VhdOptions;
+///
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+/// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
-///
+/// // `bytes` is what it makes of an empty disk
 /// // a fixed VHD has nothing but a footer, and without it is any raw disk
 /// let tail = &bytes[bytes.len() - TAIL..];
 /// let found = probe_bytes(&bytes[..512], Some((tail, bytes.len() as u64)));
@@ -258,14 +259,15 @@ impl Probe {
 /// ```
 /// use diskimage::Format;
 /// use diskimage::format::probe::probe;
+/// use diskimage::format::qcow2::Qcow2Options;
 /// use diskimage::storage::MemoryStorage;
-/// # use diskimage::format::qcow2::Qcow2Options;
+///
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
-///
+/// // `bytes` is what it makes of an empty disk
 /// let found = probe(&MemoryStorage::new(bytes))?;
 /// assert_eq!(found.read_formats().collect::<Vec<_>>(), [Format::Qcow2]);
 /// assert!(found.findings().is_empty());

@@ -292,6 +292,7 @@ impl QcowLayer {
     /// # put(24, &(3u64 << 20).to_be_bytes());
     /// # put(32, &[12, 9]);
     /// # put(40, &48u64.to_be_bytes());
+    /// // `image` was made by hand
     /// let layer = QcowLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
     /// let header = layer.header();
     /// assert_eq!(layer.size(), header.size);

@@ -224,6 +224,7 @@ impl SparseImageLayer {
     /// # let mut image = b"sprs".to_vec();
     /// # image.extend([3u32, 2048, 0, 1 << 21].map(u32::to_be_bytes).concat());
     /// # image.resize(4096, 0);
+    /// // `image` was made by hand
     /// let storage = Arc::new(MemoryStorage::new(image));
     /// let layer = SparseImageLayer::open(storage, &LayerOptions::default())?;
     /// let header = layer.header();

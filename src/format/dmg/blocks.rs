@@ -188,6 +188,7 @@ impl Kind {
 /// # put(488, b"\0\0\0\x01");
 /// # put(492, &16u64.to_be_bytes());
 /// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// // `image` has 8 sectors by zlib, and 8 of zeros
 /// let layer = DmgLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
 /// let [first, second] = &layer.blocks().chunks[..] else { panic!("two chunks") };
 /// assert_eq!((first.kind, first.guest()), (Kind::Zlib, 0..4096));
@@ -261,6 +262,7 @@ impl Chunk {
 /// # put(488, b"\0\0\0\x01");
 /// # put(492, &16u64.to_be_bytes());
 /// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// // `image` has 8 sectors by zlib, and 8 of zeros
 /// let layer = DmgLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
 /// for table in &layer.blocks().tables {
 ///     let chunks = &layer.blocks().chunks[table.chunks.clone()];
@@ -328,6 +330,7 @@ pub struct Table {
 /// # put(488, b"\0\0\0\x01");
 /// # put(492, &16u64.to_be_bytes());
 /// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// // `image` has 8 sectors by zlib, and 8 of zeros
 /// let storage = MemoryStorage::new(image);
 /// let header = Header::read(&storage)?;
 /// let blocks = Blocks::read(&storage, &header, &LayerOptions::default())?;

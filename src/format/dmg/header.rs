@@ -93,6 +93,7 @@ pub struct Header {
 /// # put(488, b"\0\0\0\x01");
 /// # put(492, &16u64.to_be_bytes());
 /// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// // `image` has 8 sectors by zlib, and 8 of zeros
 /// match Header::read(&MemoryStorage::new(image))?.data_checksum {
 ///     Checksum::Crc32(sum) => println!("CRC-32 {sum:08x}"),
 ///     Checksum::Other(number) => println!("of type {number}, which is not compared"),

@@ -66,6 +66,7 @@ pub const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 /// # put(8, b"aes");
 /// # put(40, b"xts-plain64");
 /// # put(104, &[8u32, 64].map(u32::to_be_bytes).concat());
+/// // `container` was made by hand
 /// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
 /// assert!(matches!(layer.header(), Header::One(_)));
 /// assert_eq!(layer.size(), 8192 - 8 * 512); // behind the header
@@ -160,6 +161,7 @@ impl LuksLayer {
     /// # let mut container = vec![0; 4096];
     /// # container[..8].copy_from_slice(b"LUKS\xba\xbe\0\x01");
     /// # container[8..11].copy_from_slice(b"aes");
+    /// // `container` was made by hand
     /// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
     /// if let Header::One(header) = layer.header() {
     ///     let used = header.slots.iter().filter(|slot| slot.is_active()).count();

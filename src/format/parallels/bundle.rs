@@ -32,6 +32,7 @@ use super::expandable::Expandable;
 /// #     <Image><GUID>{01}</GUID><Type>Plain</Type><File>disk.hds</File></Image>
 /// #     </Storage></StorageData></Parallels_disk_image>";
 /// # let descriptor = Arc::new(MemoryStorage::new(text.into()));
+/// // `descriptor` holds a DiskDescriptor.xml
 /// let mut layer = BundleLayer::open(descriptor, &LayerOptions::default())?;
 /// assert_eq!(layer.descriptor().disk_size, 8);
 /// // nothing is read before somebody hands over the file that it names

@@ -67,6 +67,7 @@ pub struct Descriptor {
 /// #     <Image><GUID>{01}</GUID><Type>Compressed</Type><File>disk.hds</File></Image>
 /// #     </Storage></StorageData></Parallels_disk_image>";
 /// # let storage = MemoryStorage::new(text.into());
+/// // `storage` holds a DiskDescriptor.xml
 /// let descriptor = Descriptor::read(&storage, &LayerOptions::default())?;
 /// // of each part of the disk, the file of the current image
 /// for part in &descriptor.storages {
@@ -137,6 +138,7 @@ pub struct Image {
 /// #     <ParentGUID>{00000000-0000-0000-0000-000000000000}</ParentGUID></Shot>
 /// #     </Snapshots></Parallels_disk_image>";
 /// # let storage = MemoryStorage::new(text.into());
+/// // `storage` holds a DiskDescriptor.xml
 /// let descriptor = Descriptor::read(&storage, &LayerOptions::default())?;
 /// let [later, first] = &descriptor.shots[..] else { panic!("two snapshots") };
 /// assert_eq!(later.parent.as_ref(), Some(&first.guid));
@@ -282,6 +284,7 @@ impl StorageData {
     /// #     <Image><GUID>{0A}</GUID><Type>Plain</Type><File>disk.hds</File></Image>
     /// #     </Storage></StorageData></Parallels_disk_image>";
     /// # let storage = MemoryStorage::new(text.into());
+    /// // `storage` holds a DiskDescriptor.xml
     /// let descriptor = Descriptor::read(&storage, &LayerOptions::default())?;
     /// let part = &descriptor.storages[0];
     /// assert!(part.image("{0a}").is_some_and(|image| image.is_plain));

@@ -21,8 +21,8 @@ use super::layout::*;
 /// use diskimage::format::LayerOptions;
 /// use diskimage::format::qcow2::Qcow2Layer;
 /// use diskimage::storage::FileStorage;
+/// use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
 ///
-/// # use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
 /// # let nightly = DirtyBitmap {
 /// #     name: b"nightly".to_vec(),
 /// #     granularity: 64 << 10,
@@ -33,9 +33,10 @@ use super::layout::*;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.qcow2");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
+/// let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = Arc::new(FileStorage::open(&path)?);
 /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
 /// let [bitmap] = layer.bitmaps() else { panic!("one bitmap") };
@@ -70,8 +71,8 @@ pub struct Bitmap {
 /// use diskimage::format::LayerOptions;
 /// use diskimage::format::qcow2::Qcow2Layer;
 /// use diskimage::storage::FileStorage;
+/// use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
 ///
-/// # use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
 /// # let nightly = DirtyBitmap {
 /// #     name: b"nightly".to_vec(),
 /// #     granularity: 64 << 10,
@@ -82,9 +83,10 @@ pub struct Bitmap {
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.qcow2");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
+/// let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = Arc::new(FileStorage::open(&path)?);
 /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
 /// // whether a backup can go by it, and whether it goes on by itself

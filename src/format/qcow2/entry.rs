@@ -61,15 +61,16 @@ impl L1Entry {
 ///
 /// ```
 /// use diskimage::Limits;
+/// use diskimage::format::qcow2::Qcow2Options;
 /// use diskimage::format::qcow2::{Header, L2Entry};
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::qcow2::Qcow2Options;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
 /// let decode = |entry| L2Entry::decode(entry, None, &header, 0);
 /// assert_eq!(decode(0)?, L2Entry::Unallocated);
@@ -129,15 +130,16 @@ impl L2Entry {
     ///
     /// ```
     /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::Qcow2Options;
     /// use diskimage::format::qcow2::{Header, L2Entry, Subclusters};
     /// use diskimage::storage::MemoryStorage;
     ///
-    /// # use diskimage::format::qcow2::Qcow2Options;
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 20)?);
+    /// let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
     /// // an extended entry: a cluster of whose 32 parts the first is written
     /// let states = Subclusters::decode(0b01);

@@ -13,14 +13,15 @@ use super::layout::*;
 /// ```
 /// use diskimage::Limits;
 /// use diskimage::format::qcow2::Header;
+/// use diskimage::format::qcow2::Qcow2Options;
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::qcow2::Qcow2Options;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 20)?);
+/// let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 20)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
 /// let extensions = &header.extensions;
 /// assert!(extensions.backing_format.as_ref().is_some_and(|(format, _)| format == b"raw"));
@@ -51,8 +52,8 @@ pub struct Extensions {
 /// use diskimage::Limits;
 /// use diskimage::format::qcow2::Header;
 /// use diskimage::storage::FileStorage;
+/// use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
 ///
-/// # use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
 /// # let nightly = DirtyBitmap {
 /// #     name: b"nightly".to_vec(),
 /// #     granularity: 64 << 10,
@@ -63,9 +64,10 @@ pub struct Extensions {
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.qcow2");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
+/// let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let header = Header::read(&FileStorage::open(&path)?, &Limits::default(), false)?;
 /// if let Some(bitmaps) = header.extensions.bitmaps {
 ///     println!("{} bitmaps, listed at {:#x}", bitmaps.nb_bitmaps, bitmaps.directory_offset);
@@ -91,15 +93,16 @@ pub struct BitmapsExtension {
 /// ```
 /// use diskimage::Limits;
 /// use diskimage::format::qcow2::Header;
+/// use diskimage::format::qcow2::Qcow2Options;
 /// use diskimage::storage::MemoryStorage;
 /// use diskimage::text::printable;
 ///
-/// # use diskimage::format::qcow2::Qcow2Options;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 20)?);
+/// let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 20)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
 /// // what the image calls the incompatible feature of bit 4
 /// let names = &header.extensions.feature_names;

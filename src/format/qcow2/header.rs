@@ -19,9 +19,10 @@ use super::layout::*;
 ///
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 40)?);
+/// let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 40)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let header = Header::read(&MemoryStorage::new(bytes.clone()), &Limits::default(), false)?;
 /// assert_eq!((header.version, header.size, header.cluster.size()), (3, 1 << 40, 64 << 10));
 /// assert_eq!((header.refcount_order, header.header_length), (4, 112)); // counts of 16 bits
@@ -81,16 +82,17 @@ pub struct Header {
 /// use std::sync::Arc;
 ///
 /// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow2::Qcow2Options;
 /// use diskimage::format::qcow2::{CryptMethod, Qcow2Layer};
 /// use diskimage::storage::MemoryStorage;
 /// use diskimage::{ErrorKind, Layer};
 ///
-/// # use diskimage::format::qcow2::Qcow2Options;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// bytes[35] = 1; // crypt_method
 /// let layer = Qcow2Layer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
 /// assert_eq!(layer.header().crypt_method, CryptMethod::Aes);
@@ -162,15 +164,16 @@ impl Header {
     ///
     /// ```
     /// use diskimage::format::qcow2::Header;
+    /// use diskimage::format::qcow2::Qcow2Options;
     /// use diskimage::storage::MemoryStorage;
     /// use diskimage::{ErrorKind, Limits};
     ///
-    /// # use diskimage::format::qcow2::Qcow2Options;
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// bytes[72] = 1; // a feature of bit 56
     /// let storage = MemoryStorage::new(bytes);
     /// let read = |trust| Header::read(&storage, &Limits::default(), trust);
@@ -455,9 +458,10 @@ impl Header {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 20)?);
+    /// let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
     /// assert!(header.extended_l2());
     /// assert_eq!(header.cluster.size() / 32, 2048); // of a subcluster
@@ -477,9 +481,10 @@ impl Header {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
     /// assert!(!header.has_data_file()); // clusters lie in the image itself
     /// # Ok::<(), diskimage::Error>(())
@@ -523,9 +528,10 @@ impl Header {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().lazy_refcounts(true).writer(1 << 20)?);
+    /// let writer = Box::new(Qcow2Options::new().lazy_refcounts(true).writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// bytes[79] |= 1; // as QEMU leaves it when it is killed
     /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
     /// assert!(header.is_dirty() && !header.is_marked_corrupt());
@@ -548,9 +554,10 @@ impl Header {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// bytes[79] |= 2;
     /// let storage = Arc::new(MemoryStorage::new(bytes));
     /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
@@ -573,9 +580,10 @@ impl Header {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
     /// let entries = header.cluster.size() / header.l2_entry_size().size(); // of an L2 table
     /// assert_eq!(entries, 8192);
@@ -596,9 +604,10 @@ impl Header {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().writer(10 << 30)?);
+    /// let writer = Box::new(Qcow2Options::new().writer(10 << 30)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
     /// assert_eq!(header.l2_span().size(), 512 << 20);
     /// // an L1 entry for each of them

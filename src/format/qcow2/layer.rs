@@ -40,9 +40,10 @@ use super::snapshot::{SnapshotEntry, find, read_snapshots};
 ///
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 30)?);
+/// let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 30)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let storage = Arc::new(MemoryStorage::new(bytes));
 /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
 /// let backing = layer.header().backing_file.as_ref().map(|(name, _)| &**name);
@@ -85,9 +86,10 @@ impl Qcow2Layer {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let storage = Arc::new(MemoryStorage::new(bytes));
     /// let mut options = LayerOptions::default();
     /// assert_eq!(Qcow2Layer::open(storage.clone(), &options)?.header().nb_snapshots, 0);

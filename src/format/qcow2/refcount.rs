@@ -17,16 +17,17 @@ use super::layout::*;
 /// ```
 /// use std::sync::Arc;
 ///
+/// use diskimage::format::qcow2::Qcow2Options;
 /// use diskimage::format::qcow2::{Header, RefcountTable};
 /// use diskimage::storage::MemoryStorage;
 /// use diskimage::{Limits, Storage};
 ///
-/// # use diskimage::format::qcow2::Qcow2Options;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
 /// let header = Header::read(&storage, &Limits::default(), false)?;
 /// let counts = RefcountTable::new(storage, &header, 1 << 20);
@@ -80,9 +81,10 @@ impl RefcountTable {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
     /// let header = Header::read(&storage, &Limits::default(), false)?;
     /// let counts = RefcountTable::new(storage, &header, 1 << 20);

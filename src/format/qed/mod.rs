@@ -132,6 +132,7 @@ impl Header {
     /// use diskimage::storage::MemoryStorage;
     ///
     /// # let mut bytes = vec![0; 8192];
+    /// // `bytes` was made by hand
     /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
     /// # put(0, b"QED\0");
     /// # put(4, &[4096u32, 1, 1].map(u32::to_le_bytes).concat());
@@ -371,6 +372,7 @@ impl QedLayer {
     /// # put(16, &NEED_CHECK.to_le_bytes());
     /// # put(40, &4096u64.to_le_bytes());
     /// # put(48, &8192u64.to_le_bytes());
+    /// // `image` was made by hand
     /// let layer = QedLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
     /// assert_eq!(layer.header().image_size, layer.size());
     /// assert_eq!(layer.header().features & NEED_CHECK != 0, layer.describe()?.dirty);

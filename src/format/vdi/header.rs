@@ -15,16 +15,17 @@ use super::layout::*;
 ///
 /// ```
 /// use diskimage::Limits;
+/// use diskimage::format::vdi::VdiOptions;
 /// use diskimage::format::vdi::{Header, ImageType};
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vdi::VdiOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vdi");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VdiOptions::new().writer(8 << 20)?;
+/// let writer = VdiOptions::new().writer(8 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let header = Header::read(&FileStorage::open(&path)?, &Limits::default())?;
 /// assert_eq!((header.image_type, header.version), (ImageType::Dynamic, 0x0001_0001));
 /// assert_eq!((header.size, header.block.size(), header.blocks), (8 << 20, 1 << 20, 8));
@@ -78,16 +79,17 @@ pub struct Header {
 ///
 /// ```
 /// use diskimage::Limits;
+/// use diskimage::format::vdi::VdiOptions;
 /// use diskimage::format::vdi::{Header, ImageType};
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vdi::VdiOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vdi");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VdiOptions::new().fixed(true).writer(8 << 20)?;
+/// let writer = VdiOptions::new().fixed(true).writer(8 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let header = Header::read(&FileStorage::open(&path)?, &Limits::default())?;
 /// assert_eq!(header.image_type, ImageType::Fixed);
 /// assert_eq!(header.image_type.name(), "fixed");

@@ -26,16 +26,17 @@ use super::layout::*;
 /// use diskimage::Layer;
 /// use diskimage::format::LayerOptions;
 /// use diskimage::format::vdi::VdiLayer;
+/// use diskimage::format::vdi::VdiOptions;
 /// use diskimage::layer::{Identity, MappingKind};
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vdi::VdiOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vdi");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VdiOptions::new().writer(8 << 20)?;
+/// let writer = VdiOptions::new().writer(8 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = Arc::new(FileStorage::open(&path)?);
 /// let layer = VdiLayer::open(storage, &LayerOptions::default())?;
 /// assert_eq!((layer.size(), layer.header().blocks_allocated), (8 << 20, 0));
@@ -68,9 +69,10 @@ impl VdiLayer {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("disk.vdi");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VdiOptions::new().writer(8 << 20)?;
+    /// let writer = VdiOptions::new().writer(8 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// let mut bytes = std::fs::read(&path)?;
     /// bytes[0x44] = 2; // a minor version that is not known
     /// let storage = Arc::new(MemoryStorage::new(bytes));

@@ -90,14 +90,16 @@ impl VdiOptions {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("one.vdi");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VdiOptions::new().seed("web-1").writer(1 << 20)?;
+    /// let writer = VdiOptions::new().seed("web-1").writer(1 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// # let other = folder.path().join("other.vdi");
     /// # let target = diskimage::target::FileTarget::create(&other, 0)?.durable(false);
-    /// # let writer = VdiOptions::new().seed("web-2").writer(1 << 20)?;
+    /// let writer = VdiOptions::new().seed("web-2").writer(1 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // and `other` is what this one makes
     /// let read = |path| Header::read(&FileStorage::open(path)?, &Limits::default());
     /// assert_ne!(read(&path)?.uuid, read(&other)?.uuid);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -20,9 +20,10 @@ use super::layout::*;
 /// let options = VhdOptions::new().fixed(true).by_geometry(true);
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(options.writer(1_000_000)?);
+/// let writer = Box::new(options.writer(1_000_000)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
 /// let footer = layer.footer();
 /// assert_eq!((footer.disk_type, &footer.creator_application), (DiskType::Fixed, b"vpc "));
@@ -90,16 +91,17 @@ pub struct Geometry {
 /// use std::sync::Arc;
 ///
 /// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhd::VhdOptions;
 /// use diskimage::format::vhd::{DiskType, VhdLayer};
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vhd::VhdOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhd");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdOptions::new().writer(8 << 20)?;
+/// let writer = VhdOptions::new().writer(8 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = Arc::new(FileStorage::open(&path)?);
 /// let layer = VhdLayer::open(storage, &LayerOptions::default())?;
 /// let disk_type = layer.footer().disk_type;
@@ -222,9 +224,10 @@ impl Footer {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(VhdOptions::new().fixed(true).writer(8 << 20)?);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).writer(8 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
     /// let footer = layer.footer();
     /// assert!(!footer.is_sized_by_geometry());
@@ -260,14 +263,15 @@ impl Footer {
     ///
     /// use diskimage::format::LayerOptions;
     /// use diskimage::format::vhd::VhdLayer;
+    /// use diskimage::format::vhd::VhdOptions;
     /// use diskimage::storage::MemoryStorage;
     ///
-    /// # use diskimage::format::vhd::VhdOptions;
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(VhdOptions::new().fixed(true).writer(8 << 20)?);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).writer(8 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
     /// let footer = layer.footer();
     /// // the geometry says a little less, as it must: sizes to the sector are the rule
@@ -293,15 +297,16 @@ impl Footer {
 /// Where a copy of the footer lies.
 ///
 /// ```
+/// use diskimage::format::vhd::VhdOptions;
 /// use diskimage::format::vhd::{FooterCopies, FooterPlace};
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::vhd::VhdOptions;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+/// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?;
 /// assert_eq!((copies.used, copies.used.name()), (FooterPlace::End, "end"));
 /// # Ok::<(), diskimage::Error>(())
@@ -342,15 +347,16 @@ impl FooterPlace {
 /// What was found where a copy of the footer should be.
 ///
 /// ```
+/// use diskimage::format::vhd::VhdOptions;
 /// use diskimage::format::vhd::{CopyState, FooterCopies};
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::vhd::VhdOptions;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+/// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let last = bytes.len() - 1;
 /// bytes[last] ^= 1; // in the reserved bytes of the footer
 /// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?;
@@ -380,16 +386,17 @@ pub enum CopyState {
 /// Both copies of the footer, and the one that counts.
 ///
 /// ```
+/// use diskimage::format::vhd::VhdOptions;
 /// use diskimage::format::vhd::{CopyState, FooterCopies, FooterPlace};
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::vhd::VhdOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhd");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdOptions::new().writer(8 << 20)?;
+/// let writer = VhdOptions::new().writer(8 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let mut bytes = std::fs::read(&path)?;
 /// let copies = FooterCopies::read(&MemoryStorage::new(bytes.clone()))?;
 /// assert_eq!([copies.start, copies.end], [CopyState::Valid; 2]);
@@ -472,14 +479,15 @@ impl FooterCopies {
     ///
     /// ```
     /// use diskimage::format::vhd::FooterCopies;
+    /// use diskimage::format::vhd::VhdOptions;
     /// use diskimage::storage::MemoryStorage;
     ///
-    /// # use diskimage::format::vhd::VhdOptions;
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let last = bytes.len() - 1;
     /// bytes[last] ^= 1;
     /// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?; // there is no other copy
@@ -499,14 +507,15 @@ impl FooterCopies {
     ///
     /// ```
     /// use diskimage::format::vhd::FooterCopies;
+    /// use diskimage::format::vhd::VhdOptions;
     /// use diskimage::storage::MemoryStorage;
     ///
-    /// # use diskimage::format::vhd::VhdOptions;
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?;
     /// assert_eq!((copies.data_end(), copies.file_size), (1 << 20, (1 << 20) + 512));
     /// # Ok::<(), diskimage::Error>(())

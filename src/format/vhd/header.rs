@@ -18,16 +18,17 @@ use super::locator::{ParentLocator, parent_name, read_locator};
 ///
 /// ```
 /// use diskimage::Limits;
+/// use diskimage::format::vhd::VhdOptions;
 /// use diskimage::format::vhd::{DynamicHeader, FooterCopies};
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::vhd::VhdOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhd");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdOptions::new().writer(9 << 20)?;
+/// let writer = VhdOptions::new().writer(9 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let mut bytes = std::fs::read(&path)?;
 /// let read = |bytes: &[u8]| {
 ///     let storage = MemoryStorage::new(bytes.to_vec());

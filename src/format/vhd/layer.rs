@@ -33,17 +33,18 @@ use super::{check, repair};
 ///
 /// use diskimage::Layer;
 /// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhd::VhdOptions;
 /// use diskimage::format::vhd::{CopyState, VhdLayer};
 /// use diskimage::layer::MappingKind;
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vhd::VhdOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhd");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdOptions::new().time(1_700_000_000).writer(8 << 20)?;
+/// let writer = VhdOptions::new().time(1_700_000_000).writer(8 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = Arc::new(FileStorage::open(&path)?);
 /// let layer = VhdLayer::open(storage, &LayerOptions::default())?;
 /// assert_eq!(layer.footer().time_stamp, 1_700_000_000 - 946_684_800);
@@ -81,9 +82,10 @@ impl VhdLayer {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("disk.vhd");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdOptions::new().writer(8 << 20)?;
+    /// let writer = VhdOptions::new().writer(8 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// let mut bytes = std::fs::read(&path)?;
     /// bytes.truncate(bytes.len() - 512); // the footer is lost, its copy at the start is there
     /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;

@@ -1,14 +1,15 @@
 //! What lies where, under the specification's names.
 //!
 //! ```
+//! use diskimage::format::vhd::VhdOptions;
 //! use diskimage::format::vhd::layout::{FOOTER_CHECKSUM, FOOTER_COOKIE, FOOTER_SIZE, TYPE_FIXED};
-//! # use diskimage::format::vhd::VhdOptions;
+//!
 //! # let mut bytes = Vec::new();
 //! # let target = diskimage::target::StreamTarget::new(&mut bytes);
-//! # let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+//! let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
 //! # diskimage::Convert::new().create(writer, &target)?;
 //! # diskimage::Target::finish(Box::new(target))?;
-//!
+//! // `bytes` is what it makes of an empty disk
 //! let footer = &bytes[bytes.len() - FOOTER_SIZE as usize..];
 //! assert!(footer.starts_with(FOOTER_COOKIE));
 //! assert_eq!(footer[60..64], TYPE_FIXED.to_be_bytes());

@@ -20,19 +20,21 @@ use super::layout::*;
 /// use diskimage::format::vhd::{VhdLayer, VhdOptions};
 /// use diskimage::storage::FileStorage;
 ///
-/// # let options = LayerOptions::default();
+/// let options = LayerOptions::default();
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("base.vhd");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdOptions::new().writer(8 << 20)?;
+/// let writer = VhdOptions::new().writer(8 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
-/// # let parent = VhdLayer::open(Arc::new(FileStorage::open(&path)?), &options)?;
+/// // `path` is the file that it makes of an empty disk
+/// let parent = VhdLayer::open(Arc::new(FileStorage::open(&path)?), &options)?;
 /// # let child = folder.path().join("child.vhd");
 /// # let target = diskimage::target::FileTarget::create(&child, 0)?.durable(false);
-/// # let writer = VhdOptions::new().parent("base.vhd", &parent)?.writer(8 << 20)?;
+/// let writer = VhdOptions::new().parent("base.vhd", &parent)?.writer(8 << 20)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // and `child` is what this one makes
 /// let storage = Arc::new(FileStorage::open(&child)?);
 /// let layer = VhdLayer::open(storage, &LayerOptions::default())?;
 /// let [locator] = &layer.header().map_or(&[][..], |header| &header.locators) else {

@@ -163,11 +163,12 @@ impl VhdOptions {
     ///
     /// let id = |seed: &str| -> diskimage::Result<[u8; 16]> {
     ///     let options = VhdOptions::new().fixed(true).seed(seed);
-    /// # let mut bytes = Vec::new();
-    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(options.writer(1 << 20)?);
-    /// # diskimage::Convert::new().create(writer, &target)?;
-    /// # diskimage::Target::finish(Box::new(target))?;
+    /// #     let mut bytes = Vec::new();
+    /// #     let target = diskimage::target::StreamTarget::new(&mut bytes);
+    ///     let writer = Box::new(options.writer(1 << 20)?);
+    /// #     diskimage::Convert::new().create(writer, &target)?;
+    /// #     diskimage::Target::finish(Box::new(target))?;
+    ///     // `bytes` is what it makes of an empty disk
     ///     let storage = Arc::new(MemoryStorage::new(bytes));
     ///     Ok(VhdLayer::open(storage, &LayerOptions::default())?.footer().unique_id)
     /// };
@@ -193,9 +194,10 @@ impl VhdOptions {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(VhdOptions::new().fixed(true).time(1_700_000_000).writer(1 << 20)?);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).time(1_700_000_000).writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
     /// assert_eq!(u64::from(layer.footer().time_stamp) + EPOCH, 1_700_000_000);
     /// # Ok::<(), diskimage::Error>(())
@@ -224,9 +226,10 @@ impl VhdOptions {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("base.vhd");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdOptions::new().writer(8 << 20)?;
+    /// let writer = VhdOptions::new().writer(8 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// let defaults = LayerOptions::default();
     /// let open = |path| VhdLayer::open(Arc::new(FileStorage::open(path)?), &defaults);
     /// let parent = open(&path)?;

@@ -12,15 +12,16 @@ use super::layout::*;
 ///
 /// ```
 /// use diskimage::format::vhdx::Headers;
+/// use diskimage::format::vhdx::VhdxOptions;
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vhdx::VhdxOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let header = Headers::read(&FileStorage::open(&path)?)?.current;
 /// assert_eq!((header.version, header.log_version), (1, 0));
 /// assert_eq!((header.log_offset, header.log_length), (1 << 20, 1 << 20));
@@ -55,15 +56,16 @@ pub struct Header {
 ///
 /// ```
 /// use diskimage::format::vhdx::Headers;
+/// use diskimage::format::vhdx::VhdxOptions;
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::vhdx::VhdxOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let mut bytes = std::fs::read(&path)?;
 /// let headers = Headers::read(&MemoryStorage::new(bytes.clone()))?;
 /// assert_eq!((&*headers.creator, headers.damaged), ("diskimage", None));

@@ -30,17 +30,18 @@ use super::{check, repair};
 ///
 /// use diskimage::Layer;
 /// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhdx::VhdxOptions;
 /// use diskimage::format::vhdx::{LogState, VhdxLayer};
 /// use diskimage::layer::Identity;
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vhdx::VhdxOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = Arc::new(FileStorage::open(&path)?);
 /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
 /// assert_eq!((layer.size(), layer.metadata().block.size()), (1 << 30, 32 << 20));
@@ -77,9 +78,10 @@ impl VhdxLayer {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("disk.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// let writer = VhdxOptions::new().writer(1 << 30)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// let mut bytes = std::fs::read(&path)?;
     /// bytes[(192 << 10) + 40] ^= 1; // one of the two region tables
     /// let storage = Arc::new(MemoryStorage::new(bytes));

@@ -21,16 +21,18 @@ use super::layout::*;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("base.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let open = |path| VhdxLayer::open(Arc::new(FileStorage::open(path)?), &LayerOptions::default());
 /// let parent = open(&path)?;
 /// # let child = folder.path().join("child.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&child, 0)?.durable(false);
-/// # let writer = VhdxOptions::new().parent("base.vhdx", &parent)?.writer(1 << 30)?;
+/// let writer = VhdxOptions::new().parent("base.vhdx", &parent)?.writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // and `child` is what this one makes
 /// let child = open(&child)?;
 /// if let Some(locator) = &child.metadata().parent_locator {
 ///     assert!(locator.means(parent.headers().current.data_write_guid));
@@ -125,19 +127,21 @@ impl ParentLocator {
     /// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
     /// use diskimage::storage::FileStorage;
     ///
-    /// # let defaults = LayerOptions::default();
+    /// let defaults = LayerOptions::default();
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("base.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// let writer = VhdxOptions::new().writer(1 << 30)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
-    /// # let parent = VhdxLayer::open(Arc::new(FileStorage::open(&path)?), &defaults)?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let parent = VhdxLayer::open(Arc::new(FileStorage::open(&path)?), &defaults)?;
     /// # let child = folder.path().join("child.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&child, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().parent("base.vhdx", &parent)?.writer(1 << 30)?;
+    /// let writer = VhdxOptions::new().parent("base.vhdx", &parent)?.writer(1 << 30)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // and `child` is what this one makes
     /// let storage = Arc::new(FileStorage::open(&child)?);
     /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
     /// let locator = layer.metadata().parent_locator.as_ref();

@@ -20,16 +20,17 @@ use super::overlay::{LogOverlay, Sector};
 /// use std::sync::Arc;
 ///
 /// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhdx::VhdxOptions;
 /// use diskimage::format::vhdx::{LogState, VhdxLayer};
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vhdx::VhdxOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = Arc::new(FileStorage::open(&path)?);
 /// match VhdxLayer::open(storage, &LayerOptions::default())?.log() {
 ///     LogState::Replayed { entries, sectors, .. } => {

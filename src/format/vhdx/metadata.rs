@@ -24,9 +24,10 @@ use super::region::Region;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = options.writer(1 << 30)?;
+/// let writer = options.writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = Arc::new(FileStorage::open(&path)?);
 /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
 /// let metadata = layer.metadata();
@@ -77,16 +78,17 @@ impl Metadata {
     /// With `trust_broken`, required items that are not known pass.
     ///
     /// ```
+    /// use diskimage::format::vhdx::VhdxOptions;
     /// use diskimage::format::vhdx::{Headers, Metadata, RegionTable};
     /// use diskimage::storage::FileStorage;
     ///
-    /// # use diskimage::format::vhdx::VhdxOptions;
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("disk.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().fixed(true).writer(1 << 20)?;
+    /// let writer = VhdxOptions::new().fixed(true).writer(1 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// // the way that the specification goes: headers, regions, metadata
     /// let storage = FileStorage::open(&path)?;
     /// let headers = Headers::read(&storage)?;
@@ -182,9 +184,10 @@ impl Metadata {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("disk.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// let writer = VhdxOptions::new().writer(1 << 30)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// let storage = Arc::new(FileStorage::open(&path)?);
     /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
     /// // 2^23 sectors of 512 bytes are 4 GiB: so many blocks of 32 MiB

@@ -13,17 +13,18 @@ use super::layout::*;
 /// A part of the file.
 ///
 /// ```
+/// use diskimage::format::vhdx::VhdxOptions;
 /// use diskimage::format::vhdx::layout::REGION_METADATA;
 /// use diskimage::format::vhdx::{Headers, RegionTable};
 /// use diskimage::storage::FileStorage;
 ///
-/// # use diskimage::format::vhdx::VhdxOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let storage = FileStorage::open(&path)?;
 /// let table = RegionTable::read(&storage, &Headers::read(&storage)?.current, false)?;
 /// for region in &table.regions {
@@ -50,16 +51,17 @@ pub struct Region {
 /// The region table, and every place that no block may lie in.
 ///
 /// ```
+/// use diskimage::format::vhdx::VhdxOptions;
 /// use diskimage::format::vhdx::{Headers, RegionTable};
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::vhdx::VhdxOptions;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.vhdx");
 /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-/// # let writer = VhdxOptions::new().writer(1 << 30)?;
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
 /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
 /// let mut bytes = std::fs::read(&path)?;
 /// bytes[(192 << 10) + 40] ^= 1; // in the first copy
 /// let storage = MemoryStorage::new(bytes);

@@ -112,9 +112,10 @@ impl VhdxOptions {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("disk.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = options.writer(32 << 20)?;
+    /// let writer = options.writer(32 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// assert_eq!(std::fs::metadata(&path)?.len(), 36 << 20); // though the disk is empty
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -174,9 +175,10 @@ impl VhdxOptions {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("disk.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().physical_sector_size(512).writer(1 << 30)?;
+    /// let writer = VhdxOptions::new().physical_sector_size(512).writer(1 << 30)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// let storage = Arc::new(FileStorage::open(&path)?);
     /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
     /// assert_eq!(layer.metadata().physical_sector_size, 512);
@@ -202,14 +204,16 @@ impl VhdxOptions {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("one.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().seed("web-1").writer(1 << 20)?;
+    /// let writer = VhdxOptions::new().seed("web-1").writer(1 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// # let other = folder.path().join("other.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&other, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().seed("web-2").writer(1 << 20)?;
+    /// let writer = VhdxOptions::new().seed("web-2").writer(1 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // and `other` is what this one makes
     /// let defaults = LayerOptions::default();
     /// let open = |path| VhdxLayer::open(Arc::new(FileStorage::open(path)?), &defaults);
     /// assert_ne!(open(&path)?.disk_id(), open(&other)?.disk_id());
@@ -236,9 +240,10 @@ impl VhdxOptions {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("base.vhdx");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// let writer = VhdxOptions::new().writer(1 << 30)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// let defaults = LayerOptions::default();
     /// let open = |path| VhdxLayer::open(Arc::new(FileStorage::open(path)?), &defaults);
     /// let parent = open(&path)?;

@@ -19,14 +19,15 @@ const WHAT: &str = "header";
 ///
 /// ```
 /// use diskimage::format::vmdk::{Descriptor, SparseHeader};
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// let header = SparseHeader::read(&MemoryStorage::new(bytes.clone()))?;
 /// assert_eq!((header.version, header.capacity * 512), (3, 1 << 30));
 /// assert_eq!(header.validate(false)?.size(), 64 << 10); // of a grain
@@ -75,13 +76,14 @@ pub struct SparseHeader {
 ///
 /// ```
 /// use diskimage::format::vmdk::{Newlines, SparseHeader};
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
 ///
-/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
 /// # diskimage::Convert::new().create(writer, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
 /// assert_eq!(SparseHeader::parse(&bytes[..512], 0)?.newlines, Newlines::Intact);
 /// // as a transfer in text mode leaves it
 /// bytes[73..77].copy_from_slice(b"\r\n \n");
@@ -111,13 +113,14 @@ impl SparseHeader {
     ///
     /// ```
     /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
     ///
-    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// // the footer of a stream is the header once more, with the place of the grain directory
     /// let at = bytes.len() - 1024;
     /// let footer = SparseHeader::parse(&bytes[at..], at as u64)?;
@@ -174,13 +177,14 @@ impl SparseHeader {
     /// ```
     /// use diskimage::ErrorKind;
     /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
     ///
-    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// assert_eq!(SparseHeader::parse(&bytes, 0)?.validate(false)?.size(), 64 << 10);
     /// bytes[11] = 0x80; // a flag that nobody knows
     /// let header = SparseHeader::parse(&bytes, 0)?;
@@ -243,13 +247,14 @@ impl SparseHeader {
     ///
     /// ```
     /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
     ///
-    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = SparseHeader::parse(&bytes, 0)?;
     /// assert!(header.compressed());
     /// assert_eq!(header.compress_algorithm, 1); // deflate
@@ -264,13 +269,14 @@ impl SparseHeader {
     ///
     /// ```
     /// use diskimage::format::vmdk::{Marker, SparseHeader};
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
     ///
-    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = SparseHeader::parse(&bytes, 0)?;
     /// assert!(header.has_markers());
     /// let at = header.overhead as usize * 512; // the first of them
@@ -287,13 +293,14 @@ impl SparseHeader {
     /// ```
     /// use diskimage::format::vmdk::SparseHeader;
     /// use diskimage::format::vmdk::layout::FLAG_ZEROED_GRAIN;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
     ///
-    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// assert!(!SparseHeader::parse(&bytes, 0)?.has_zeroed_grains());
     /// bytes[8] |= FLAG_ZEROED_GRAIN as u8;
     /// assert!(SparseHeader::parse(&bytes, 0)?.has_zeroed_grains());
@@ -332,13 +339,14 @@ impl SparseHeader {
     ///
     /// ```
     /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
     ///
-    /// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = SparseHeader::parse(&bytes, 0)?;
     /// assert_eq!(header.descriptor_area(bytes.len() as u64)?, Some(512..21 * 512));
     /// assert!(header.descriptor_area(4096).is_err()); // of a file that was cut off

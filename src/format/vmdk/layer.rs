@@ -29,18 +29,19 @@ use super::{check, repair};
 /// use diskimage::Layer;
 /// use diskimage::format::LayerOptions;
 /// use diskimage::format::vmdk::VmdkLayer;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
 /// use diskimage::layer::MappingKind;
 /// use diskimage::storage::MemoryStorage;
 ///
-/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
 /// # let storage = std::sync::Arc::new(diskimage::storage::MemoryStorage::new(vec![7; 1 << 20]));
 /// # let raw = diskimage::OpenOptions::new().format(diskimage::Format::Raw);
 /// # let disk = raw.open_storage(storage, "raw".as_ref())?;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
 /// # diskimage::Convert::new().image(&disk, writer, None, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of a disk of sevens
 /// let layer = VmdkLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
 /// assert!(layer.header().is_some_and(|header| header.compressed()));
 /// let create_type = layer.descriptor().map(|descriptor| &*descriptor.create_type);

@@ -3,13 +3,14 @@
 //!
 //! ```
 //! use diskimage::format::vmdk::layout::{FLAG_COMPRESSED, SECTOR, SPARSE_MAGIC, sectors};
-//! # use diskimage::format::vmdk::{Subformat, VmdkOptions};
+//! use diskimage::format::vmdk::{Subformat, VmdkOptions};
+//!
 //! # let mut bytes = Vec::new();
 //! # let target = diskimage::target::StreamTarget::new(&mut bytes);
-//! # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
+//! let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
 //! # diskimage::Convert::new().create(writer, &target)?;
 //! # diskimage::Target::finish(Box::new(target))?;
-//!
+//! // `bytes` is what it makes of an empty disk
 //! let number = |at: usize| bytes[at..at + 4].iter().rev().fold(0, |n, &b| n << 8 | u32::from(b));
 //! assert_eq!(number(0), SPARSE_MAGIC);
 //! assert!(number(8) & FLAG_COMPRESSED != 0);

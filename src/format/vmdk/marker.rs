@@ -12,16 +12,17 @@ use super::layout::*;
 ///
 /// ```
 /// use diskimage::format::vmdk::Marker;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
 ///
-/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
 /// # let storage = std::sync::Arc::new(diskimage::storage::MemoryStorage::new(vec![7; 64 << 10]));
 /// # let raw = diskimage::OpenOptions::new().format(diskimage::Format::Raw);
 /// # let disk = raw.open_storage(storage, "raw".as_ref())?;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(64 << 10)?;
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(64 << 10)?;
 /// # diskimage::Convert::new().image(&disk, writer, None, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of a disk of sevens
 /// // from the first grain on, at sector 128, to the end of the stream
 /// let (mut at, mut kinds) = (128 * 512, Vec::new());
 /// while let Some(sector) = bytes.get(at..at + 512) {
@@ -57,16 +58,17 @@ pub enum Marker {
 ///
 /// ```
 /// use diskimage::format::vmdk::GrainHeader;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
 ///
-/// # use diskimage::format::vmdk::{Subformat, VmdkOptions};
 /// # let storage = std::sync::Arc::new(diskimage::storage::MemoryStorage::new(vec![7; 64 << 10]));
 /// # let raw = diskimage::OpenOptions::new().format(diskimage::Format::Raw);
 /// # let disk = raw.open_storage(storage, "raw".as_ref())?;
 /// # let mut bytes = Vec::new();
 /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-/// # let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(64 << 10)?;
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(64 << 10)?;
 /// # diskimage::Convert::new().image(&disk, writer, None, &target)?;
 /// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of a disk of sevens
 /// let at = 128 * 512; // where the first grain lies in our streams
 /// let header = GrainHeader::parse(&bytes[at..at + 12], at as u64)?;
 /// assert_eq!(header.lba, 0);

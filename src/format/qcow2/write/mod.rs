@@ -12,9 +12,10 @@
 //!
 //! # let mut bytes = Vec::new();
 //! # let target = diskimage::target::StreamTarget::new(&mut bytes);
-//! # let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+//! let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
 //! # diskimage::Convert::new().create(writer, &target)?;
 //! # diskimage::Target::finish(Box::new(target))?;
+//! // `bytes` is what it makes of an empty disk
 //! let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
 //! assert_eq!(header.l1_table_offset, 2 << 16); // behind the header and a refcount block
 //! assert!(header.refcount_table_offset > header.l1_table_offset); // in the end
@@ -223,9 +224,10 @@ impl Qcow2Options {
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
     /// # let options = Qcow2Options::new().refcount_bits(1).lazy_refcounts(true);
-    /// # let writer = Box::new(options.writer(1 << 30)?);
+    /// let writer = Box::new(options.writer(1 << 30)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
     /// assert_eq!(1 << header.refcount_order, 1); // no snapshots for such an image
     /// assert!(Qcow2Options::new().refcount_bits(12).writer(1 << 30).is_err());
@@ -314,9 +316,10 @@ impl Qcow2Options {
     ///
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(Qcow2Options::new().lazy_refcounts(true).writer(1 << 20)?);
+    /// let writer = Box::new(Qcow2Options::new().lazy_refcounts(true).writer(1 << 20)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
     /// assert_eq!(header.compatible_features, COMPATIBLE_LAZY_REFCOUNTS);
     /// # Ok::<(), diskimage::Error>(())
@@ -443,9 +446,10 @@ impl Qcow2Options {
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("disk.qcow2");
     /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
-    /// # let writer = options.writer(1 << 20)?;
+    /// let writer = options.writer(1 << 20)?;
     /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
     /// let storage = Arc::new(FileStorage::open(&path)?);
     /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
     /// assert_eq!(layer.dirty_bitmaps(4096)?, [nightly]);
@@ -470,9 +474,10 @@ impl Qcow2Options {
     /// let options = Qcow2Options::new().backing("base.raw", Some("raw"));
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = Box::new(options.writer(1 << 30)?);
+    /// let writer = Box::new(options.writer(1 << 30)?);
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let storage = Arc::new(MemoryStorage::new(bytes));
     /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
     /// let backing = &layer.references()[0];

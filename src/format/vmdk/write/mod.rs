@@ -269,9 +269,10 @@ impl VmdkOptions {
     /// let options = options.adapter("lsilogic").hardware_version(21).name("web.vmdk").level(9);
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = options.writer(1 << 30)?;
+    /// let writer = options.writer(1 << 30)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let text = bytes[512..21 * 512].split(|&byte| byte == 0).next().unwrap_or_default();
     /// let descriptor = Descriptor::parse(text, 512, false)?;
     /// assert_eq!(descriptor.text("ddb.adaptertype").as_deref(), Some("lsilogic"));
@@ -293,9 +294,10 @@ impl VmdkOptions {
     /// let stream = VmdkOptions::new().subformat(Subformat::StreamOptimized);
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = stream.hardware_version(21).writer(1 << 30)?;
+    /// let writer = stream.hardware_version(21).writer(1 << 30)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let text = bytes[512..21 * 512].split(|&byte| byte == 0).next().unwrap_or_default();
     /// let descriptor = Descriptor::parse(text, 512, false)?;
     /// assert_eq!(descriptor.text("ddb.virtualhwversion").as_deref(), Some("21"));
@@ -354,11 +356,12 @@ impl VmdkOptions {
     ///
     /// let identity = |seed: &str| -> diskimage::Result<_> {
     ///     let options = VmdkOptions::new().subformat(Subformat::StreamOptimized).seed(seed);
-    /// # let mut bytes = Vec::new();
-    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = options.writer(1 << 20)?;
-    /// # diskimage::Convert::new().create(writer, &target)?;
-    /// # diskimage::Target::finish(Box::new(target))?;
+    /// #     let mut bytes = Vec::new();
+    /// #     let target = diskimage::target::StreamTarget::new(&mut bytes);
+    ///     let writer = options.writer(1 << 20)?;
+    /// #     diskimage::Convert::new().create(writer, &target)?;
+    /// #     diskimage::Target::finish(Box::new(target))?;
+    ///     // `bytes` is what it makes of an empty disk
     ///     let storage = Arc::new(MemoryStorage::new(bytes));
     ///     Ok(VmdkLayer::open(storage, &LayerOptions::default())?.identities())
     /// };
@@ -391,16 +394,18 @@ impl VmdkOptions {
     /// let options = VmdkOptions::new().subformat(Subformat::StreamOptimized);
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = options.writer(1 << 20)?;
+    /// let writer = options.writer(1 << 20)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let parent = open(bytes)?;
     /// let options = options.parent("base.vmdk", &parent)?;
     /// # let mut bytes = Vec::new();
     /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
-    /// # let writer = options.writer(1 << 20)?;
+    /// let writer = options.writer(1 << 20)?;
     /// # diskimage::Convert::new().create(writer, &target)?;
     /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
     /// let child = open(bytes)?;
     /// assert_eq!(child.references()[0].printable_name(), "base.vmdk");
     /// child.check_parent(&parent)?;
