@@ -7,6 +7,32 @@
 //! | read | version 1: raw, fill, don't-care (zeros) and CRC-32 chunks |
 //! | checked | where each chunk lies, how many blocks they are, and every checksum: of chunks and of the image |
 //! | refused | other major versions, unknown chunks, chunks that are not as many blocks as the disk has |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::format::android_sparse::{CHUNK_HEADER, FILE_HEADER, FILL, MAGIC, RAW};
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{OpenOptions, VirtualDisk};
+//!
+//! // two blocks: one as it is, and one of four bytes that are repeated
+//! let mut image = MAGIC.to_le_bytes().to_vec();
+//! image.extend([1, 0, FILE_HEADER, CHUNK_HEADER].map(u16::to_le_bytes).concat());
+//! image.extend([4096, 2, 2, 0].map(u32::to_le_bytes).concat());
+//! for (kind, content) in [(RAW, vec![7; 4096]), (FILL, b"fill".to_vec())] {
+//!     image.extend([kind, 0].map(u16::to_le_bytes).concat());
+//!     let length = u32::from(CHUNK_HEADER) + content.len() as u32;
+//!     image.extend([1, length].map(u32::to_le_bytes).concat());
+//!     image.extend(content);
+//! }
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("super.img"))?;
+//! let mut bytes = [0; 8];
+//! disk.read_exact_at(&mut bytes, 4092)?;
+//! assert_eq!(&bytes, b"\x07\x07\x07\x07fill");
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +73,22 @@ pub const CRC32: u16 = 0xcac4;
 const REACH: usize = 4096;
 
 /// The header.
+///
+/// ```
+/// use diskimage::format::android_sparse::{Header, MAGIC};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = MAGIC.to_le_bytes().to_vec();
+/// bytes.extend([1, 0, 28, 12].map(u16::to_le_bytes).concat()); // version 1.0, lengths of headers
+/// bytes.extend([4096, 256, 1, 0].map(u32::to_le_bytes).concat()); // blocks, a chunk, no checksum
+/// let header = Header::read(&MemoryStorage::new(bytes.clone()))?;
+/// assert_eq!((header.block_size, header.total_blocks, header.total_chunks), (4096, 256, 1));
+///
+/// bytes[12] = 1; // blk_sz is no multiple of 4 then
+/// let error = Header::read(&MemoryStorage::new(bytes)).unwrap_err();
+/// assert_eq!(error.offset(), Some(12));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -68,6 +110,18 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::android_sparse::{Header, MAGIC};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = MAGIC.to_le_bytes().to_vec();
+    /// bytes.extend([2, 0, 28, 12].map(u16::to_le_bytes).concat()); // version 2.0
+    /// bytes.resize(28, 0);
+    /// let error = Header::read(&MemoryStorage::new(bytes)).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(4)));
+    /// ```
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, usize::from(FILE_HEADER))?;
         let mut cursor = LeCursor::new(&bytes, 0);
@@ -142,6 +196,36 @@ struct Known {
 }
 
 /// An Android sparse image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::android_sparse::AndroidSparseLayer;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # use diskimage::format::android_sparse::{DONT_CARE, MAGIC, RAW};
+/// # let mut image = MAGIC.to_le_bytes().to_vec();
+/// # image.extend([1, 0, 28, 12].map(u16::to_le_bytes).concat());
+/// # image.extend([4096, 100, 2, 0].map(u32::to_le_bytes).concat());
+/// # for (kind, blocks, content) in [(RAW, 1, vec![7; 4096]), (DONT_CARE, 99, Vec::new())] {
+/// #     image.extend([kind, 0].map(u16::to_le_bytes).concat());
+/// #     image.extend([blocks, 12 + content.len() as u32].map(u32::to_le_bytes).concat());
+/// #     image.extend(content);
+/// # }
+/// // a raw chunk of one block, and one of 99 that do not matter
+/// let storage = Arc::new(MemoryStorage::new(image));
+/// let layer = AndroidSparseLayer::open(storage, &LayerOptions::default())?;
+/// assert_eq!(layer.header().total_blocks, 100);
+/// let data = layer.map(0, u64::MAX)?;
+/// assert_eq!(data.kind, MappingKind::Stored { source: Source::Own, offset: 28 + 12 });
+/// let zeros = layer.map(4096, u64::MAX)?;
+/// assert!(matches!(zeros.kind, MappingKind::Zero { .. }));
+/// assert_eq!(zeros.length, 99 * 4096);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct AndroidSparseLayer {
     storage: Arc<dyn Storage>,
@@ -152,6 +236,27 @@ pub struct AndroidSparseLayer {
 
 impl AndroidSparseLayer {
     /// Opens `storage` as an Android sparse image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::android_sparse::{AndroidSparseLayer, MAGIC};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Layer};
+    ///
+    /// let mut image = MAGIC.to_le_bytes().to_vec();
+    /// image.extend([1, 0, 28, 12].map(u16::to_le_bytes).concat());
+    /// image.extend([4096, 1, 1, 0].map(u32::to_le_bytes).concat());
+    /// image.extend([0xcac9u16, 0].map(u16::to_le_bytes).concat()); // a chunk of an unknown type
+    /// image.extend([1, 12].map(u32::to_le_bytes).concat());
+    /// // the chunks are read as the disk is
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = AndroidSparseLayer::open(storage, &LayerOptions::default())?;
+    /// let error = layer.map(0, 4096).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(28)));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage)?;
         let at = header.file_header.into();
@@ -160,6 +265,26 @@ impl AndroidSparseLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::android_sparse::{AndroidSparseLayer, MAGIC};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = MAGIC.to_le_bytes().to_vec();
+    /// # image.extend([1, 0, 28, 12].map(u16::to_le_bytes).concat());
+    /// # image.extend([4096, 256, 0, 0xcafe].map(u32::to_le_bytes).concat());
+    /// // `image` was made by hand
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = AndroidSparseLayer::open(storage, &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!(layer.size(), u64::from(header.block_size) * u64::from(header.total_blocks));
+    /// assert_eq!(header.image_checksum, 0xcafe); // what `check` holds the disk against
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

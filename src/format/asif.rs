@@ -11,6 +11,36 @@
 //! | read | version 1; sectors of 512 bytes and more, chunks of up to 64 MiB, partly written chunks |
 //! | checked | where each table and chunk lies, what each entry says |
 //! | refused | flags, states and versions that nobody has described |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::format::asif::{HEADER_SIZE, MAGIC, VERSION};
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{OpenOptions, VirtualDisk};
+//!
+//! // chunks of 32 KiB: the header with two directories, a table, and one chunk of the disk
+//! let mut image = vec![0; 96 << 10];
+//! let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+//! put(0, MAGIC);
+//! put(4, &[VERSION, HEADER_SIZE as u32].map(u32::to_be_bytes).concat());
+//! put(0x10, &[0x200u64, 0x400].map(u64::to_be_bytes).concat()); // the directories
+//! put(0x30, &[128u64, 128].map(u64::to_be_bytes).concat()); // sectors now, and at most
+//! put(0x40, &(32u32 << 10).to_be_bytes());
+//! put(0x44, &512u16.to_be_bytes());
+//! put(0x200, &[1u64, 1].map(u64::to_be_bytes).concat()); // sequence number; the table is chunk 1
+//! put(32 << 10, &(1u64 << 62 | 2).to_be_bytes()); // all sectors were written; it is chunk 2
+//! put(64 << 10, b"guest");
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("disk.asif"))?;
+//! let mut bytes = [0; 5];
+//! disk.read_exact_at(&mut bytes, 0)?;
+//! assert_eq!((&bytes, disk.size()), (b"guest", 64 << 10));
+//! assert!(disk.extent_at(32 << 10, u64::MAX)?.kind.is_zero());
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,6 +80,25 @@ const FULL: u64 = 0b01;
 const PARTIAL: u64 = 0b11;
 
 /// The header.
+///
+/// ```
+/// use diskimage::format::asif::{CHUNK_NUMBER, Header, MAGIC};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = [MAGIC.to_vec(), [1u32, 80, 0].map(u32::to_be_bytes).concat()].concat();
+/// bytes.extend([0x200u64, 0x10_0000].map(u64::to_be_bytes).concat()); // directories
+/// bytes.extend([0x5a; 16]); // the UUID
+/// bytes.extend([2 << 20, 8u64 << 20].map(u64::to_be_bytes).concat()); // sectors now, and at most
+/// bytes.extend((1u32 << 20).to_be_bytes()); // bytes of a chunk
+/// bytes.extend(512u16.to_be_bytes()); // bytes of a sector
+/// bytes.resize(80, 0);
+///
+/// let header = Header::read(&MemoryStorage::new(bytes))?;
+/// assert_eq!(header.sector.offset_of(header.sectors), Some(1 << 30)); // 1 GiB
+/// assert_eq!(header.chunk.size(), 1 << 20);
+/// assert!(header.directories[1] < header.chunk.offset_of(CHUNK_NUMBER).unwrap_or(u64::MAX));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -71,6 +120,21 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::format::asif::{Header, MAGIC, MAX_CHUNK};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = vec![0; 80];
+    /// // `bytes` was made by hand
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, MAGIC);
+    /// # put(4, &[1u32, 80].map(u32::to_be_bytes).concat());
+    /// # put(0x44, &512u16.to_be_bytes());
+    /// put(0x40, &(2 * MAX_CHUNK).to_be_bytes()); // what no known program writes
+    /// let error = Header::read(&MemoryStorage::new(bytes)).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (diskimage::ErrorKind::Unsupported, Some(0x40)));
+    /// ```
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, to_usize(HEADER_SIZE))?;
         let mut cursor = BeCursor::new(&bytes, 0);
@@ -152,6 +216,35 @@ impl Header {
 }
 
 /// An ASIF image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::asif::AsifLayer;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut image = vec![0; 96 << 10];
+/// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"shdw");
+/// # put(4, &[1u32, 80].map(u32::to_be_bytes).concat());
+/// # put(0x10, &[0x200u64, 0x400].map(u64::to_be_bytes).concat());
+/// # put(0x30, &[128u64, 128].map(u64::to_be_bytes).concat());
+/// # put(0x40, &(32u32 << 10).to_be_bytes());
+/// # put(0x44, &512u16.to_be_bytes());
+/// # put(0x200, &[1u64, 1].map(u64::to_be_bytes).concat());
+/// # put(32 << 10, &(1u64 << 62 | 2).to_be_bytes());
+/// // two chunks of 32 KiB, of which the first lies at the third of the file
+/// let layer = AsifLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().chunk.size(), 32 << 10);
+/// let stored = layer.map(512, 4096)?;
+/// let offset = (64 << 10) + 512;
+/// assert_eq!(stored.kind, MappingKind::Stored { source: Source::Own, offset });
+/// assert!(matches!(layer.map(32 << 10, 4096)?.kind, MappingKind::Zero { .. }));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct AsifLayer {
     storage: Arc<dyn Storage>,
@@ -170,6 +263,32 @@ struct Run {
 
 impl AsifLayer {
     /// Opens `storage` as an ASIF image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::asif::AsifLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 96 << 10];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"shdw");
+    /// # put(4, &[1u32, 80, 1].map(u32::to_be_bytes).concat());
+    /// # put(0x10, &[0x200u64, 0x400].map(u64::to_be_bytes).concat());
+    /// # put(0x30, &[128u64, 128].map(u64::to_be_bytes).concat());
+    /// # put(0x40, &(32u32 << 10).to_be_bytes());
+    /// # put(0x44, &512u16.to_be_bytes());
+    /// // a header with a flag of which nobody knows what it means
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let mut options = LayerOptions::default();
+    /// let error = AsifLayer::open(storage.clone(), &options).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(0x0c)));
+    /// options.trust_broken = true;
+    /// assert_eq!(AsifLayer::open(storage, &options)?.header().flags, 1);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage)?;
         if header.flags != 0 && !options.trust_broken {
@@ -196,6 +315,30 @@ impl AsifLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::asif::AsifLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 32 << 10];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"shdw");
+    /// # put(4, &[1u32, 80].map(u32::to_be_bytes).concat());
+    /// # put(0x10, &[0x200u64, 0x400].map(u64::to_be_bytes).concat());
+    /// # put(0x30, &[128u64, 256].map(u64::to_be_bytes).concat());
+    /// # put(0x40, &(32u32 << 10).to_be_bytes());
+    /// # put(0x44, &512u16.to_be_bytes());
+    /// // `image` was made by hand
+    /// let layer = AsifLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!(header.sector.offset_of(header.sectors), Some(layer.size()));
+    /// assert_eq!(header.max_sectors, 2 * header.sectors); // it can grow to twice its size
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

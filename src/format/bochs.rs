@@ -6,6 +6,35 @@
 //! | read | growing redologs of versions 1 and 2, sector bitmaps |
 //! | checked | nothing: the format has nothing redundant |
 //! | refused | other types and subtypes (undoable, volatile), by name |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::format::bochs::{GROWING, MAGIC, NOT_ALLOCATED, REDOLOG, VERSION_1};
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{OpenOptions, VirtualDisk};
+//!
+//! // two extents of 4096 bytes; the second is in the file, and only its first sector was written
+//! let mut image = vec![0; 512 + 8 + 512 + 4096];
+//! let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+//! put(0, MAGIC);
+//! put(0x20, REDOLOG);
+//! put(0x30, GROWING);
+//! put(0x40, &[VERSION_1, 512, 2, 1, 4096].map(u32::to_le_bytes).concat()); // header to extent
+//! put(0x54, &8192u64.to_le_bytes()); // the disk
+//! put(512, &[NOT_ALLOCATED, 0].map(u32::to_le_bytes).concat()); // the catalog
+//! put(520, &[0b0000_0001]); // the bitmap
+//! put(520 + 512, b"guest");
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("c.img"))?;
+//! let mut bytes = [0; 5];
+//! disk.read_exact_at(&mut bytes, 4096)?;
+//! assert_eq!(&bytes, b"guest");
+//! assert!(disk.extent_at(4096 + 512, u64::MAX)?.kind.is_zero());
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::sync::Arc;
 
@@ -45,6 +74,27 @@ const AT_BITMAP: u64 = 0x4c;
 const AT_EXTENT: u64 = 0x50;
 
 /// The header.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::bochs::{Header, MAGIC, VERSION_2};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = vec![0; 512 + 3 * 4]; // the catalog has three entries
+/// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+/// put(0, MAGIC);
+/// put(0x20, b"Redolog");
+/// put(0x30, b"Growing");
+/// put(0x40, &[VERSION_2, 512, 3, 1, 4096].map(u32::to_le_bytes).concat());
+/// put(0x58, &10_000u64.to_le_bytes()); // behind the time stamp of version 2
+/// let header = Header::read(&MemoryStorage::new(bytes.clone()), &LayerOptions::default())?;
+/// assert_eq!((header.catalog, header.extent, header.disk), (3, 4096, 10_000));
+///
+/// bytes[0x30..0x40].copy_from_slice(b"Undoable\0\0\0\0\0\0\0\0");
+/// let error = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default()).unwrap_err();
+/// assert_eq!(error.kind(), diskimage::ErrorKind::Unsupported);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -64,6 +114,23 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::bochs::{GROWING, Header, MAGIC, REDOLOG, VERSION_1};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = vec![0; 1024];
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// put(0, MAGIC);
+    /// put(0x20, REDOLOG);
+    /// put(0x30, GROWING);
+    /// put(0x40, &[VERSION_1, 512, 1, 1, 4096].map(u32::to_le_bytes).concat());
+    /// put(0x54, &10_000u64.to_le_bytes()); // more than one extent of 4096 bytes
+    /// let error = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default()).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Corrupt, Some(0x48))); // the catalog
+    /// ```
     pub fn read(storage: &dyn Storage, options: &LayerOptions) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, to_usize(HEADER_SIZE.into()))?;
         let mut cursor = LeCursor::new(&bytes, 0);
@@ -143,6 +210,36 @@ fn text(field: &[u8]) -> &[u8] {
 }
 
 /// A Bochs growing disk as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::bochs::BochsLayer;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut image = vec![0; 512 + 4 + 512 + 4096];
+/// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"Bochs Virtual HD Image");
+/// # put(0x20, b"Redolog");
+/// # put(0x30, b"Growing");
+/// # put(0x40, &[0x0001_0000, 512, 1, 1, 4096].map(u32::to_le_bytes).concat());
+/// # put(0x54, &4096u64.to_le_bytes());
+/// # put(516, &[0b0000_0010]);
+/// // one extent of eight sectors, of which the second was written
+/// let layer = BochsLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().extent, 4096);
+/// let first = layer.map(0, u64::MAX)?;
+/// assert!(matches!(first.kind, MappingKind::Zero { .. }));
+/// assert_eq!(first.length, 512);
+/// // behind the header, the catalog, the bitmap in its sector, and the first sector
+/// let offset = 512 + 4 + 512 + 512;
+/// let second = layer.map(512, u64::MAX)?;
+/// assert_eq!(second.kind, MappingKind::Stored { source: Source::Own, offset });
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct BochsLayer {
     header: Header,
@@ -151,6 +248,29 @@ pub struct BochsLayer {
 
 impl BochsLayer {
     /// Opens `storage` as a Bochs image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::bochs::BochsLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 512 + 4000];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"Bochs Virtual HD Image");
+    /// # put(0x20, b"Redolog");
+    /// # put(0x30, b"Growing");
+    /// # put(0x40, &[0x0001_0000, 512, 1000, 1, 4096].map(u32::to_le_bytes).concat());
+    /// # put(0x54, &4_096_000u64.to_le_bytes());
+    /// // a catalog of a thousand entries, and a caller who does not want to read so many
+    /// let mut options = LayerOptions::default();
+    /// options.limits.max_table_size = 1024;
+    /// let error = BochsLayer::open(Arc::new(MemoryStorage::new(image)), &options).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::LimitExceeded, Some(0x48)));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, options)?;
         let cache = TableCache::new(storage, options.limits.table_cache);
@@ -158,6 +278,30 @@ impl BochsLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::bochs::{BochsLayer, VERSION_2};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 516];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"Bochs Virtual HD Image");
+    /// # put(0x20, b"Redolog");
+    /// # put(0x30, b"Growing");
+    /// # put(0x40, &[VERSION_2, 512, 1, 1, 4096].map(u32::to_le_bytes).concat());
+    /// # put(0x58, &4096u64.to_le_bytes());
+    /// // `image` was made by hand
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = BochsLayer::open(storage, &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!((header.version, header.disk), (VERSION_2, layer.size()));
+    /// assert_eq!(header.bitmap * 8 * 512, header.extent); // a bit for each sector
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -7,6 +7,33 @@
 //! | read | version 2, zlib blocks of up to 4 MiB |
 //! | checked | nothing beyond what reading checks: each stream has its Adler-32 |
 //! | refused | other versions, larger blocks |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::codec::{Deflate, Wrapper};
+//! use diskimage::format::cloop::{HEADROOM, MAGIC, TABLE};
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{OpenOptions, VirtualDisk};
+//!
+//! // one block of 512 bytes
+//! let mut stream = Vec::new();
+//! Deflate::new(6, Wrapper::Zlib)?.encode(&[7; 512], 512, &mut stream)?;
+//! let mut image = MAGIC.to_vec();
+//! image.resize(HEADROOM as usize, 0);
+//! image.extend([512u32, 1].map(u32::to_be_bytes).concat()); // block_size, num_blocks
+//! let start = TABLE + 2 * 8; // where the block starts, and where it ends
+//! image.extend([start, start + stream.len() as u64].map(u64::to_be_bytes).concat());
+//! image.extend(stream);
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("live.cloop"))?;
+//! let mut sector = [0; 512];
+//! disk.read_exact_at(&mut sector, 0)?;
+//! assert_eq!(sector, [7; 512]);
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,6 +61,24 @@ pub const TABLE: u64 = 136;
 pub const MAX_BLOCK_SIZE: u32 = 4 << 20;
 
 /// The header.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::cloop::{HEADROOM, Header, MAGIC, MAX_BLOCK_SIZE};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = MAGIC.to_vec();
+/// bytes.resize(HEADROOM as usize, 0);
+/// bytes.extend([65_536u32, 3].map(u32::to_be_bytes).concat());
+/// bytes.extend([0; 4 * 8]); // the table: an offset for each block, and the end
+/// let header = Header::read(&MemoryStorage::new(bytes.clone()), &LayerOptions::default())?;
+/// assert_eq!((header.block_size, header.num_blocks), (65_536, 3));
+///
+/// bytes[128..132].copy_from_slice(&(2 * MAX_BLOCK_SIZE).to_be_bytes());
+/// let error = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default()).unwrap_err();
+/// assert_eq!((error.kind(), error.offset()), (diskimage::ErrorKind::Unsupported, Some(HEADROOM)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -45,6 +90,19 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::cloop::{HEADROOM, Header, MAGIC, TABLE};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = MAGIC.to_vec();
+    /// bytes.resize(HEADROOM as usize, 0);
+    /// bytes.extend([65_536u32, 1 << 20].map(u32::to_be_bytes).concat()); // and no table behind
+    /// let error = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default()).unwrap_err();
+    /// assert!(error.is_cut_off());
+    /// assert_eq!(error.offset(), Some(TABLE));
+    /// ```
     pub fn read(storage: &dyn Storage, options: &LayerOptions) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, to_usize(TABLE))?;
         if !bytes.starts_with(MAGIC) {
@@ -89,6 +147,33 @@ impl Header {
 }
 
 /// A compressed loop image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::cloop::CloopLayer;
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # use diskimage::codec::{Deflate, Wrapper};
+/// # let mut stream = Vec::new();
+/// # Deflate::new(6, Wrapper::Zlib)?.encode(&[7; 512], 512, &mut stream)?;
+/// # let mut image = b"#!/bin/sh\n#V2.0 Format\n".to_vec();
+/// # image.resize(128, 0);
+/// # image.extend([512u32, 1].map(u32::to_be_bytes).concat());
+/// # image.extend([152, 152 + stream.len() as u64].map(u64::to_be_bytes).concat());
+/// # image.extend(stream);
+/// let layer = CloopLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().num_blocks, 1);
+/// // a block is decoded as a whole, whatever part of it is wanted
+/// assert_eq!(layer.map(100, 10)?.kind, MappingKind::Encoded);
+/// let mut bytes = [0; 10];
+/// layer.read_encoded(&mut bytes, 100)?;
+/// assert_eq!(bytes, [7; 10]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct CloopLayer {
     storage: Arc<dyn Storage>,
@@ -99,6 +184,25 @@ pub struct CloopLayer {
 
 impl CloopLayer {
     /// Opens `storage` as a compressed loop image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::cloop::CloopLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = b"#!/bin/sh\n#V2.0 Format\n".to_vec();
+    /// # image.resize(128, 0);
+    /// # image.extend([65_536u32, 1000].map(u32::to_be_bytes).concat());
+    /// # image.resize(1 << 20, 0);
+    /// // a thousand blocks, and a caller who does not want to read a table of 8 KiB
+    /// let mut options = LayerOptions::default();
+    /// options.limits.max_table_size = 4096;
+    /// let error = CloopLayer::open(Arc::new(MemoryStorage::new(image)), &options).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, options)?;
         let cache = TableCache::new(Arc::clone(&storage), options.limits.table_cache);
@@ -107,6 +211,26 @@ impl CloopLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::cloop::CloopLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = b"#!/bin/sh\n#V2.0 Format\n".to_vec();
+    /// # image.resize(128, 0);
+    /// # image.extend([65_536u32, 2].map(u32::to_be_bytes).concat());
+    /// # image.extend([0; 24]);
+    /// // `image` was made by hand
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = CloopLayer::open(storage, &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!(layer.size(), u64::from(header.block_size) * u64::from(header.num_blocks));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

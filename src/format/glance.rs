@@ -26,9 +26,29 @@ pub struct Glance {
 
 impl Glance {
     /// Every word for a disk.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    /// use diskimage::format::Glance;
+    ///
+    /// // each of them is a name that `Format` parses
+    /// let formats: diskimage::Result<Vec<Format>> =
+    ///     Glance::DISK_FORMATS.iter().map(|word| word.parse()).collect();
+    /// assert!(formats?.contains(&Format::Qcow2));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub const DISK_FORMATS: &[&str] =
         &["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop", "gpt"];
     /// Every word for what is around it.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    /// use diskimage::format::Glance;
+    ///
+    /// let around = Format::Ova.glance().container_format;
+    /// assert!(around.is_some_and(|word| Glance::CONTAINER_FORMATS.contains(&word)));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub const CONTAINER_FORMATS: &[&str] =
         &["bare", "ovf", "ova", "aki", "ari", "ami", "docker", "compressed"];
 }
@@ -37,6 +57,16 @@ impl Format {
     /// What Glance calls it. An `ami` is a raw disk by its bytes, and is called `raw` here; of an
     /// archive or a compressed file only what is inside would tell the disk's format; a tar archive
     /// may be a `docker` container or not.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    ///
+    /// assert_eq!(Format::Parallels.glance().disk_format, Some("ploop"));
+    /// // a file system lies on a raw disk
+    /// assert_eq!(Format::Ext.glance().disk_format, Some("raw"));
+    /// let gzip = Format::Gzip.glance();
+    /// assert_eq!((gzip.disk_format, gzip.container_format), (None, Some("compressed")));
+    /// ```
     #[must_use]
     pub fn glance(self) -> Glance {
         let disk_format = match self {
@@ -69,6 +99,14 @@ impl Format {
 
 impl Probe {
     /// What Glance calls the file: nothing where no format fits, or more than one does.
+    ///
+    /// ```
+    /// use diskimage::format::probe::probe_bytes;
+    ///
+    /// let upload = b"QFI\xfb\0\0\0\x03";
+    /// assert_eq!(probe_bytes(upload, None).glance().disk_format, Some("qcow2"));
+    /// assert_eq!(probe_bytes(b"nothing of note", None).glance().disk_format, None);
+    /// ```
     #[must_use]
     pub fn glance(&self) -> Glance {
         let has = |format| self.matches.iter().any(|m| m.format == format);

@@ -1,4 +1,26 @@
 //! The formats: their names, and how each one's file becomes a [`Layer`].
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use diskimage::Format;
+//! use diskimage::format::LayerOptions;
+//! use diskimage::format::qcow2::Qcow2Options;
+//! use diskimage::storage::MemoryStorage;
+//!
+//! # let mut bytes = Vec::new();
+//! # let target = diskimage::target::StreamTarget::new(&mut bytes);
+//! let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 30)?);
+//! # diskimage::Convert::new().create(writer, &target)?;
+//! # diskimage::Target::finish(Box::new(target))?;
+//! // `bytes` is what it makes of an empty disk
+//! // one file by the rules of its format: what it names is not opened
+//! let storage = Arc::new(MemoryStorage::new(bytes));
+//! let layer = Format::Qcow2.open(storage, &LayerOptions::default())?;
+//! assert_eq!((layer.format(), layer.size()), (Format::Qcow2, 1 << 30));
+//! assert_eq!(layer.references()[0].names, [b"base.raw"]);
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,6 +59,18 @@ mod whole;
 pub use glance::Glance;
 
 /// What a kind of file is to a disk.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::format::Class;
+///
+/// assert_eq!(Format::Vmdk.class(), Class::Image);
+/// assert_eq!(Format::Ext.class(), Class::Content);
+/// let wrappers = Format::ALL.iter().filter(|format| format.class() == Class::Wrapper);
+/// for format in wrappers {
+///     println!("{}: {}", format.name(), format.description()); // gzip: gzip-compressed file
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// It describes a virtual disk: reading it takes a parser.
@@ -70,6 +104,16 @@ macro_rules! formats {
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
             /// The name, such as `qcow2`; qemu-img's where it has one.
+            ///
+            /// ```
+            /// use diskimage::Format;
+            ///
+            /// assert_eq!((Format::Vhd.name(), Format::Vhdx.name()), ("vpc", "vhdx"));
+            /// let names: diskimage::Result<Vec<Format>> =
+            ///     Format::ALL.iter().map(|format| format.name().parse()).collect();
+            /// assert_eq!(names?, Format::ALL);
+            /// # Ok::<(), diskimage::Error>(())
+            /// ```
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -78,6 +122,12 @@ macro_rules! formats {
             }
 
             /// What it is, in a few words.
+            ///
+            /// ```
+            /// use diskimage::Format;
+            ///
+            /// assert_eq!(Format::Vhd.description(), "Microsoft VHD image");
+            /// ```
             #[must_use]
             pub fn description(self) -> &'static str {
                 match self {
@@ -86,6 +136,15 @@ macro_rules! formats {
             }
 
             /// What it is to a disk.
+            ///
+            /// ```
+            /// use diskimage::Format;
+            /// use diskimage::format::Class;
+            ///
+            /// assert_eq!(Format::Raw.class(), Class::Image);
+            /// assert_eq!(Format::Gpt.class(), Class::Content); // it lies on a raw disk
+            /// assert_eq!(Format::Ova.class(), Class::Wrapper);
+            /// ```
             #[must_use]
             pub fn class(self) -> Class {
                 match self {
@@ -157,6 +216,13 @@ formats! {
 
 impl Format {
     /// Whether this crate reads the disk inside.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    ///
+    /// assert!(Format::Vmdk.is_read() && Format::Dmg.is_read());
+    /// assert!(!Format::Luks.is_read() && !Format::Zip.is_read());
+    /// ```
     #[must_use]
     pub fn is_read(self) -> bool {
         matches!(
@@ -181,6 +247,13 @@ impl Format {
 
     /// Whether this crate opens images of it at all: those that are read, and LUKS containers, which
     /// are described, and whose disk is refused.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    ///
+    /// assert!(Format::Luks.is_described() && !Format::Luks.is_read());
+    /// assert!(!Format::Ewf.is_described()); // known by its name only
+    /// ```
     #[must_use]
     pub fn is_described(self) -> bool {
         self.is_read() || self == Self::Luks
@@ -189,6 +262,23 @@ impl Format {
     /// Opens `storage` as one image of this format. Names of other files are taken up, not
     /// followed; see [`Layer::references`]. The plain content of a disk (a partition table, an ISO
     /// 9660 file system) opens as the raw disk that it lies on.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Format};
+    ///
+    /// let storage = Arc::new(MemoryStorage::new(vec![0; 4096]));
+    /// // any bytes are a raw disk, and so is what a file system lies on
+    /// let layer = Format::Ext.open(storage.clone(), &LayerOptions::default())?;
+    /// assert_eq!((layer.format(), layer.size()), (Format::Raw, 4096));
+    /// // the other formats look for their own signature
+    /// let error = Format::Vhdx.open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::InvalidInput, Some(0)));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(self, storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Box<dyn Layer>> {
         if options.snapshot.is_some() && self != Self::Qcow2 {
             return Err(FormatDetail::NoSnapshots(self.name()).into());
@@ -240,6 +330,29 @@ impl fmt::Display for Format {
 }
 
 /// How a format's file is opened.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{ErrorKind, Format};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 40)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let mut options = LayerOptions::default();
+/// options.limits.max_table_size = 4096; // an L1 table of no more than 512 entries
+/// options.look_over = 0; // describing it reads no tables
+/// let storage = Arc::new(MemoryStorage::new(bytes));
+/// let error = Format::Qcow2.open(storage, &options).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LayerOptions {

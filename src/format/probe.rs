@@ -1,4 +1,20 @@
 //! Probing: what a file is, by its bytes. All that fits is reported, with the evidence.
+//!
+//! ```
+//! use diskimage::Format;
+//! use diskimage::format::probe::probe;
+//! use diskimage::storage::MemoryStorage;
+//!
+//! // a partition table in the open is a raw disk
+//! let mut disk = vec![0; 1 << 20];
+//! disk[510..512].copy_from_slice(b"\x55\xaa");
+//! disk[512..520].copy_from_slice(b"EFI PART");
+//! let found = probe(&MemoryStorage::new(disk))?;
+//! assert!(found.is_raw_disk());
+//! assert_eq!(found.read_formats().next(), None); // no image, so it takes somebody to say so
+//! assert!(found.contents().any(|content| content.format == Format::Gpt));
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::borrow::Cow;
 
@@ -12,8 +28,38 @@ use crate::storage::Storage;
 
 /// How many bytes from the start of a file tell what it is: the superblock of Btrfs, at 64 KiB,
 /// lies furthest in.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::format::probe::{HEAD, probe_bytes};
+///
+/// let mut start = vec![0; HEAD];
+/// start[0x10040..0x10048].copy_from_slice(b"_BHRfS_M");
+/// assert_eq!(probe_bytes(&start, None).matches[0].format, Format::Btrfs);
+/// // with less of the file that is not seen
+/// assert!(probe_bytes(&start[..4096], None).matches.is_empty());
+/// ```
 pub const HEAD: usize = 68 << 10;
 /// How many bytes from its end do: footers of VHD and DMG.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::format::probe::{TAIL, probe_bytes};
+/// use diskimage::format::vhd::VhdOptions;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// // a fixed VHD has nothing but a footer, and without it is any raw disk
+/// let tail = &bytes[bytes.len() - TAIL..];
+/// let found = probe_bytes(&bytes[..512], Some((tail, bytes.len() as u64)));
+/// assert_eq!((found.matches[0].format, found.matches[0].offset), (Format::Vhd, 1 << 20));
+/// assert!(probe_bytes(&bytes[..512], None).matches.is_empty());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub const TAIL: usize = 512;
 
 /// Descriptors of VMDK are some hundred bytes long; a file from this size on holds more.
@@ -41,6 +87,15 @@ pub struct Probe {
 }
 
 /// One format that fits.
+///
+/// ```
+/// use diskimage::format::probe::probe_bytes;
+///
+/// let found = probe_bytes(b"QFI\xfb\0\0\0\x03", None);
+/// let one = &found.matches[0];
+/// println!("{}: {} at {:#x}", one.format, one.evidence, one.offset);
+/// assert_eq!(one.evidence, r#"magic "QFI\xfb", version 3"#);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Match {
@@ -54,12 +109,34 @@ pub struct Match {
 
 impl Probe {
     /// The matches that are disk images or files that wrap one, apart from plain disk content.
+    ///
+    /// ```
+    /// use diskimage::format::probe::probe_bytes;
+    ///
+    /// // a QCOW2 header with the signature of a VDI behind it: which one is it?
+    /// let mut upload = b"QFI\xfb\0\0\0\x03".to_vec();
+    /// upload.resize(0x40, 0);
+    /// upload.extend(b"\x7f\x10\xda\xbe");
+    /// let found = probe_bytes(&upload, None);
+    /// let names: Vec<_> = found.images().map(|one| one.format.name()).collect();
+    /// assert_eq!(names, ["qcow2", "vdi"]);
+    /// ```
     pub fn images(&self) -> impl Iterator<Item = &Match> {
         self.matches.iter().filter(|m| m.format.class() == Class::Image || self.is_split(m))
     }
 
     /// The formats that fit and are read, or described at least; a partition table counts as a raw
     /// disk.
+    ///
+    /// ```
+    /// use diskimage::Format;
+    /// use diskimage::format::probe::probe_bytes;
+    ///
+    /// let vdi = [&[0; 0x40][..], b"\x7f\x10\xda\xbe"].concat();
+    /// assert_eq!(probe_bytes(&vdi, None).read_formats().next(), Some(Format::Vdi));
+    /// // known, but not read
+    /// assert_eq!(probe_bytes(b"EVF\x09\x0d\x0a\xff\x00", None).read_formats().next(), None);
+    /// ```
     pub fn read_formats(&self) -> impl Iterator<Item = Format> {
         let as_read = |m: &Match| match m.format.class() {
             Class::Content => Format::Raw,
@@ -69,11 +146,33 @@ impl Probe {
     }
 
     /// Partition tables and file systems that lie in the open.
+    ///
+    /// ```
+    /// use diskimage::format::probe::probe_bytes;
+    ///
+    /// let mut disk = vec![0; 0x9000];
+    /// disk[510..512].copy_from_slice(b"\x55\xaa");
+    /// disk[0x8001..0x8006].copy_from_slice(b"CD001");
+    /// let found = probe_bytes(&disk, None);
+    /// let names: Vec<_> = found.contents().map(|one| one.format.name()).collect();
+    /// assert_eq!(names, ["boot-sector", "iso"]);
+    /// ```
     pub fn contents(&self) -> impl Iterator<Item = &Match> {
         self.matches.iter().filter(|m| m.format.class() == Class::Content)
     }
 
     /// Whether it looks like the plain content of a disk, and like nothing else.
+    ///
+    /// ```
+    /// use diskimage::format::probe::probe_bytes;
+    ///
+    /// let mut disk = vec![0; 4096];
+    /// disk[510..512].copy_from_slice(b"\x55\xaa");
+    /// assert!(probe_bytes(&disk, None).is_raw_disk());
+    /// disk[..4].copy_from_slice(b"VMA\0"); // the header of an archive above it
+    /// assert!(!probe_bytes(&disk, None).is_raw_disk());
+    /// assert!(!probe_bytes(b"nothing of note", None).is_raw_disk());
+    /// ```
     #[must_use]
     pub fn is_raw_disk(&self) -> bool {
         self.images().next().is_none()
@@ -91,6 +190,16 @@ impl Probe {
 
     /// Whether an archive or a compressed file could be the plain content of a disk as well. The mark
     /// of a boot sector is so short that it is met in compressed data.
+    ///
+    /// ```
+    /// use diskimage::format::probe::probe_bytes;
+    ///
+    /// let mut upload = vec![0; 0x9000];
+    /// upload[..3].copy_from_slice(b"\x1f\x8b\x08"); // of gzip
+    /// assert!(!probe_bytes(&upload, None).is_disguised());
+    /// upload[0x8001..0x8006].copy_from_slice(b"CD001"); // and an ISO 9660 file system
+    /// assert!(probe_bytes(&upload, None).is_disguised());
+    /// ```
     #[must_use]
     pub fn is_disguised(&self) -> bool {
         self.matches.iter().any(|m| m.format.class() == Class::Wrapper)
@@ -98,6 +207,18 @@ impl Probe {
     }
 
     /// What is odd about the outcome.
+    ///
+    /// ```
+    /// use diskimage::Code;
+    /// use diskimage::format::probe::probe_bytes;
+    ///
+    /// let codes = |bytes: &[u8]| -> Vec<Code> {
+    ///     probe_bytes(bytes, None).findings().iter().map(|finding| finding.code).collect()
+    /// };
+    /// assert_eq!(codes(b"nothing of note"), [Code::FormatGuessed]);
+    /// let both = [&b"QFI\xfb\0\0\0\x03"[..], &[0; 0x38], b"\x7f\x10\xda\xbe"].concat();
+    /// assert_eq!(codes(&both), [Code::Polyglot]);
+    /// ```
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         let names =
@@ -134,6 +255,24 @@ impl Probe {
 }
 
 /// Tells what `storage` holds, reading at most [`HEAD`] + [`TAIL`] bytes.
+///
+/// ```
+/// use diskimage::Format;
+/// use diskimage::format::probe::probe;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let found = probe(&MemoryStorage::new(bytes))?;
+/// assert_eq!(found.read_formats().collect::<Vec<_>>(), [Format::Qcow2]);
+/// assert!(found.findings().is_empty());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub fn probe(storage: &dyn Storage) -> Result<Probe> {
     let size = storage.size();
     let mut head = vec![0; HEAD.min(to_usize(size))];

@@ -6,6 +6,34 @@
 //! | read | clusters of 512 bytes to 64 KiB, deflate, sizes to the byte, backing files |
 //! | checked | nothing: the format has nothing redundant |
 //! | refused | AES encryption (named) |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::format::qcow::{HEADER_SIZE, MAGIC};
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{OpenOptions, VirtualDisk};
+//!
+//! // the header and an L1 table, an L2 table, and the second of two clusters of 4096 bytes
+//! let mut image = vec![0; 3 * 4096];
+//! let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+//! put(0, &[MAGIC, 1].map(u32::to_be_bytes).concat());
+//! put(24, &8192u64.to_be_bytes()); // size
+//! put(32, &[12, 9]); // cluster_bits, l2_bits
+//! put(40, &HEADER_SIZE.to_be_bytes()); // l1_table_offset
+//! put(48, &4096u64.to_be_bytes()); // where the L2 table lies
+//! put(4096 + 8, &8192u64.to_be_bytes()); // where the second cluster does
+//! put(8192, b"guest");
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("disk.qcow"))?;
+//! let mut bytes = [0; 5];
+//! disk.read_exact_at(&mut bytes, 4096)?;
+//! assert_eq!(&bytes, b"guest");
+//! assert!(disk.extent_at(0, u64::MAX)?.kind.is_zero());
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::sync::Arc;
 
@@ -45,6 +73,27 @@ const AT_CRYPT_METHOD: u64 = 36;
 const AT_L1: u64 = 40;
 
 /// The header.
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::qcow::Header;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = b"QFI\xfb\0\0\0\x01".to_vec();
+/// bytes.extend(56u64.to_be_bytes()); // backing_file_offset
+/// bytes.extend([4, 0].map(u32::to_be_bytes).concat()); // its length; mtime
+/// bytes.extend((1u64 << 20).to_be_bytes()); // size
+/// bytes.extend([12, 9, 0, 0, 0, 0, 0, 0]); // cluster_bits, l2_bits, padding, crypt_method
+/// bytes.extend(48u64.to_be_bytes()); // l1_table_offset
+/// bytes.extend([0; 8]); // an entry for 2 MiB
+/// bytes.extend(b"base");
+///
+/// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default())?;
+/// assert_eq!((header.size, header.cluster.size(), header.encrypted), (1 << 20, 4096, false));
+/// assert_eq!(header.l2_entries.size(), 512);
+/// assert_eq!(header.backing_file, Some((b"base".to_vec(), 56)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// `mtime`: when the backing file was changed last, seconds since 1970 began. QEMU writes 0.
@@ -66,6 +115,26 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow::{HEADER_SIZE, Header, MAGIC};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = vec![0; 56];
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// put(0, &[MAGIC, 1].map(u32::to_be_bytes).concat());
+    /// put(24, &(1u64 << 20).to_be_bytes());
+    /// put(32, &[12, 9]);
+    /// put(36, &1u32.to_be_bytes()); // crypt_method: AES
+    /// put(40, &HEADER_SIZE.to_be_bytes());
+    /// assert!(Header::read(&MemoryStorage::new(bytes.clone()), &Limits::default())?.encrypted);
+    ///
+    /// bytes[32] = 30; // clusters of 1 GiB
+    /// let error = Header::read(&MemoryStorage::new(bytes), &Limits::default()).unwrap_err();
+    /// assert_eq!(error.offset(), Some(32));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn read(storage: &dyn Storage, limits: &Limits) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, 48)?;
         let mut cursor = BeCursor::new(&bytes, 0);
@@ -123,6 +192,33 @@ impl Header {
 }
 
 /// A QCOW version 1 image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow::QcowLayer;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut image = vec![0; 3 * 4096];
+/// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"QFI\xfb\0\0\0\x01");
+/// # put(24, &8192u64.to_be_bytes());
+/// # put(32, &[12, 9]);
+/// # put(40, &48u64.to_be_bytes());
+/// # put(48, &4096u64.to_be_bytes());
+/// # put(4096, &8192u64.to_be_bytes());
+/// // two clusters, of which the first was written
+/// let layer = QcowLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().cluster.size(), 4096);
+/// let stored = layer.map(0, u64::MAX)?;
+/// assert_eq!(stored.kind, MappingKind::Stored { source: Source::Own, offset: 8192 });
+/// // the other one is the backing file's, if there were one
+/// assert_eq!(layer.map(4096, u64::MAX)?.kind, MappingKind::Parent { stored: None });
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct QcowLayer {
     storage: Arc<dyn Storage>,
@@ -134,6 +230,32 @@ pub struct QcowLayer {
 
 impl QcowLayer {
     /// Opens `storage` as a QCOW version 1 image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow::QcowLayer;
+    /// use diskimage::layer::Role;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 4096];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"QFI\xfb\0\0\0\x01");
+    /// # put(8, &56u64.to_be_bytes());
+    /// # put(16, &8u32.to_be_bytes());
+    /// # put(24, &8192u64.to_be_bytes());
+    /// # put(32, &[12, 9]);
+    /// # put(40, &48u64.to_be_bytes());
+    /// # put(56, b"base.raw");
+    /// // an image with a backing file, which is named and not opened
+    /// let layer = QcowLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+    /// let [backing] = layer.references() else { panic!("one reference") };
+    /// assert_eq!((backing.role, &*backing.printable_name()), (Role::Parent, "base.raw"));
+    /// assert_eq!(backing.format, None); // version 1 does not tell
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, &options.limits)?;
         let parent = header.backing_file.clone().map(|(name, offset)| Reference {
@@ -155,6 +277,30 @@ impl QcowLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow::QcowLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 4096];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"QFI\xfb\0\0\0\x01");
+    /// # put(24, &(3u64 << 20).to_be_bytes());
+    /// # put(32, &[12, 9]);
+    /// # put(40, &48u64.to_be_bytes());
+    /// // `image` was made by hand
+    /// let layer = QcowLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!(layer.size(), header.size);
+    /// assert_eq!(layer.cluster_size(), Some(header.cluster.size()));
+    /// // what one L2 table maps
+    /// assert_eq!(header.cluster.offset_of(header.l2_entries.size()), Some(2 << 20));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -7,6 +7,31 @@
 //! | read | version 3; bands of any size, any number of lists of them |
 //! | checked | whether each band lies in the file; room that nothing uses |
 //! | refused | a band that is there twice, lists of bands in other places than behind their predecessors' bands |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::format::sparseimage::{HEADER_BANDS, NODE_SIZE, SIGNATURE, VERSION};
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{OpenOptions, VirtualDisk};
+//!
+//! // a disk of two bands of 8 sectors, of which the second is in the file
+//! let mut image = vec![0; NODE_SIZE as usize + 4096];
+//! let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+//! put(0, SIGNATURE);
+//! put(4, &[VERSION, 8, 0, 16].map(u32::to_be_bytes).concat());
+//! put(HEADER_BANDS as usize, &2u32.to_be_bytes()); // counted from 1
+//! put(NODE_SIZE as usize, b"guest");
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("home.sparseimage"))?;
+//! let mut bytes = [0; 5];
+//! disk.read_exact_at(&mut bytes, 4096)?;
+//! assert_eq!(&bytes, b"guest");
+//! assert!(disk.extent_at(0, u64::MAX)?.kind.is_zero());
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,6 +60,24 @@ pub const HEADER_BANDS: u64 = 64;
 pub const LIST_BANDS: u64 = 56;
 
 /// The header.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::sparseimage::{NODE_SIZE, SIGNATURE, SparseImageLayer, VERSION};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = SIGNATURE.to_vec();
+/// // sectors of a band, flags, sectors of the disk in 32 bits
+/// bytes.extend([VERSION, 2048, 1, 1 << 21].map(u32::to_be_bytes).concat());
+/// bytes.resize(NODE_SIZE as usize, 0); // no band is in the file
+/// let storage = Arc::new(MemoryStorage::new(bytes));
+/// let layer = SparseImageLayer::open(storage, &LayerOptions::default())?;
+/// let header = layer.header();
+/// assert_eq!((header.sectors_per_band, header.sectors), (2048, 1 << 21));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -70,6 +113,30 @@ struct Band {
 }
 
 /// A sparse image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::sparseimage::SparseImageLayer;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut image = vec![0; 3 * 4096];
+/// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"sprs");
+/// # put(4, &[3u32, 8, 0, 16].map(u32::to_be_bytes).concat());
+/// # put(64, &[2u32, 1].map(u32::to_be_bytes).concat());
+/// // two bands, the second one first in the file
+/// let storage = Arc::new(MemoryStorage::new(image));
+/// let layer = SparseImageLayer::open(storage, &LayerOptions::default())?;
+/// assert_eq!(layer.header().sectors, 16);
+/// let first = layer.map(0, u64::MAX)?;
+/// assert_eq!(first.kind, MappingKind::Stored { source: Source::Own, offset: 8192 });
+/// assert_eq!(first.length, 4096);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct SparseImageLayer {
     storage: Arc<dyn Storage>,
@@ -80,6 +147,26 @@ pub struct SparseImageLayer {
 
 impl SparseImageLayer {
     /// Opens `storage` as a sparse image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::sparseimage::SparseImageLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 3 * 4096];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"sprs");
+    /// # put(4, &[3u32, 8, 0, 16].map(u32::to_be_bytes).concat());
+    /// # put(64, &[2u32, 2].map(u32::to_be_bytes).concat());
+    /// // a list that has the second band twice: which of them is the disk's?
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let error = SparseImageLayer::open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let bytes = read_vec(&storage, "the header", 0, to_usize(NODE_SIZE))?;
         let (header, mut next) = read_header(&bytes)?;
@@ -125,6 +212,26 @@ impl SparseImageLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::sparseimage::SparseImageLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = b"sprs".to_vec();
+    /// # image.extend([3u32, 2048, 0, 1 << 21].map(u32::to_be_bytes).concat());
+    /// # image.resize(4096, 0);
+    /// // `image` was made by hand
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = SparseImageLayer::open(storage, &LayerOptions::default())?;
+    /// let header = layer.header();
+    /// assert_eq!((header.sectors * 512, layer.size()), (1 << 30, 1 << 30));
+    /// assert_eq!(layer.cluster_size(), Some(u64::from(header.sectors_per_band) * 512));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -17,6 +17,23 @@ use super::layout::{
 use super::resources::{Resource, of_fork, of_plist};
 
 /// How a chunk is stored.
+///
+/// ```
+/// use diskimage::format::dmg::Kind;
+///
+/// let why = |kind: Kind| kind.unsupported();
+/// for kind in [Kind::Raw, Kind::Zlib, Kind::Ignore, Kind::Unknown(0x8000_0009)] {
+///     match kind.codec() {
+///         Some(codec) => println!("compressed by {codec}"),
+///         None if kind.is_zero() => println!("zeros"),
+///         None if kind.is_encoded() => println!("{}", why(kind).unwrap_or_default()),
+///         None => println!("as it is"),
+///     }
+/// }
+/// assert_eq!(Kind::Zlib.codec(), Some("zlib"));
+/// assert_eq!(why(Kind::Zlib), None);
+/// assert!(why(Kind::Unknown(0x8000_0009)).is_some());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Kind {
@@ -56,18 +73,39 @@ impl Kind {
     }
 
     /// Whether it reads as zeros.
+    ///
+    /// ```
+    /// use diskimage::format::dmg::Kind;
+    ///
+    /// assert!(Kind::Zero.is_zero() && Kind::Ignore.is_zero());
+    /// assert!(!Kind::Raw.is_zero());
+    /// ```
     #[must_use]
     pub fn is_zero(self) -> bool {
         matches!(self, Self::Zero | Self::Ignore)
     }
 
     /// Whether its bytes have to be decoded.
+    ///
+    /// ```
+    /// use diskimage::format::dmg::Kind;
+    ///
+    /// assert!(Kind::Lzfse.is_encoded() && Kind::Unknown(9).is_encoded());
+    /// assert!(!Kind::Raw.is_encoded() && !Kind::Ignore.is_encoded());
+    /// ```
     #[must_use]
     pub fn is_encoded(self) -> bool {
         !self.is_zero() && self != Self::Raw
     }
 
     /// The codec, for people.
+    ///
+    /// ```
+    /// use diskimage::format::dmg::Kind;
+    ///
+    /// assert_eq!(Kind::Adc.codec(), Some("adc"));
+    /// assert_eq!((Kind::Raw.codec(), Kind::Unknown(9).codec()), (None, None));
+    /// ```
     #[must_use]
     pub fn codec(self) -> Option<&'static str> {
         Some(match self {
@@ -81,6 +119,16 @@ impl Kind {
     }
 
     /// Why it cannot be decoded, if so.
+    ///
+    /// ```
+    /// use diskimage::format::dmg::Kind;
+    ///
+    /// assert_eq!(Kind::Zlib.unsupported(), None);
+    /// // two codecs are features of this crate
+    /// assert_eq!(Kind::Lzma.unsupported().is_none(), cfg!(feature = "xz"));
+    /// let why = Kind::Unknown(0x8000_0009).unsupported().unwrap_or_default();
+    /// assert!(why.contains("0x80000009"));
+    /// ```
     #[must_use]
     pub fn unsupported(self) -> Option<String> {
         match self {
@@ -99,6 +147,55 @@ impl Kind {
 }
 
 /// A run of sectors, `BLKXRun`.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::dmg::{DmgLayer, Kind};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # // a table of two chunks, one by zlib and one of zeros, in a property list, and the trailer
+/// # let mut stream = Vec::new();
+/// # let zlib = diskimage::codec::Deflate::new(6, diskimage::codec::Wrapper::Zlib)?;
+/// # zlib.encode(&[7; 4096], 4096, &mut stream)?;
+/// # let length = stream.len() as u64;
+/// # let mut table = b"mish\0\0\0\x01".to_vec();
+/// # table.extend([0u64, 16, 0].map(u64::to_be_bytes).concat());
+/// # table.resize(200, 0);
+/// # table.extend(3u32.to_be_bytes());
+/// # let [first, second, end] = [[0, 8, 0, length], [8, 8, 0, 0], [16, 0, 0, 0]];
+/// # for (kind, run) in [(0x8000_0005u32, first), (0, second), (!0, end)] {
+/// #     table.extend([kind, 0].map(u32::to_be_bytes).concat());
+/// #     table.extend(run.map(u64::to_be_bytes).concat());
+/// # }
+/// # let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// # let six = |c: &[u8]| {
+/// #     [c[0] >> 2, (c[0] & 3) << 4 | c[1] >> 4, (c[1] & 15) << 2 | c[2] >> 6, c[2] & 63]
+/// # };
+/// # let base64 = table.chunks(3).flat_map(six).map(|n| char::from(digits[usize::from(n)]));
+/// # let base64: String = base64.collect();
+/// # let plist = format!(
+/// #     "<plist><dict><key>resource-fork</key><dict><key>blkx</key><array><dict>\
+/// #      <key>Name</key><string>whole disk</string><key>Data</key><data>{base64}</data>\
+/// #      </dict></array></dict></dict></plist>"
+/// # );
+/// # let mut trailer = vec![0; 512];
+/// # let mut put = |at: usize, field: &[u8]| trailer[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"koly\0\0\0\x04\0\0\x02\0\0\0\0\x01");
+/// # put(24, &[0, length].map(u64::to_be_bytes).concat());
+/// # put(216, &[length, plist.len() as u64].map(u64::to_be_bytes).concat());
+/// # put(488, b"\0\0\0\x01");
+/// # put(492, &16u64.to_be_bytes());
+/// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// // `image` has 8 sectors by zlib, and 8 of zeros
+/// let layer = DmgLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// let [first, second] = &layer.blocks().chunks[..] else { panic!("two chunks") };
+/// assert_eq!((first.kind, first.guest()), (Kind::Zlib, 0..4096));
+/// assert!(first.length < 4096); // in the file
+/// assert_eq!((second.kind, second.guest()), (Kind::Zero, 4096..8192));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Chunk {
@@ -124,6 +221,58 @@ impl Chunk {
 }
 
 /// A table of chunks, `BLKXTable`: of a partition as a rule.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::dmg::{Checksum, DmgLayer};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # // a table of two chunks, one by zlib and one of zeros, in a property list, and the trailer
+/// # let mut stream = Vec::new();
+/// # let zlib = diskimage::codec::Deflate::new(6, diskimage::codec::Wrapper::Zlib)?;
+/// # zlib.encode(&[7; 4096], 4096, &mut stream)?;
+/// # let length = stream.len() as u64;
+/// # let mut table = b"mish\0\0\0\x01".to_vec();
+/// # table.extend([0u64, 16, 0].map(u64::to_be_bytes).concat());
+/// # table.resize(200, 0);
+/// # table.extend(3u32.to_be_bytes());
+/// # let [first, second, end] = [[0, 8, 0, length], [8, 8, 0, 0], [16, 0, 0, 0]];
+/// # for (kind, run) in [(0x8000_0005u32, first), (0, second), (!0, end)] {
+/// #     table.extend([kind, 0].map(u32::to_be_bytes).concat());
+/// #     table.extend(run.map(u64::to_be_bytes).concat());
+/// # }
+/// # let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// # let six = |c: &[u8]| {
+/// #     [c[0] >> 2, (c[0] & 3) << 4 | c[1] >> 4, (c[1] & 15) << 2 | c[2] >> 6, c[2] & 63]
+/// # };
+/// # let base64 = table.chunks(3).flat_map(six).map(|n| char::from(digits[usize::from(n)]));
+/// # let base64: String = base64.collect();
+/// # let plist = format!(
+/// #     "<plist><dict><key>resource-fork</key><dict><key>blkx</key><array><dict>\
+/// #      <key>Name</key><string>whole disk</string><key>Data</key><data>{base64}</data>\
+/// #      </dict></array></dict></dict></plist>"
+/// # );
+/// # let mut trailer = vec![0; 512];
+/// # let mut put = |at: usize, field: &[u8]| trailer[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"koly\0\0\0\x04\0\0\x02\0\0\0\0\x01");
+/// # put(24, &[0, length].map(u64::to_be_bytes).concat());
+/// # put(216, &[length, plist.len() as u64].map(u64::to_be_bytes).concat());
+/// # put(488, b"\0\0\0\x01");
+/// # put(492, &16u64.to_be_bytes());
+/// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// // `image` has 8 sectors by zlib, and 8 of zeros
+/// let layer = DmgLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// for table in &layer.blocks().tables {
+///     let chunks = &layer.blocks().chunks[table.chunks.clone()];
+///     println!("{}: {} sectors in {} chunks", table.name, table.sectors, chunks.len());
+/// }
+/// let first = &layer.blocks().tables[0];
+/// assert_eq!((&*first.name, first.start, first.sectors), ("whole disk", 0, 16));
+/// assert_eq!(first.checksum, Checksum::None);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Table {
@@ -142,6 +291,54 @@ pub struct Table {
 }
 
 /// All tables.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::dmg::{Blocks, Header};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # // a table of two chunks, one by zlib and one of zeros, in a property list, and the trailer
+/// # let mut stream = Vec::new();
+/// # let zlib = diskimage::codec::Deflate::new(6, diskimage::codec::Wrapper::Zlib)?;
+/// # zlib.encode(&[7; 4096], 4096, &mut stream)?;
+/// # let length = stream.len() as u64;
+/// # let mut table = b"mish\0\0\0\x01".to_vec();
+/// # table.extend([0u64, 16, 0].map(u64::to_be_bytes).concat());
+/// # table.resize(200, 0);
+/// # table.extend(3u32.to_be_bytes());
+/// # let [first, second, end] = [[0, 8, 0, length], [8, 8, 0, 0], [16, 0, 0, 0]];
+/// # for (kind, run) in [(0x8000_0005u32, first), (0, second), (!0, end)] {
+/// #     table.extend([kind, 0].map(u32::to_be_bytes).concat());
+/// #     table.extend(run.map(u64::to_be_bytes).concat());
+/// # }
+/// # let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// # let six = |c: &[u8]| {
+/// #     [c[0] >> 2, (c[0] & 3) << 4 | c[1] >> 4, (c[1] & 15) << 2 | c[2] >> 6, c[2] & 63]
+/// # };
+/// # let base64 = table.chunks(3).flat_map(six).map(|n| char::from(digits[usize::from(n)]));
+/// # let base64: String = base64.collect();
+/// # let plist = format!(
+/// #     "<plist><dict><key>resource-fork</key><dict><key>blkx</key><array><dict>\
+/// #      <key>Name</key><string>whole disk</string><key>Data</key><data>{base64}</data>\
+/// #      </dict></array></dict></dict></plist>"
+/// # );
+/// # let mut trailer = vec![0; 512];
+/// # let mut put = |at: usize, field: &[u8]| trailer[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"koly\0\0\0\x04\0\0\x02\0\0\0\0\x01");
+/// # put(24, &[0, length].map(u64::to_be_bytes).concat());
+/// # put(216, &[length, plist.len() as u64].map(u64::to_be_bytes).concat());
+/// # put(488, b"\0\0\0\x01");
+/// # put(492, &16u64.to_be_bytes());
+/// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// // `image` has 8 sectors by zlib, and 8 of zeros
+/// let storage = MemoryStorage::new(image);
+/// let header = Header::read(&storage)?;
+/// let blocks = Blocks::read(&storage, &header, &LayerOptions::default())?;
+/// assert_eq!((blocks.tables.len(), blocks.chunks.len()), (1, 2));
+/// let stored: u64 = blocks.chunks.iter().map(|chunk| chunk.length).sum();
+/// assert_eq!(stored, header.data_fork.end);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Blocks {

@@ -11,6 +11,24 @@ use crate::storage::{Storage, check_inside, read_vec};
 use super::layout::{CRC32, KOLY, KOLY_SIZE, KOLY_VERSION};
 
 /// The trailer, `UDIFResourceFile`.
+///
+/// ```
+/// use diskimage::format::dmg::{Checksum, Header};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut image = vec![0; 4096 + 512];
+/// let trailer = &mut image[4096..];
+/// let mut put = |at: usize, field: &[u8]| trailer[at..at + field.len()].copy_from_slice(field);
+/// put(0, b"koly\0\0\0\x04\0\0\x02\0"); // signature, version, HeaderSize
+/// put(24, &[0u64, 4096].map(u64::to_be_bytes).concat()); // the data fork
+/// put(352, &[2u32, 32, 0xcafe].map(u32::to_be_bytes).concat()); // MasterChecksum: a CRC-32
+/// put(492, &8u64.to_be_bytes()); // SectorCount
+///
+/// let header = Header::read(&MemoryStorage::new(image))?;
+/// assert_eq!((header.offset, header.data_fork.clone(), header.size()), (4096, 0..4096, 4096));
+/// assert_eq!(header.master_checksum, Checksum::Crc32(0xcafe));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -37,6 +55,52 @@ pub struct Header {
 }
 
 /// A checksum, `UDIFChecksum`.
+///
+/// ```
+/// use diskimage::format::dmg::{Checksum, Header};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # // a table of two chunks, one by zlib and one of zeros, in a property list, and the trailer
+/// # let mut stream = Vec::new();
+/// # let zlib = diskimage::codec::Deflate::new(6, diskimage::codec::Wrapper::Zlib)?;
+/// # zlib.encode(&[7; 4096], 4096, &mut stream)?;
+/// # let length = stream.len() as u64;
+/// # let mut table = b"mish\0\0\0\x01".to_vec();
+/// # table.extend([0u64, 16, 0].map(u64::to_be_bytes).concat());
+/// # table.resize(200, 0);
+/// # table.extend(3u32.to_be_bytes());
+/// # let [first, second, end] = [[0, 8, 0, length], [8, 8, 0, 0], [16, 0, 0, 0]];
+/// # for (kind, run) in [(0x8000_0005u32, first), (0, second), (!0, end)] {
+/// #     table.extend([kind, 0].map(u32::to_be_bytes).concat());
+/// #     table.extend(run.map(u64::to_be_bytes).concat());
+/// # }
+/// # let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// # let six = |c: &[u8]| {
+/// #     [c[0] >> 2, (c[0] & 3) << 4 | c[1] >> 4, (c[1] & 15) << 2 | c[2] >> 6, c[2] & 63]
+/// # };
+/// # let base64 = table.chunks(3).flat_map(six).map(|n| char::from(digits[usize::from(n)]));
+/// # let base64: String = base64.collect();
+/// # let plist = format!(
+/// #     "<plist><dict><key>resource-fork</key><dict><key>blkx</key><array><dict>\
+/// #      <key>Name</key><string>whole disk</string><key>Data</key><data>{base64}</data>\
+/// #      </dict></array></dict></dict></plist>"
+/// # );
+/// # let mut trailer = vec![0; 512];
+/// # let mut put = |at: usize, field: &[u8]| trailer[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"koly\0\0\0\x04\0\0\x02\0\0\0\0\x01");
+/// # put(24, &[0, length].map(u64::to_be_bytes).concat());
+/// # put(216, &[length, plist.len() as u64].map(u64::to_be_bytes).concat());
+/// # put(488, b"\0\0\0\x01");
+/// # put(492, &16u64.to_be_bytes());
+/// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// // `image` has 8 sectors by zlib, and 8 of zeros
+/// match Header::read(&MemoryStorage::new(image))?.data_checksum {
+///     Checksum::Crc32(sum) => println!("CRC-32 {sum:08x}"),
+///     Checksum::Other(number) => println!("of type {number}, which is not compared"),
+///     none => assert_eq!(none, Checksum::None),
+/// }
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Checksum {

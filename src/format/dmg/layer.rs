@@ -19,6 +19,58 @@ use super::header::Header;
 use super::layout::MAX_CHUNK;
 
 /// A DMG as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::dmg::DmgLayer;
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # // a table of two chunks, one by zlib and one of zeros, in a property list, and the trailer
+/// # let mut stream = Vec::new();
+/// # let zlib = diskimage::codec::Deflate::new(6, diskimage::codec::Wrapper::Zlib)?;
+/// # zlib.encode(&[7; 4096], 4096, &mut stream)?;
+/// # let length = stream.len() as u64;
+/// # let mut table = b"mish\0\0\0\x01".to_vec();
+/// # table.extend([0u64, 16, 0].map(u64::to_be_bytes).concat());
+/// # table.resize(200, 0);
+/// # table.extend(3u32.to_be_bytes());
+/// # let [first, second, end] = [[0, 8, 0, length], [8, 8, 0, 0], [16, 0, 0, 0]];
+/// # for (kind, run) in [(0x8000_0005u32, first), (0, second), (!0, end)] {
+/// #     table.extend([kind, 0].map(u32::to_be_bytes).concat());
+/// #     table.extend(run.map(u64::to_be_bytes).concat());
+/// # }
+/// # let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// # let six = |c: &[u8]| {
+/// #     [c[0] >> 2, (c[0] & 3) << 4 | c[1] >> 4, (c[1] & 15) << 2 | c[2] >> 6, c[2] & 63]
+/// # };
+/// # let base64 = table.chunks(3).flat_map(six).map(|n| char::from(digits[usize::from(n)]));
+/// # let base64: String = base64.collect();
+/// # let plist = format!(
+/// #     "<plist><dict><key>resource-fork</key><dict><key>blkx</key><array><dict>\
+/// #      <key>Name</key><string>whole disk</string><key>Data</key><data>{base64}</data>\
+/// #      </dict></array></dict></dict></plist>"
+/// # );
+/// # let mut trailer = vec![0; 512];
+/// # let mut put = |at: usize, field: &[u8]| trailer[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"koly\0\0\0\x04\0\0\x02\0\0\0\0\x01");
+/// # put(24, &[0, length].map(u64::to_be_bytes).concat());
+/// # put(216, &[length, plist.len() as u64].map(u64::to_be_bytes).concat());
+/// # put(488, b"\0\0\0\x01");
+/// # put(492, &16u64.to_be_bytes());
+/// # let image = [stream, plist.into_bytes(), trailer].concat();
+/// let layer = DmgLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().sector_count, 16);
+/// assert_eq!(layer.blocks().tables[0].name, "whole disk");
+/// assert_eq!(layer.map(0, u64::MAX)?.kind, MappingKind::Encoded);
+/// let mut bytes = [0; 3];
+/// layer.read_encoded(&mut bytes, 512)?;
+/// assert_eq!(bytes, [7; 3]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct DmgLayer {
     pub(super) storage: Arc<dyn Storage>,
@@ -65,6 +117,22 @@ impl Decoded {
 
 impl DmgLayer {
     /// Opens `storage` as a DMG.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::dmg::DmgLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut image = b"encrcdsa".to_vec(); // what an encrypted one begins with
+    /// image.resize(4096, 0);
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let error = DmgLayer::open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Unsupported);
+    /// println!("{error}");
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage)?;
         let blocks = Blocks::read(&storage, &header, options)?;

@@ -1,6 +1,15 @@
 //! What lies where in a file. There is no specification by Apple; names and places are those of the
 //! public descriptions of UDIF (`UDIFResourceFile`, `BLKXTable`, `BLKXRun`). All numbers are
 //! big-endian.
+//!
+//! ```
+//! use diskimage::format::dmg::layout::{KOLY, KOLY_SIZE, KOLY_VERSION};
+//!
+//! // the trailer: signature, version, its own length
+//! let mut trailer = KOLY.to_vec();
+//! trailer.extend([KOLY_VERSION, KOLY_SIZE as u32].map(u32::to_be_bytes).concat());
+//! assert_eq!(trailer, b"koly\0\0\0\x04\0\0\x02\0");
+//! ```
 
 /// The trailer's signature, `UDIFSignature`.
 pub const KOLY: &[u8; 4] = b"koly";

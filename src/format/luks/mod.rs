@@ -7,6 +7,27 @@
 //! | described | versions 1 and 2: cipher, hash, key slots, payload; of version 2, with the feature `luks`, the JSON area with segments and the checksum of the header |
 //! | refused | the data, as encrypted |
 //! | checked | nothing |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{Code, ErrorKind, OpenOptions};
+//!
+//! # let mut container = vec![0; 8192];
+//! # let mut put = |at: usize, field: &[u8]| container[at..][..field.len()].copy_from_slice(field);
+//! # put(0, b"LUKS\xba\xbe\0\x01");
+//! # put(8, b"aes");
+//! # put(40, b"xts-plain64");
+//! # put(104, &[8u32, 64].map(u32::to_be_bytes).concat());
+//! let storage = Arc::new(MemoryStorage::new(container));
+//! let image = OpenOptions::new().open_image_storage(storage.clone(), Path::new("secret"))?;
+//! assert!(image.findings()?.iter().any(|finding| finding.code == Code::Luks));
+//! let error = OpenOptions::new().open_storage(storage, Path::new("secret")).unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::Unsupported);
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 mod v1;
 mod v2;
@@ -31,6 +52,28 @@ pub use v2::Luks2;
 pub const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 
 /// A container as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::luks::{Header, LuksLayer};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut container = vec![0; 8192];
+/// # let mut put = |at: usize, field: &[u8]| container[at..][..field.len()].copy_from_slice(field);
+/// # put(0, b"LUKS\xba\xbe\0\x01");
+/// # put(8, b"aes");
+/// # put(40, b"xts-plain64");
+/// # put(104, &[8u32, 64].map(u32::to_be_bytes).concat());
+/// // `container` was made by hand
+/// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+/// assert!(matches!(layer.header(), Header::One(_)));
+/// assert_eq!(layer.size(), 8192 - 8 * 512); // behind the header
+/// assert!(layer.describe()?.encrypted);
+/// assert!(layer.check_readable().is_err());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct LuksLayer {
     header: Header,
@@ -38,6 +81,26 @@ pub struct LuksLayer {
 }
 
 /// The header of either version.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::luks::{Header, LuksLayer, MAGIC};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut container = vec![0; 4096];
+/// container[..6].copy_from_slice(MAGIC);
+/// container[6..8].copy_from_slice(&1u16.to_be_bytes());
+/// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+/// match layer.header() {
+///     Header::One(header) => println!("{} slots", header.slots.len()),
+///     Header::Two(header) => println!("label '{}'", header.label),
+///     _ => println!("of a version to come"),
+/// }
+/// # let Header::One(header) = layer.header() else { panic!() };
+/// # assert_eq!(header.slots.len(), 8);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Header {
@@ -49,6 +112,19 @@ pub enum Header {
 
 impl LuksLayer {
     /// Opens `storage` as a LUKS container.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::luks::LuksLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let open = |bytes: &[u8]| LuksLayer::open(Arc::new(MemoryStorage::new(bytes.to_vec())));
+    /// let error = open(b"LUKS\xba\xbe\0\x03").unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(6))); // version 3
+    /// assert_eq!(open(b"anything else").unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// ```
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
         let bytes = read_vec(&storage, "the header", 0, 8)?;
         if !bytes.starts_with(MAGIC) {
@@ -75,6 +151,24 @@ impl LuksLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::luks::{Header, LuksLayer};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut container = vec![0; 4096];
+    /// # container[..8].copy_from_slice(b"LUKS\xba\xbe\0\x01");
+    /// # container[8..11].copy_from_slice(b"aes");
+    /// // `container` was made by hand
+    /// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+    /// if let Header::One(header) = layer.header() {
+    ///     let used = header.slots.iter().filter(|slot| slot.is_active()).count();
+    ///     assert_eq!((&*header.cipher_name, used), ("aes", 0)); // no key opens it any more
+    /// }
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -16,6 +16,26 @@ const ENABLED: u32 = 0x00ac_71f3;
 const DISABLED: u32 = 0x0000_dead;
 
 /// The header, `phdr`.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::luks::{Header, LuksLayer};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut container = vec![0; 4096];
+/// let mut put = |at: usize, field: &[u8]| container[at..at + field.len()].copy_from_slice(field);
+/// put(0, b"LUKS\xba\xbe\0\x01");
+/// put(8, b"aes");
+/// put(40, b"xts-plain64");
+/// put(72, b"sha256");
+/// put(104, &[4096u32, 64].map(u32::to_be_bytes).concat()); // payload-offset, key-bytes
+/// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+/// let Header::One(header) = layer.header() else { panic!("a header of version 1") };
+/// assert_eq!((&*header.cipher_name, &*header.cipher_mode), ("aes", "xts-plain64"));
+/// assert_eq!((&*header.hash_spec, header.payload_offset, header.key_bytes), ("sha256", 4096, 64));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Luks1 {
@@ -38,6 +58,25 @@ pub struct Luks1 {
 }
 
 /// A key slot.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::luks::{Header, LuksLayer};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut container = vec![0; 4096];
+/// let mut put = |at: usize, field: &[u8]| container[at..at + field.len()].copy_from_slice(field);
+/// put(0, b"LUKS\xba\xbe\0\x01");
+/// put(208, &[0x00ac_71f3u32, 100_000].map(u32::to_be_bytes).concat()); // active, iterations
+/// put(248, &[8u32, 4000].map(u32::to_be_bytes).concat()); // key-material-offset, stripes
+/// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+/// let Header::One(header) = layer.header() else { panic!("a header of version 1") };
+/// let used: Vec<_> = header.slots.iter().filter(|slot| slot.is_active()).collect();
+/// assert_eq!(used.len(), 1);
+/// assert_eq!((used[0].iterations, used[0].offset, used[0].stripes), (100_000, 8, 4000));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeySlot {

@@ -24,6 +24,27 @@ const SIZES: [u64; 9] =
     [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
 
 /// The header.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::luks::{Header, LuksLayer};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut container = vec![0; 16 << 10];
+/// let mut put = |at: usize, field: &[u8]| container[at..at + field.len()].copy_from_slice(field);
+/// put(0, b"LUKS\xba\xbe\0\x02");
+/// put(8, &[16u64 << 10, 3].map(u64::to_be_bytes).concat()); // hdr_size, seqid
+/// put(24, b"backup");
+/// put(72, b"sha256");
+/// put(168, b"6a4a8b3e-0a5c-4b5f-9a3f-1f2e3d4c5b6a");
+/// let layer = LuksLayer::open(Arc::new(MemoryStorage::new(container)))?;
+/// let Header::Two(header) = layer.header() else { panic!("a header of version 2") };
+/// assert_eq!((header.header_size, header.sequence), (16 << 10, 3));
+/// assert_eq!((&*header.label, &*header.checksum_algorithm), ("backup", "sha256"));
+/// assert!(header.uuid.starts_with("6a4a8b3e"));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Luks2 {
     /// `hdr_size`.

@@ -16,6 +16,33 @@ use super::expandable::Expandable;
 
 /// The files of a bundle as a layer. Each part of the disk has an image for each snapshot; what
 /// one does not have is its parent's.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::parallels::BundleLayer;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{ErrorKind, Layer};
+///
+/// # let text = "<?xml version='1.0'?><Parallels_disk_image Version='1.0'>
+/// #     <Disk_Parameters><Disk_size>8</Disk_size></Disk_Parameters>
+/// #     <StorageData><Storage><Start>0</Start><End>8</End><Blocksize>8</Blocksize>
+/// #     <Image><GUID>{01}</GUID><Type>Plain</Type><File>disk.hds</File></Image>
+/// #     </Storage></StorageData></Parallels_disk_image>";
+/// # let descriptor = Arc::new(MemoryStorage::new(text.into()));
+/// // `descriptor` holds a DiskDescriptor.xml
+/// let mut layer = BundleLayer::open(descriptor, &LayerOptions::default())?;
+/// assert_eq!(layer.descriptor().disk_size, 8);
+/// // nothing is read before somebody hands over the file that it names
+/// let refused = layer.map(0, 4096).unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Denied);
+/// layer.attach(0, Arc::new(MemoryStorage::new(vec![7; 4096])))?;
+/// let kind = MappingKind::Stored { source: Source::Reference(0), offset: 0 };
+/// assert_eq!(layer.map(0, 4096)?.kind, kind);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct BundleLayer {
     descriptor: Descriptor,
@@ -33,6 +60,26 @@ enum Opened {
 
 impl BundleLayer {
     /// Opens `storage` as a descriptor. The files that it names are not opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::parallels::BundleLayer;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let text = "<Parallels_disk_image Version='1.0'>
+    ///     <Disk_Parameters><Disk_size>16</Disk_size></Disk_Parameters>
+    ///     <StorageData><Storage><Start>0</Start><End>8</End><Blocksize>8</Blocksize>
+    ///     <Image><GUID>{01}</GUID><Type>Plain</Type><File>disk.hds</File></Image>
+    ///     </Storage></StorageData></Parallels_disk_image>";
+    /// // half of the disk is in no part
+    /// let storage = Arc::new(MemoryStorage::new(text.into()));
+    /// let error = BundleLayer::open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Corrupt);
+    /// println!("{error}");
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let descriptor = Descriptor::read(&storage, options)?;
         let mut references = Vec::new();

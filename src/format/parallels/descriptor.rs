@@ -18,6 +18,29 @@ const TOP: &str = "{5fbaabe3-6958-40ff-92a7-860e329aab41}";
 const NONE: &str = "{00000000-0000-0000-0000-000000000000}";
 
 /// What the descriptor says.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::parallels::Descriptor;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let text = "<Parallels_disk_image Version='1.0'>
+///     <Disk_Parameters><Disk_size>2048</Disk_size></Disk_Parameters>
+///     <StorageData><Storage><Start>0</Start><End>2048</End><Blocksize>2048</Blocksize>
+///     <Image><GUID>{01}</GUID><Type>Compressed</Type><File>base.hds</File></Image>
+///     <Image><GUID>{02}</GUID><Type>Compressed</Type><File>now.hds</File></Image>
+///     </Storage></StorageData>
+///     <Snapshots><TopGUID>{02}</TopGUID>
+///     <Shot><GUID>{02}</GUID><ParentGUID>{01}</ParentGUID></Shot>
+///     <Shot><GUID>{01}</GUID>
+///     <ParentGUID>{00000000-0000-0000-0000-000000000000}</ParentGUID></Shot>
+///     </Snapshots></Parallels_disk_image>";
+/// let storage = MemoryStorage::new(text.into());
+/// let descriptor = Descriptor::read(&storage, &LayerOptions::default())?;
+/// assert_eq!((descriptor.disk_size, descriptor.shots.len()), (2048, 2));
+/// assert_eq!(descriptor.chain, ["{02}", "{01}"]); // the current image, its parent
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Descriptor {
@@ -32,6 +55,28 @@ pub struct Descriptor {
 }
 
 /// A part of the disk: `Storage`.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::parallels::Descriptor;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let text = "<Parallels_disk_image Version='1.0'>
+/// #     <Disk_Parameters><Disk_size>2048</Disk_size></Disk_Parameters>
+/// #     <StorageData><Storage><Start>0</Start><End>2048</End><Blocksize>2048</Blocksize>
+/// #     <Image><GUID>{01}</GUID><Type>Compressed</Type><File>disk.hds</File></Image>
+/// #     </Storage></StorageData></Parallels_disk_image>";
+/// # let storage = MemoryStorage::new(text.into());
+/// // `storage` holds a DiskDescriptor.xml
+/// let descriptor = Descriptor::read(&storage, &LayerOptions::default())?;
+/// // of each part of the disk, the file of the current image
+/// for part in &descriptor.storages {
+///     let file = descriptor.chain.first().and_then(|guid| part.image(guid));
+///     let name = file.map(|image| &*image.file);
+///     assert_eq!((part.start..part.end, name), (0..2048, Some("disk.hds")));
+/// }
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StorageData {
@@ -46,6 +91,24 @@ pub struct StorageData {
 }
 
 /// A file of a part of the disk: `Image`.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::parallels::Descriptor;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let text = "<Parallels_disk_image Version='1.0'>
+/// #     <Disk_Parameters><Disk_size>2048</Disk_size></Disk_Parameters>
+/// #     <StorageData><Storage><Start>0</Start><End>2048</End><Blocksize>2048</Blocksize>
+/// #     <Image><GUID>{0A}</GUID><Type>Compressed</Type><File>disk.hds</File></Image>
+/// #     </Storage></StorageData></Parallels_disk_image>";
+/// # let storage = MemoryStorage::new(text.into());
+/// let descriptor = Descriptor::read(&storage, &LayerOptions::default())?;
+/// let image = &descriptor.storages[0].images[0];
+/// assert_eq!((&*image.guid, &*image.file), ("{0a}", "disk.hds"));
+/// assert!(!image.is_plain); // it has a header and a BAT of its own
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Image {
@@ -60,6 +123,28 @@ pub struct Image {
 }
 
 /// A snapshot: `Shot`.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::parallels::Descriptor;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let text = "<Parallels_disk_image Version='1.0'>
+/// #     <Disk_Parameters><Disk_size>0</Disk_size></Disk_Parameters>
+/// #     <StorageData></StorageData><Snapshots>
+/// #     <TopGUID>{02}</TopGUID>
+/// #     <Shot><GUID>{02}</GUID><ParentGUID>{01}</ParentGUID></Shot>
+/// #     <Shot><GUID>{01}</GUID>
+/// #     <ParentGUID>{00000000-0000-0000-0000-000000000000}</ParentGUID></Shot>
+/// #     </Snapshots></Parallels_disk_image>";
+/// # let storage = MemoryStorage::new(text.into());
+/// // `storage` holds a DiskDescriptor.xml
+/// let descriptor = Descriptor::read(&storage, &LayerOptions::default())?;
+/// let [later, first] = &descriptor.shots[..] else { panic!("two snapshots") };
+/// assert_eq!(later.parent.as_ref(), Some(&first.guid));
+/// assert_eq!(first.parent, None);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shot {
@@ -187,6 +272,25 @@ impl StorageData {
     }
 
     /// The image with this GUID.
+    ///
+    /// ```
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::parallels::Descriptor;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let text = "<Parallels_disk_image Version='1.0'>
+    /// #     <Disk_Parameters><Disk_size>2048</Disk_size></Disk_Parameters>
+    /// #     <StorageData><Storage><Start>0</Start><End>2048</End><Blocksize>2048</Blocksize>
+    /// #     <Image><GUID>{0A}</GUID><Type>Plain</Type><File>disk.hds</File></Image>
+    /// #     </Storage></StorageData></Parallels_disk_image>";
+    /// # let storage = MemoryStorage::new(text.into());
+    /// // `storage` holds a DiskDescriptor.xml
+    /// let descriptor = Descriptor::read(&storage, &LayerOptions::default())?;
+    /// let part = &descriptor.storages[0];
+    /// assert!(part.image("{0a}").is_some_and(|image| image.is_plain));
+    /// assert_eq!(part.image("{0b}"), None);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn image(&self, guid: &str) -> Option<&Image> {
         self.images.iter().find(|image| image.guid == guid)

@@ -42,6 +42,24 @@ const NOT_STORED: MappingKind = MappingKind::Zero { allocated: false, stored: No
 const MAX_TRACKS: u32 = 1 << 21;
 
 /// The header.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::parallels::{Header, IN_USE, MAGIC_EXT};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = MAGIC_EXT.to_vec();
+/// bytes.extend([2, 16, 4, 2048, 2].map(u32::to_le_bytes).concat()); // version to nb_bat_entries
+/// bytes.extend(4096u64.to_le_bytes()); // nb_sectors
+/// bytes.extend([IN_USE, 0, 0].map(u32::to_le_bytes).concat()); // in_use, data_off, flags
+/// bytes.extend([0; 8]); // ext_off
+/// bytes.extend([0; 2 * 4]); // the BAT
+/// let header = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default())?;
+/// assert_eq!((header.size(), header.cluster()), (2 << 20, 1 << 20));
+/// assert_eq!((header.geometry, header.bat_entries), ([16, 4], 2));
+/// assert_eq!(header.in_use, IN_USE); // whoever had it open did not close it
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {

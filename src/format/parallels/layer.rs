@@ -16,6 +16,32 @@ use super::expandable::*;
 use super::extension::sections;
 
 /// An expandable Parallels image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::parallels::ParallelsLayer;
+/// use diskimage::layer::{MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut image = vec![0; 2 * 4096];
+/// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"WithoutFreeSpace");
+/// # put(16, &[2u32, 16, 1, 8, 2].map(u32::to_le_bytes).concat());
+/// # put(36, &16u64.to_le_bytes());
+/// # put(64, &[8u32, 0].map(u32::to_le_bytes).concat());
+/// // a BAT that counts in sectors: the first of two clusters is at sector 8
+/// let storage = Arc::new(MemoryStorage::new(image));
+/// let layer = ParallelsLayer::open(storage, &LayerOptions::default())?;
+/// assert!(!layer.header().is_ext);
+/// let stored = layer.map(512, u64::MAX)?;
+/// let offset = 8 * 512 + 512;
+/// assert_eq!(stored.kind, MappingKind::Stored { source: Source::Own, offset });
+/// assert!(matches!(layer.map(4096, 1)?.kind, MappingKind::Zero { .. }));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ParallelsLayer {
     image: Expandable,
@@ -24,6 +50,28 @@ pub struct ParallelsLayer {
 
 impl ParallelsLayer {
     /// Opens `storage` as an expandable image.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::parallels::{IN_USE, MAGIC_EXT, ParallelsLayer};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Layer};
+    ///
+    /// # let mut image = MAGIC_EXT.to_vec();
+    /// # image.extend([2, 16, 4, 2048, 2].map(u32::to_le_bytes).concat());
+    /// # image.extend(4096u64.to_le_bytes());
+    /// # image.extend([IN_USE, 0, 0].map(u32::to_le_bytes).concat());
+    /// # image.extend([0; 16]);
+    /// // an image that was not closed is read, and says so
+    /// let storage = Arc::new(MemoryStorage::new(image));
+    /// let layer = ParallelsLayer::open(storage, &LayerOptions::default())?;
+    /// let description = layer.describe()?;
+    /// assert!(description.dirty);
+    /// assert!(description.findings.iter().any(|finding| finding.code == Code::Dirty));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let image = Expandable::open(storage, options)?;
         Ok(Self { image, limits: options.limits.clone() })

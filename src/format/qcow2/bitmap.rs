@@ -14,6 +14,36 @@ use super::layer::Qcow2Layer;
 use super::layout::*;
 
 /// A persistent bitmap's directory entry ("Bitmap directory entry").
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow2::Qcow2Layer;
+/// use diskimage::storage::FileStorage;
+/// use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
+///
+/// # let nightly = DirtyBitmap {
+/// #     name: b"nightly".to_vec(),
+/// #     granularity: 64 << 10,
+/// #     auto: true,
+/// #     is_consistent: true,
+/// #     bits: vec![0b101, 0],
+/// # };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.qcow2");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
+/// let [bitmap] = layer.bitmaps() else { panic!("one bitmap") };
+/// assert_eq!((&*bitmap.name, bitmap.granularity), (&b"nightly"[..], 64 << 10));
+/// assert_eq!(bitmap.table_size, 1); // one cluster is enough for its bits
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bitmap {
@@ -34,6 +64,36 @@ pub struct Bitmap {
 }
 
 /// The flags of a bitmap.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow2::Qcow2Layer;
+/// use diskimage::storage::FileStorage;
+/// use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
+///
+/// # let nightly = DirtyBitmap {
+/// #     name: b"nightly".to_vec(),
+/// #     granularity: 64 << 10,
+/// #     auto: true,
+/// #     is_consistent: true,
+/// #     bits: vec![0b101, 0],
+/// # };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.qcow2");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
+/// // whether a backup can go by it, and whether it goes on by itself
+/// let flags = layer.bitmaps()[0].flags;
+/// assert_eq!((flags.in_use, flags.auto), (false, true));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BitmapFlags {

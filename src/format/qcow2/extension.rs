@@ -9,6 +9,26 @@ use super::error::Qcow2Detail;
 use super::layout::*;
 
 /// The header extensions of an image.
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::qcow2::Header;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 20)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+/// let extensions = &header.extensions;
+/// assert!(extensions.backing_format.as_ref().is_some_and(|(format, _)| format == b"raw"));
+/// assert!(extensions.data_file.is_none() && extensions.bitmaps.is_none());
+/// assert!(extensions.unknown.is_empty());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Extensions {
@@ -27,6 +47,34 @@ pub struct Extensions {
 }
 
 /// The bitmaps extension ("Bitmaps extension").
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::qcow2::Header;
+/// use diskimage::storage::FileStorage;
+/// use diskimage::{format::qcow2::Qcow2Options, layer::DirtyBitmap};
+///
+/// # let nightly = DirtyBitmap {
+/// #     name: b"nightly".to_vec(),
+/// #     granularity: 64 << 10,
+/// #     auto: true,
+/// #     is_consistent: true,
+/// #     bits: vec![0b101, 0],
+/// # };
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.qcow2");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = Qcow2Options::new().bitmaps(vec![nightly]).writer(1 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let header = Header::read(&FileStorage::open(&path)?, &Limits::default(), false)?;
+/// if let Some(bitmaps) = header.extensions.bitmaps {
+///     println!("{} bitmaps, listed at {:#x}", bitmaps.nb_bitmaps, bitmaps.directory_offset);
+/// }
+/// # assert_eq!(header.extensions.bitmaps.map(|bitmaps| bitmaps.nb_bitmaps), Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BitmapsExtension {
@@ -41,6 +89,28 @@ pub struct BitmapsExtension {
 }
 
 /// An entry of the feature name table ("Feature name table").
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::qcow2::Header;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::text::printable;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 20)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+/// // what the image calls the incompatible feature of bit 4
+/// let names = &header.extensions.feature_names;
+/// let name = names.iter().find(|f| (f.kind, f.bit) == (0, 4));
+/// let name = name.map(|feature| printable(&feature.name));
+/// assert_eq!(name.as_deref(), Some("extended L2 entries"));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FeatureName {

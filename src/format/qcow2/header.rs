@@ -11,6 +11,30 @@ use super::extension::Extensions;
 use super::layout::*;
 
 /// A header whose fields make sense together, and within the file it was read from.
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::qcow2::{Header, Qcow2Options};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 40)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let header = Header::read(&MemoryStorage::new(bytes.clone()), &Limits::default(), false)?;
+/// assert_eq!((header.version, header.size, header.cluster.size()), (3, 1 << 40, 64 << 10));
+/// assert_eq!((header.refcount_order, header.header_length), (4, 112)); // counts of 16 bits
+/// // an L2 table fills a cluster, and its entries are of 16 bytes here
+/// assert!(header.extended_l2());
+/// assert_eq!((header.l2_entry_size().size(), header.l2_span().size()), (16, 256 << 20));
+///
+/// bytes[79] |= 0b11; // incompatible features 0 and 1
+/// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+/// assert!(header.is_dirty() && header.is_marked_corrupt());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Header {
@@ -53,6 +77,30 @@ pub struct Header {
 }
 
 /// How guest data are encrypted.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::format::qcow2::{CryptMethod, Qcow2Layer};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{ErrorKind, Layer};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// bytes[35] = 1; // crypt_method
+/// let layer = Qcow2Layer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().crypt_method, CryptMethod::Aes);
+/// // it is described, and its data are not given out
+/// assert!(layer.describe()?.encrypted);
+/// assert_eq!(layer.check_readable().unwrap_err().kind(), ErrorKind::Unsupported);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CryptMethod {
@@ -65,6 +113,16 @@ pub enum CryptMethod {
 }
 
 /// How compressed clusters are compressed.
+///
+/// ```
+/// use diskimage::format::qcow2::{CompressionType, Qcow2Options};
+///
+/// assert_eq!(CompressionType::Zlib.name(), "zlib");
+/// // version 2 knows no other
+/// let old = Qcow2Options::new().version(2);
+/// assert!(old.clone().compression_type(CompressionType::Zlib).writer(1 << 20).is_ok());
+/// assert!(old.compression_type(CompressionType::Zstd).writer(1 << 20).is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CompressionType {
@@ -78,6 +136,13 @@ pub enum CompressionType {
 
 impl CompressionType {
     /// QEMU's name for it.
+    ///
+    /// ```
+    /// use diskimage::format::qcow2::CompressionType;
+    ///
+    /// assert_eq!(CompressionType::Zstd.name(), "zstd");
+    /// assert_eq!(CompressionType::Unknown(7).name(), "unknown");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -96,6 +161,27 @@ impl Header {
     ///
     /// With `trust_broken`, unknown incompatible features and a misplaced refcount table pass, which
     /// reading does not need; all other bounds hold nevertheless.
+    ///
+    /// ```
+    /// use diskimage::format::qcow2::Header;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Limits};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// bytes[72] = 1; // a feature of bit 56
+    /// let storage = MemoryStorage::new(bytes);
+    /// let read = |trust| Header::read(&storage, &Limits::default(), trust);
+    /// let error = read(false).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(72)));
+    /// assert_eq!(read(true)?.incompatible_features, 1 << 56);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn read(storage: &dyn Storage, limits: &Limits, trust_broken: bool) -> Result<Self> {
         // the largest cluster bounds the header with its extensions and names; read it in two
         // steps, since the first tells the cluster size
@@ -364,36 +450,145 @@ impl Header {
     }
 
     /// Whether L2 entries are 16 bytes long and have subclusters.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::{Header, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().extended_l2(true).writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+    /// assert!(header.extended_l2());
+    /// assert_eq!(header.cluster.size() / 32, 2048); // of a subcluster
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn extended_l2(&self) -> bool {
         self.incompatible_features & INCOMPATIBLE_EXTENDED_L2 != 0
     }
 
     /// Whether guest data lie in another file.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::{Header, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+    /// assert!(!header.has_data_file()); // clusters lie in the image itself
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn has_data_file(&self) -> bool {
         self.incompatible_features & INCOMPATIBLE_DATA_FILE != 0
     }
 
     /// Whether that file is a raw disk by itself.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::{Header, Qcow2Options};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// # use diskimage::{Convert, Target, Writer, target::FilesTarget};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("tables.qcow2");
+    /// let options = Qcow2Options::new().data_file("data.raw", true);
+    /// # let writer = options.writer(1 << 20)?;
+    /// # let target = FilesTarget::create(&path, writer.files())?.durable(false);
+    /// # Convert::new().create(Box::new(writer), &target)?;
+    /// # Box::new(target).finish()?;
+    /// let header = Header::read(&FileStorage::open(&path)?, &Limits::default(), false)?;
+    /// assert!(options.has_data_file() && header.has_data_file());
+    /// assert!(header.data_file_raw()); // whoever writes to it keeps `data.raw` a disk by itself
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn data_file_raw(&self) -> bool {
         self.autoclear_features & AUTOCLEAR_DATA_FILE_RAW != 0
     }
 
     /// Whether the image was not closed properly.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::{Header, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().lazy_refcounts(true).writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// bytes[79] |= 1; // as QEMU leaves it when it is killed
+    /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+    /// assert!(header.is_dirty() && !header.is_marked_corrupt());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         self.incompatible_features & INCOMPATIBLE_DIRTY != 0
     }
 
     /// Whether the image is marked as corrupt.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow2::{Qcow2Layer, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Layer};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// bytes[79] |= 2;
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
+    /// assert!(layer.header().is_marked_corrupt());
+    /// // its data are not given out unless somebody says that they are to be trusted
+    /// assert_eq!(layer.check_readable().unwrap_err().kind(), ErrorKind::Corrupt);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn is_marked_corrupt(&self) -> bool {
         self.incompatible_features & INCOMPATIBLE_CORRUPT != 0
     }
 
     /// The size of an L2 entry: 8 or 16 bytes.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::{Header, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+    /// let entries = header.cluster.size() / header.l2_entry_size().size(); // of an L2 table
+    /// assert_eq!(entries, 8192);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn l2_entry_size(&self) -> Pow2 {
         let bits = if self.extended_l2() { 4 } else { 3 };
@@ -401,6 +596,24 @@ impl Header {
     }
 
     /// How many guest bytes one L2 table, which fills a cluster, maps.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::{Header, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().writer(10 << 30)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+    /// assert_eq!(header.l2_span().size(), 512 << 20);
+    /// // an L1 entry for each of them
+    /// assert_eq!(header.l2_span().count(header.size), u64::from(header.l1_size));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn l2_span(&self) -> Pow2 {
         let entries = self.cluster.bits().saturating_sub(self.l2_entry_size().bits());

@@ -28,6 +28,31 @@ use super::refcount::RefcountTable;
 use super::snapshot::{SnapshotEntry, find, read_snapshots};
 
 /// A QCOW2 image, or one of its internal snapshots, as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qcow2::{Qcow2Layer, Qcow2Options};
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(Qcow2Options::new().backing("base.raw", Some("raw")).writer(1 << 30)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let storage = Arc::new(MemoryStorage::new(bytes));
+/// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
+/// let backing = layer.header().backing_file.as_ref().map(|(name, _)| &**name);
+/// assert_eq!(backing, Some(&b"base.raw"[..]));
+/// assert!(layer.bitmaps().is_empty());
+/// // nothing was written to it: all is the backing file's
+/// assert_eq!(layer.map(0, u64::MAX)?.kind, MappingKind::Parent { stored: None });
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Qcow2Layer {
     storage: Arc<dyn Storage>,
@@ -50,6 +75,29 @@ pub struct Qcow2Layer {
 
 impl Qcow2Layer {
     /// Opens `storage` as a QCOW2 image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow2::{Qcow2Layer, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let mut options = LayerOptions::default();
+    /// assert_eq!(Qcow2Layer::open(storage.clone(), &options)?.header().nb_snapshots, 0);
+    /// options.snapshot = Some(b"before-update".to_vec()); // and so there is none of this name
+    /// let error = Qcow2Layer::open(storage, &options).unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let limits = &options.limits;
         let header = Header::read(&storage, limits, options.trust_broken)?;

@@ -1,4 +1,23 @@
 //! On-disk constants, under the specification's names.
+//!
+//! ```
+//! use diskimage::format::qcow2::Qcow2Options;
+//! use diskimage::format::qcow2::layout::{ENTRY_COPIED, ENTRY_OFFSET, MAGIC, V3_MIN_HEADER_LENGTH};
+//!
+//! # let mut bytes = Vec::new();
+//! # let target = diskimage::target::StreamTarget::new(&mut bytes);
+//! let writer = Box::new(Qcow2Options::new().writer(1 << 20)?);
+//! # diskimage::Convert::new().create(writer, &target)?;
+//! # diskimage::Target::finish(Box::new(target))?;
+//! // `bytes` is what it makes of an empty disk
+//! // the start of an image: magic, version, and far behind them the length of the header
+//! assert!(bytes.starts_with(&[MAGIC, 3].map(u32::to_be_bytes).concat()));
+//! assert!(bytes[100..104] >= V3_MIN_HEADER_LENGTH.to_be_bytes()[..]);
+//! // an entry for the cluster at 0x50000, to which nothing else refers
+//! let entry = ENTRY_COPIED | 0x5_0000;
+//! assert_eq!(entry & ENTRY_OFFSET, 0x5_0000);
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 /// The header's first four bytes.
 pub const MAGIC: u32 = 0x5146_49fb;

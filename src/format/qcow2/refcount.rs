@@ -13,6 +13,32 @@ use super::header::Header;
 use super::layout::*;
 
 /// The two-level table of reference counts, read page by page.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::format::qcow2::{Header, RefcountTable};
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Limits, Storage};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+/// let header = Header::read(&storage, &Limits::default(), false)?;
+/// let counts = RefcountTable::new(storage, &header, 1 << 20);
+/// assert_eq!(counts.get(0)?, 1); // the header's cluster
+/// assert_eq!(counts.get(1 << 30)?, 0); // far behind the end of the file
+/// // a cluster of 64 KiB holds counts of 16 bits for 2 GiB of the file
+/// assert_eq!(header.cluster.offset_of(counts.block_entries().size()), Some(2 << 30));
+/// assert_eq!(counts.block_offset(0)?, Some(1 << 16));
+/// assert_eq!(counts.block_offset(1 << 30)?, None);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct RefcountTable {
     cache: TableCache,
@@ -45,6 +71,27 @@ impl RefcountTable {
 
     /// The offset of the refcount block that counts host cluster number `index`; `None` if there
     /// is none, so that the count is zero.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::qcow2::{Header, Qcow2Options, RefcountTable};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Limits, Storage};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(bytes));
+    /// let header = Header::read(&storage, &Limits::default(), false)?;
+    /// let counts = RefcountTable::new(storage, &header, 1 << 20);
+    /// assert_eq!(counts.block_offset(0)?, Some(1 << 16)); // behind the header
+    /// assert_eq!(counts.block_offset(counts.block_entries().size())?, None); // the next one
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn block_offset(&self, index: u64) -> Result<Option<u64>> {
         let position = self.block_entries().index(index).saturating_mul(8);
         if position >= self.size {

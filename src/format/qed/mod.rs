@@ -7,6 +7,36 @@
 //! | named | an image that needs a check (dirty); unknown compatible and autoclear features do no harm |
 //! | checked | by the section "Consistency checking": each cluster is referred to once, tables and clusters lie in the file |
 //! | refused | unknown features |
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::format::qed::ZERO_CLUSTER;
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{ExtentKind, OpenOptions, VirtualDisk};
+//!
+//! // the header, the L1 table, an L2 table, one cluster: of 4096 bytes each
+//! let mut image = vec![0; 4 * 4096];
+//! let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+//! put(0, b"QED\0");
+//! // cluster_size, table_size, header_size
+//! put(4, &[4096u32, 1, 1].map(u32::to_le_bytes).concat());
+//! put(40, &4096u64.to_le_bytes()); // l1_table_offset
+//! put(48, &8192u64.to_le_bytes()); // image_size
+//! put(4096, &8192u64.to_le_bytes());
+//! put(8192, &[12_288, ZERO_CLUSTER].map(u64::to_le_bytes).concat());
+//! put(12_288, b"guest");
+//!
+//! let storage = Arc::new(MemoryStorage::new(image));
+//! let disk = OpenOptions::new().open_storage(storage, Path::new("disk.qed"))?;
+//! let mut bytes = [0; 5];
+//! disk.read_exact_at(&mut bytes, 0)?;
+//! assert_eq!(&bytes, b"guest");
+//! let second = disk.extent_at(4096, u64::MAX)?;
+//! assert_eq!(second.kind, ExtentKind::Zero { allocated: true, stored: None });
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::sync::Arc;
 
@@ -46,6 +76,29 @@ const AT_IMAGE_SIZE: u64 = 48;
 const AT_BACKING: u64 = 56;
 
 /// The header.
+///
+/// ```
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qed::{BACKING_FILE, Header, NEED_CHECK};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = vec![0; 3 * 4096]; // the header, and an L1 table of two clusters
+/// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+/// put(0, b"QED\0");
+/// put(4, &[4096u32, 2, 1].map(u32::to_le_bytes).concat());
+/// put(16, &(BACKING_FILE | NEED_CHECK).to_le_bytes());
+/// put(40, &4096u64.to_le_bytes());
+/// put(48, &(1u64 << 30).to_le_bytes());
+/// put(56, &[64u32, 8].map(u32::to_le_bytes).concat()); // the backing file's name
+/// put(64, b"base.raw");
+///
+/// let header = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default())?;
+/// assert_eq!((header.image_size, header.cluster.size()), (1 << 30, 4096));
+/// assert_eq!((header.header_end(), header.table_bytes()), (4096, 8192));
+/// assert!(header.features & NEED_CHECK != 0); // it was not closed properly
+/// assert_eq!(header.backing_file, Some((b"base.raw".to_vec(), 64)));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// `cluster_size`.
@@ -71,6 +124,29 @@ pub struct Header {
 
 impl Header {
     /// Reads and validates it.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qed::Header;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = vec![0; 8192];
+    /// // `bytes` was made by hand
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"QED\0");
+    /// # put(4, &[4096u32, 1, 1].map(u32::to_le_bytes).concat());
+    /// # put(40, &4096u64.to_le_bytes());
+    /// # put(48, &8192u64.to_le_bytes());
+    /// put(16, &(1u64 << 40).to_le_bytes()); // a feature that the specification does not know
+    /// let storage = MemoryStorage::new(bytes);
+    /// let mut options = LayerOptions::default();
+    /// let error = Header::read(&storage, &options).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(16)));
+    /// options.trust_broken = true;
+    /// assert_eq!(Header::read(&storage, &options)?.features, 1 << 40);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn read(storage: &dyn Storage, options: &LayerOptions) -> Result<Self> {
         let bytes = read_vec(storage, "the header", 0, 64)?;
         let mut cursor = LeCursor::new(&bytes, 0);
@@ -156,12 +232,42 @@ impl Header {
     }
 
     /// Where the header's clusters end.
+    ///
+    /// ```
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qed::Header;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = vec![0; 3 * 4096];
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// put(0, b"QED\0");
+    /// put(4, &[4096u32, 1, 2].map(u32::to_le_bytes).concat()); // a header of two clusters
+    /// put(40, &8192u64.to_le_bytes());
+    /// let header = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default())?;
+    /// assert_eq!((header.header_end(), header.l1_table_offset), (8192, 8192));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header_end(&self) -> u64 {
         self.cluster.size().saturating_mul(self.header_size.into())
     }
 
     /// The length of an L1 or L2 table.
+    ///
+    /// ```
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qed::Header;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let mut bytes = vec![0; 5 * 4096];
+    /// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+    /// put(0, b"QED\0");
+    /// put(4, &[4096u32, 4, 1].map(u32::to_le_bytes).concat()); // tables of four clusters
+    /// put(40, &4096u64.to_le_bytes());
+    /// let header = Header::read(&MemoryStorage::new(bytes), &LayerOptions::default())?;
+    /// assert_eq!(header.table_bytes() / 8, 2048); // entries
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn table_bytes(&self) -> u64 {
         self.cluster.size().saturating_mul(self.table_size.into())
@@ -169,6 +275,31 @@ impl Header {
 }
 
 /// A QED image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::qed::QedLayer;
+/// use diskimage::storage::MemoryStorage;
+/// use diskimage::{Checking, Layer};
+///
+/// # let mut image = vec![0; 4 * 4096];
+/// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+/// # put(0, b"QED\0");
+/// # put(4, &[4096u32, 1, 1].map(u32::to_le_bytes).concat());
+/// # put(40, &4096u64.to_le_bytes());
+/// # put(48, &8192u64.to_le_bytes());
+/// # put(4096, &8192u64.to_le_bytes());
+/// # put(8192, &[12_288, 12_288].map(u64::to_le_bytes).concat());
+/// // an image whose two L2 entries name the same cluster
+/// let layer = QedLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+/// assert_eq!(layer.header().image_size, 8192);
+/// let checking = Checking::new();
+/// layer.check(&checking)?;
+/// assert_eq!(checking.into_report().corruptions, 1);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct QedLayer {
     storage: Arc<dyn Storage>,
@@ -179,6 +310,31 @@ pub struct QedLayer {
 
 impl QedLayer {
     /// Opens `storage` as a QED image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qed::{BACKING_FILE, BACKING_FORMAT_NO_PROBE, QedLayer};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 2 * 4096];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"QED\0");
+    /// # put(4, &[4096u32, 1, 1].map(u32::to_le_bytes).concat());
+    /// # put(16, &(BACKING_FILE | BACKING_FORMAT_NO_PROBE).to_le_bytes());
+    /// # put(40, &4096u64.to_le_bytes());
+    /// # put(48, &8192u64.to_le_bytes());
+    /// # put(56, &[64u32, 8].map(u32::to_le_bytes).concat());
+    /// # put(64, b"base.raw");
+    /// // whatever the backing file begins with, it is a raw disk
+    /// let layer = QedLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+    /// assert!(layer.header().features & BACKING_FORMAT_NO_PROBE != 0);
+    /// let backing = &layer.references()[0];
+    /// assert_eq!(backing.format.as_deref(), Some(&b"raw"[..]));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, options)?;
         let raw = header.features & BACKING_FORMAT_NO_PROBE != 0;
@@ -200,6 +356,28 @@ impl QedLayer {
     }
 
     /// The header.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qed::{NEED_CHECK, QedLayer};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut image = vec![0; 8192];
+    /// # let mut put = |at: usize, field: &[u8]| image[at..at + field.len()].copy_from_slice(field);
+    /// # put(0, b"QED\0");
+    /// # put(4, &[4096u32, 1, 1].map(u32::to_le_bytes).concat());
+    /// # put(16, &NEED_CHECK.to_le_bytes());
+    /// # put(40, &4096u64.to_le_bytes());
+    /// # put(48, &8192u64.to_le_bytes());
+    /// // `image` was made by hand
+    /// let layer = QedLayer::open(Arc::new(MemoryStorage::new(image)), &LayerOptions::default())?;
+    /// assert_eq!(layer.header().image_size, layer.size());
+    /// assert_eq!(layer.header().features & NEED_CHECK != 0, layer.describe()?.dirty);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -9,6 +9,21 @@
 //! | refused | nothing; but a raw disk has no signature, so it is one only if somebody says so |
 //!
 //! The sources for partition tables are those of the UEFI specification 2.10, sections 5.2 and 5.3.
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use diskimage::storage::MemoryStorage;
+//! use diskimage::{Format, OpenOptions, VirtualDisk};
+//!
+//! let storage = Arc::new(MemoryStorage::new(vec![7; 1000]));
+//! assert!(OpenOptions::new().open_storage(storage.clone(), Path::new("disk.img")).is_err());
+//! let raw = OpenOptions::new().format(Format::Raw);
+//! let disk = raw.open_storage(storage, Path::new("disk.img"))?;
+//! assert_eq!(disk.size(), 1000); // to the byte
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::sync::Arc;
 
@@ -22,6 +37,20 @@ mod check;
 mod repair;
 
 /// A raw disk. Its size is the file's, to the byte.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::raw::RawLayer;
+/// use diskimage::layer::{Mapping, MappingKind, Source};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let layer = RawLayer::new(Arc::new(MemoryStorage::new(vec![7; 1000])));
+/// let kind = MappingKind::Stored { source: Source::Own, offset: 600 };
+/// assert_eq!(layer.map(600, u64::MAX)?, Mapping { length: 400, kind });
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct RawLayer {
     storage: Arc<dyn Storage>,
@@ -29,6 +58,20 @@ pub struct RawLayer {
 
 impl RawLayer {
     /// The bytes of `storage` as a disk.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::raw::RawLayer;
+    /// use diskimage::storage::{MemoryStorage, WindowStorage};
+    ///
+    /// // any bytes will do, such as a part of another file
+    /// let file = MemoryStorage::new(vec![7; 8192]);
+    /// let layer = RawLayer::new(Arc::new(WindowStorage::new(file, 4096, 1000)?));
+    /// assert_eq!((layer.size(), layer.cluster_size()), (1000, None));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>) -> Self {
         Self { storage }

@@ -12,6 +12,28 @@ use super::error::VdiDetail;
 use super::layout::*;
 
 /// A header whose fields make sense together, and within the file it was read from.
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::vdi::VdiOptions;
+/// use diskimage::format::vdi::{Header, ImageType};
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vdi");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VdiOptions::new().writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let header = Header::read(&FileStorage::open(&path)?, &Limits::default())?;
+/// assert_eq!((header.image_type, header.version), (ImageType::Dynamic, 0x0001_0001));
+/// assert_eq!((header.size, header.block.size(), header.blocks), (8 << 20, 1 << 20, 8));
+/// assert_eq!(header.blocks_allocated, 0); // nothing was written yet
+/// assert_eq!((header.map_offset, header.data_offset), (512, 1 << 20));
+/// assert_eq!(header.parent_uuid, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Header {
@@ -54,6 +76,25 @@ pub struct Header {
 }
 
 /// The kind of image.
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::vdi::VdiOptions;
+/// use diskimage::format::vdi::{Header, ImageType};
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vdi");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VdiOptions::new().fixed(true).writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let header = Header::read(&FileStorage::open(&path)?, &Limits::default())?;
+/// assert_eq!(header.image_type, ImageType::Fixed);
+/// assert_eq!(header.image_type.name(), "fixed");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageType {
@@ -67,6 +108,12 @@ pub enum ImageType {
 
 impl ImageType {
     /// The name in lower case.
+    ///
+    /// ```
+    /// use diskimage::format::vdi::ImageType;
+    ///
+    /// assert_eq!(ImageType::Differencing.name(), "differencing");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

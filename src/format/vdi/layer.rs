@@ -19,6 +19,33 @@ use super::header::{Header, ImageType};
 use super::layout::*;
 
 /// A VDI image as a layer.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vdi::VdiLayer;
+/// use diskimage::format::vdi::VdiOptions;
+/// use diskimage::layer::{Identity, MappingKind};
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vdi");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VdiOptions::new().writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = VdiLayer::open(storage, &LayerOptions::default())?;
+/// assert_eq!((layer.size(), layer.header().blocks_allocated), (8 << 20, 0));
+/// assert_eq!(layer.identity(), Some(Identity::Uuid(layer.header().uuid)));
+/// // blocks that are not in the file, and no parent that has them
+/// let kind = MappingKind::Zero { allocated: true, stored: None };
+/// assert_eq!(layer.map(0, u64::MAX)?.kind, kind);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct VdiLayer {
     storage: Arc<dyn Storage>,
@@ -30,6 +57,29 @@ pub struct VdiLayer {
 
 impl VdiLayer {
     /// Opens `storage` as a VDI image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vdi::{VdiLayer, VdiOptions};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vdi");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VdiOptions::new().writer(8 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let mut bytes = std::fs::read(&path)?;
+    /// bytes[0x44] = 2; // a minor version that is not known
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let error = VdiLayer::open(storage, &LayerOptions::default()).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(0x44)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let header = Header::read(&storage, &options.limits)?;
         // an image that names a parent has one, whatever it calls itself

@@ -1,4 +1,23 @@
 //! What lies where, under the names of VirtualBox's `VDICore.h`. All numbers are little-endian.
+//!
+//! ```
+//! use diskimage::format::vdi::VdiOptions;
+//! use diskimage::format::vdi::layout::{AT_BLOCK_SIZE, AT_DISK_SIZE, SIGNATURE};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("disk.vdi");
+//! # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+//! let writer = VdiOptions::new().writer(8 << 20)?;
+//! # diskimage::Convert::new().create(Box::new(writer), &target)?;
+//! # diskimage::Target::finish(Box::new(target))?;
+//! // `path` is the file that it makes of an empty disk
+//! let bytes = std::fs::read(&path)?;
+//! assert_eq!(bytes[0x40..0x44], SIGNATURE.to_le_bytes());
+//! let at = |offset: u64, length: usize| &bytes[offset as usize..][..length];
+//! assert_eq!(at(AT_DISK_SIZE, 8), (8u64 << 20).to_le_bytes());
+//! assert_eq!(at(AT_BLOCK_SIZE, 4), (1u32 << 20).to_le_bytes());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 /// The length of `szFileInfo`, a text that names the maker and tells nothing.
 pub const FILE_INFO_SIZE: usize = 64;

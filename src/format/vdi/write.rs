@@ -63,6 +63,16 @@ impl VdiOptions {
     }
 
     /// All blocks are in the file from the start. Default: no.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vdi::VdiOptions;
+    /// use diskimage::writer::Full;
+    ///
+    /// let writer = VdiOptions::new().fixed(true).writer(8 << 20)?;
+    /// assert_eq!(writer.file_size(&Full)?, 9 << 20); // a MiB before the blocks
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn fixed(mut self, yes: bool) -> Self {
         self.fixed = yes;
@@ -70,6 +80,30 @@ impl VdiOptions {
     }
 
     /// What identifiers derive from beside the content. Default: nothing.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::vdi::{Header, VdiOptions};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// // VirtualBox refuses a second disk of the same identifier
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("one.vdi");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VdiOptions::new().seed("web-1").writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// # let other = folder.path().join("other.vdi");
+    /// # let target = diskimage::target::FileTarget::create(&other, 0)?.durable(false);
+    /// let writer = VdiOptions::new().seed("web-2").writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // and `other` is what this one makes
+    /// let read = |path| Header::read(&FileStorage::open(path)?, &Limits::default());
+    /// assert_ne!(read(&path)?.uuid, read(&other)?.uuid);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn seed(mut self, seed: impl Into<String>) -> Self {
         self.seed = seed.into();
@@ -77,6 +111,17 @@ impl VdiOptions {
     }
 
     /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole sectors.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vdi::VdiOptions;
+    ///
+    /// assert_eq!(VdiOptions::new().writer(1000)?.size(), 1024);
+    /// // the block map has numbers of 32 bits, and VirtualBox takes fewer
+    /// let error = VdiOptions::new().writer(1 << 50).unwrap_err();
+    /// assert_eq!(error.advice(), Some("choose another format"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn writer(&self, size: u64) -> Result<VdiWriter> {
         let size = Pow2::SECTOR.ceil(size);
         let block = Pow2::from_size(MIB).unwrap_or(Pow2::PAGE);
@@ -92,6 +137,19 @@ impl VdiOptions {
 }
 
 /// Lays out a VDI image; see [`VdiOptions::writer`].
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::vdi::VdiOptions;
+/// use diskimage::writer::{Forward, Full};
+///
+/// let writer = VdiOptions::new().writer(8 << 20)?;
+/// // a MiB for the header and the block map, and the blocks
+/// assert_eq!(writer.file_size(&Full)?, 9 << 20);
+/// // how many blocks there are stands in the header, which is written last
+/// assert_eq!(writer.forward(), Forward::Never);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct VdiWriter {
     blocks: Placer,

@@ -9,6 +9,30 @@ use super::error::VhdDetail;
 use super::layout::*;
 
 /// A footer whose fields can be read; its checksum is another matter.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhd::{DiskType, VhdLayer, VhdOptions};
+/// use diskimage::storage::MemoryStorage;
+///
+/// let options = VhdOptions::new().fixed(true).by_geometry(true);
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(options.writer(1_000_000)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+/// let footer = layer.footer();
+/// assert_eq!((footer.disk_type, &footer.creator_application), (DiskType::Fixed, b"vpc "));
+/// // Virtual PC goes by the geometry, so the size was rounded up to what one can say
+/// assert!(footer.is_sized_by_geometry() && !footer.geometry_mismatches());
+/// assert_eq!(footer.size(), footer.geometry_size());
+/// assert!(footer.size() > 1_000_000);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Footer {
@@ -41,6 +65,16 @@ pub struct Footer {
 }
 
 /// Cylinders, heads, and sectors per track.
+///
+/// ```
+/// use diskimage::format::vhd::Geometry;
+/// use diskimage::format::vhd::layout::MAX_GEOMETRY;
+///
+/// let geometry = Geometry { cylinders: 1024, heads: 16, sectors: 63 };
+/// assert_eq!(geometry.total_sectors() * 512, 504 << 20); // the old limit of a BIOS
+/// let largest = Geometry { cylinders: 65_535, heads: 16, sectors: 255 };
+/// assert_eq!(largest.total_sectors(), MAX_GEOMETRY);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Cylinders.
@@ -52,6 +86,28 @@ pub struct Geometry {
 }
 
 /// The kind of disk.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhd::VhdOptions;
+/// use diskimage::format::vhd::{DiskType, VhdLayer};
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhd");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdOptions::new().writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = VhdLayer::open(storage, &LayerOptions::default())?;
+/// let disk_type = layer.footer().disk_type;
+/// assert_eq!((disk_type, disk_type.name()), (DiskType::Dynamic, "dynamic"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskType {
     /// All of the data, followed by the footer.
@@ -64,6 +120,12 @@ pub enum DiskType {
 
 impl DiskType {
     /// The name in lower case.
+    ///
+    /// ```
+    /// use diskimage::format::vhd::DiskType;
+    ///
+    /// assert_eq!(DiskType::Differencing.name(), "differencing");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -76,6 +138,13 @@ impl DiskType {
 
 impl Geometry {
     /// How many sectors it makes up.
+    ///
+    /// ```
+    /// use diskimage::format::vhd::Geometry;
+    ///
+    /// let geometry = Geometry { cylinders: 306, heads: 4, sectors: 17 };
+    /// assert_eq!(geometry.total_sectors() * 512, 10_653_696); // the disk of a PC XT
+    /// ```
     #[must_use]
     pub fn total_sectors(self) -> u64 {
         u64::from(self.cylinders).saturating_mul(self.sectors_per_cylinder())
@@ -144,6 +213,27 @@ impl Footer {
     /// The specification gives both a Current Size and a geometry, and says that a machine with
     /// an ATA controller sees the geometry. What a creator's other programs hold to decides:
     /// see [`GEOMETRY_CREATORS`].
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhd::{VhdLayer, VhdOptions};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).writer(8 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+    /// let footer = layer.footer();
+    /// assert!(!footer.is_sized_by_geometry());
+    /// assert_eq!((footer.size(), layer.size()), (footer.current_size, 8 << 20));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn size(&self) -> u64 {
         if self.is_sized_by_geometry() { self.geometry_size() } else { self.current_size }
@@ -167,6 +257,28 @@ impl Footer {
 
     /// Whether geometry and Current Size contradict each other: by anything at all where the
     /// geometry is the size, else by a cylinder or more, since rounding down loses less.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhd::VhdLayer;
+    /// use diskimage::format::vhd::VhdOptions;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).writer(8 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+    /// let footer = layer.footer();
+    /// // the geometry says a little less, as it must: sizes to the sector are the rule
+    /// assert!(footer.geometry_size() <= footer.size());
+    /// assert!(!footer.geometry_mismatches());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn geometry_mismatches(&self) -> bool {
         let (by_geometry, size) = (self.geometry_size(), self.current_size);
@@ -183,6 +295,22 @@ impl Footer {
 }
 
 /// Where a copy of the footer lies.
+///
+/// ```
+/// use diskimage::format::vhd::VhdOptions;
+/// use diskimage::format::vhd::{FooterCopies, FooterPlace};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?;
+/// assert_eq!((copies.used, copies.used.name()), (FooterPlace::End, "end"));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FooterPlace {
@@ -194,6 +322,12 @@ pub enum FooterPlace {
 
 impl FooterPlace {
     /// `start` or `end`.
+    ///
+    /// ```
+    /// use diskimage::format::vhd::FooterPlace;
+    ///
+    /// assert_eq!((FooterPlace::Start.name(), FooterPlace::End.name()), ("start", "end"));
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -211,6 +345,29 @@ impl FooterPlace {
 }
 
 /// What was found where a copy of the footer should be.
+///
+/// ```
+/// use diskimage::format::vhd::VhdOptions;
+/// use diskimage::format::vhd::{CopyState, FooterCopies};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let last = bytes.len() - 1;
+/// bytes[last] ^= 1; // in the reserved bytes of the footer
+/// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?;
+/// match copies.end {
+///     CopyState::Missing => println!("no footer"),
+///     CopyState::Damaged { stored, computed } => assert_eq!(computed, stored - 1),
+///     CopyState::Valid => println!("as it should be"),
+/// }
+/// # assert!(matches!(copies.end, CopyState::Damaged { .. }));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyState {
     /// No cookie.
@@ -227,6 +384,32 @@ pub enum CopyState {
 }
 
 /// Both copies of the footer, and the one that counts.
+///
+/// ```
+/// use diskimage::format::vhd::VhdOptions;
+/// use diskimage::format::vhd::{CopyState, FooterCopies, FooterPlace};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhd");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdOptions::new().writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let mut bytes = std::fs::read(&path)?;
+/// let copies = FooterCopies::read(&MemoryStorage::new(bytes.clone()))?;
+/// assert_eq!([copies.start, copies.end], [CopyState::Valid; 2]);
+/// assert!(!copies.differ);
+/// assert_eq!(copies.data_end() + 512, copies.file_size);
+///
+/// // a file that was cut off has its other copy
+/// bytes.truncate(bytes.len() - 512);
+/// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?;
+/// assert_eq!((copies.used, copies.end), (FooterPlace::Start, CopyState::Missing));
+/// copies.check()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FooterCopies {
@@ -293,6 +476,25 @@ impl FooterCopies {
     }
 
     /// Refuses a file that has no footer with the right checksum.
+    ///
+    /// ```
+    /// use diskimage::format::vhd::FooterCopies;
+    /// use diskimage::format::vhd::VhdOptions;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let last = bytes.len() - 1;
+    /// bytes[last] ^= 1;
+    /// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?; // there is no other copy
+    /// let error = copies.check().unwrap_err();
+    /// assert_eq!(error.offset(), Some((1 << 20) + 64)); // of its checksum
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn check(&self) -> Result<()> {
         let (state, offset) = match self.used {
             FooterPlace::Start => (self.start, 0),
@@ -302,6 +504,22 @@ impl FooterCopies {
     }
 
     /// Where in the file the data end: the footer begins, or where that is lost, the file ends.
+    ///
+    /// ```
+    /// use diskimage::format::vhd::FooterCopies;
+    /// use diskimage::format::vhd::VhdOptions;
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let copies = FooterCopies::read(&MemoryStorage::new(bytes))?;
+    /// assert_eq!((copies.data_end(), copies.file_size), (1 << 20, (1 << 20) + 512));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn data_end(&self) -> u64 {
         self.end_offset.unwrap_or(self.file_size)

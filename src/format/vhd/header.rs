@@ -15,6 +15,35 @@ use super::locator::{ParentLocator, parent_name, read_locator};
 
 /// The header of a dynamic or differencing disk, with a block allocation table that lies in the
 /// file and has an entry for every block of the disk.
+///
+/// ```
+/// use diskimage::Limits;
+/// use diskimage::format::vhd::VhdOptions;
+/// use diskimage::format::vhd::{DynamicHeader, FooterCopies};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhd");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdOptions::new().writer(9 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let mut bytes = std::fs::read(&path)?;
+/// let read = |bytes: &[u8]| {
+///     let storage = MemoryStorage::new(bytes.to_vec());
+///     DynamicHeader::read(&storage, &FooterCopies::read(&storage)?, &Limits::default())
+/// };
+/// let header = read(&bytes)?;
+/// assert_eq!((header.offset, header.table_offset), (512, 512 + 1024));
+/// assert_eq!((header.block.size(), header.blocks), (2 << 20, 5));
+/// assert!(header.is_intact() && header.locators.is_empty());
+///
+/// bytes[512 + 1023] ^= 1; // reserved, and summed up
+/// let error = read(&bytes)?.check().unwrap_err();
+/// assert_eq!(error.offset(), Some(512 + 36));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DynamicHeader {

@@ -27,6 +27,34 @@ use super::{check, repair};
 /// zeros in the file ("Block Allocation Table and Data Blocks"): going by the data gives the same
 /// bytes for every image that keeps to that, and loses nothing for one that does not. All other
 /// readers do the same.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhd::VhdOptions;
+/// use diskimage::format::vhd::{CopyState, VhdLayer};
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhd");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdOptions::new().time(1_700_000_000).writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = VhdLayer::open(storage, &LayerOptions::default())?;
+/// assert_eq!(layer.footer().time_stamp, 1_700_000_000 - 946_684_800);
+/// assert_eq!(layer.copies().start, CopyState::Valid);
+/// assert_eq!(layer.header().map(|header| header.blocks), Some(4));
+/// // no block is in the file
+/// let kind = MappingKind::Zero { allocated: true, stored: None };
+/// assert_eq!(layer.map(0, u64::MAX)?.kind, kind);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct VhdLayer {
     storage: Arc<dyn Storage>,
@@ -42,6 +70,30 @@ pub struct VhdLayer {
 
 impl VhdLayer {
     /// Opens `storage` as a VHD image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhd::{VhdLayer, VhdOptions};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Layer};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vhd");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdOptions::new().writer(8 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let mut bytes = std::fs::read(&path)?;
+    /// bytes.truncate(bytes.len() - 512); // the footer is lost, its copy at the start is there
+    /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+    /// layer.check_readable()?;
+    /// let findings = layer.describe()?.findings;
+    /// assert!(findings.iter().any(|finding| finding.code == Code::FooterMissing));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let (limits, trust_broken) = (&options.limits, options.trust_broken);
         let copies = FooterCopies::read(&storage)?;

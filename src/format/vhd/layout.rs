@@ -1,4 +1,25 @@
 //! What lies where, under the specification's names.
+//!
+//! ```
+//! use diskimage::format::vhd::VhdOptions;
+//! use diskimage::format::vhd::layout::{FOOTER_CHECKSUM, FOOTER_COOKIE, FOOTER_SIZE, TYPE_FIXED};
+//!
+//! # let mut bytes = Vec::new();
+//! # let target = diskimage::target::StreamTarget::new(&mut bytes);
+//! let writer = Box::new(VhdOptions::new().fixed(true).writer(1 << 20)?);
+//! # diskimage::Convert::new().create(writer, &target)?;
+//! # diskimage::Target::finish(Box::new(target))?;
+//! // `bytes` is what it makes of an empty disk
+//! let footer = &bytes[bytes.len() - FOOTER_SIZE as usize..];
+//! assert!(footer.starts_with(FOOTER_COOKIE));
+//! assert_eq!(footer[60..64], TYPE_FIXED.to_be_bytes());
+//! // the complement of the sum of all bytes but its own
+//! let sum: u32 = footer.iter().map(|&byte| u32::from(byte)).sum();
+//! let stored = &footer[FOOTER_CHECKSUM..][..4];
+//! let own: u32 = stored.iter().map(|&byte| u32::from(byte)).sum();
+//! assert_eq!(stored, (!(sum - own)).to_be_bytes());
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 /// A sector: what block allocation table entries count and a bit of a sector bitmap stands for.
 pub const SECTOR_SIZE: u64 = 512;

@@ -11,6 +11,40 @@ use super::header::DynamicHeader;
 use super::layout::*;
 
 /// One way to find the parent.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhd::layout::PLATFORM_W2RU;
+/// use diskimage::format::vhd::{VhdLayer, VhdOptions};
+/// use diskimage::storage::FileStorage;
+///
+/// let options = LayerOptions::default();
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("base.vhd");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdOptions::new().writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let parent = VhdLayer::open(Arc::new(FileStorage::open(&path)?), &options)?;
+/// # let child = folder.path().join("child.vhd");
+/// # let target = diskimage::target::FileTarget::create(&child, 0)?.durable(false);
+/// let writer = VhdOptions::new().parent("base.vhd", &parent)?.writer(8 << 20)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // and `child` is what this one makes
+/// let storage = Arc::new(FileStorage::open(&child)?);
+/// let layer = VhdLayer::open(storage, &LayerOptions::default())?;
+/// let [locator] = &layer.header().map_or(&[][..], |header| &header.locators) else {
+///     panic!("one locator")
+/// };
+/// assert_eq!(&locator.platform_code, PLATFORM_W2RU); // a relative path of Windows
+/// assert_eq!(locator.name.as_deref(), Some("./base.vhd"));
+/// assert_eq!(locator.place.end - locator.place.start, 2 * 10); // in UTF-16
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParentLocator {

@@ -94,6 +94,19 @@ impl VhdOptions {
     }
 
     /// A fixed image: the whole disk and a footer. Default: a dynamic one.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhd::VhdOptions;
+    /// use diskimage::writer::{Forward, Full};
+    ///
+    /// let fixed = VhdOptions::new().fixed(true);
+    /// let writer = fixed.writer(8 << 20)?;
+    /// assert_eq!(writer.file_size(&Full)?, (8 << 20) + 512);
+    /// assert_eq!(writer.forward(), Forward::Always); // into a pipe, too
+    /// assert!(fixed.block_size(2 << 20).writer(8 << 20).is_err()); // it has no blocks
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn fixed(mut self, yes: bool) -> Self {
         self.fixed = yes;
@@ -102,6 +115,19 @@ impl VhdOptions {
 
     /// Bytes of a block of a dynamic image. The specification says that 512 KiB and 2 MiB are what was
     /// tested. Default: 2 MiB.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhd::VhdOptions;
+    /// use diskimage::writer::Full;
+    ///
+    /// let small = VhdOptions::new().block_size(512 << 10).writer(1 << 30)?;
+    /// let usual = VhdOptions::new().writer(1 << 30)?;
+    /// // each block has a bitmap before it, and an entry
+    /// assert!(small.file_size(&Full)? > usual.file_size(&Full)?);
+    /// assert!(VhdOptions::new().block_size(1000).writer(1 << 30).is_err());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn block_size(mut self, bytes: u64) -> Self {
         self.block_size = Some(bytes);
@@ -110,6 +136,16 @@ impl VhdOptions {
 
     /// Rounds the size up to what cylinders, heads and sectors can say, for Virtual PC and old versions
     /// of QEMU. Default: the size is exact, but for whole sectors.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhd::VhdOptions;
+    ///
+    /// let exact = VhdOptions::new();
+    /// assert_eq!(exact.writer(1_000_000)?.size(), 1_000_448); // whole sectors
+    /// assert!(exact.by_geometry(true).writer(1_000_000)?.size() > 1_000_448);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn by_geometry(mut self, yes: bool) -> Self {
         self.by_geometry = yes;
@@ -117,6 +153,29 @@ impl VhdOptions {
     }
 
     /// What identifiers derive from beside the content. Default: nothing.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhd::{VhdLayer, VhdOptions};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let id = |seed: &str| -> diskimage::Result<[u8; 16]> {
+    ///     let options = VhdOptions::new().fixed(true).seed(seed);
+    /// #     let mut bytes = Vec::new();
+    /// #     let target = diskimage::target::StreamTarget::new(&mut bytes);
+    ///     let writer = Box::new(options.writer(1 << 20)?);
+    /// #     diskimage::Convert::new().create(writer, &target)?;
+    /// #     diskimage::Target::finish(Box::new(target))?;
+    ///     // `bytes` is what it makes of an empty disk
+    ///     let storage = Arc::new(MemoryStorage::new(bytes));
+    ///     Ok(VhdLayer::open(storage, &LayerOptions::default())?.footer().unique_id)
+    /// };
+    /// assert_eq!(id("web-1")?, id("web-1")?); // again the same bytes
+    /// assert_ne!(id("web-1")?, id("web-2")?);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn seed(mut self, seed: impl Into<String>) -> Self {
         self.seed = seed.into();
@@ -124,6 +183,25 @@ impl VhdOptions {
     }
 
     /// The Time Stamp, seconds since 1970 began. Default: the beginning of 2000, the earliest.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhd::layout::EPOCH;
+    /// use diskimage::format::vhd::{VhdLayer, VhdOptions};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(VhdOptions::new().fixed(true).time(1_700_000_000).writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let layer = VhdLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+    /// assert_eq!(u64::from(layer.footer().time_stamp) + EPOCH, 1_700_000_000);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn time(mut self, seconds: u64) -> Self {
         self.time = seconds;
@@ -136,6 +214,37 @@ impl VhdOptions {
     ///
     /// Of the two names that Windows writes, it has the relative one; an absolute `name` is the other.
     /// The Parent Time Stamp is 0, as Windows has it.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhd::{VhdLayer, VhdOptions};
+    /// use diskimage::storage::FileStorage;
+    /// use diskimage::{Convert, Layer, Target, target::FileTarget};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("base.vhd");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdOptions::new().writer(8 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let defaults = LayerOptions::default();
+    /// let open = |path| VhdLayer::open(Arc::new(FileStorage::open(path)?), &defaults);
+    /// let parent = open(&path)?;
+    /// let options = VhdOptions::new().parent("base.vhd", &parent)?;
+    /// let child = folder.path().join("child.vhd");
+    /// let target = FileTarget::create(&child, 0)?;
+    /// # let target = target.durable(false);
+    /// Convert::new().create(Box::new(options.writer(parent.size())?), &target)?;
+    /// Box::new(target).finish()?;
+    ///
+    /// let child = open(&child)?;
+    /// assert_eq!(child.references()[0].printable_name(), "./base.vhd");
+    /// child.check_parent(&parent)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn parent(mut self, name: impl Into<String>, parent: &dyn Layer) -> Result<Self> {
         self.parent = Some(Parent::new(
             Format::Vhd,
@@ -149,6 +258,16 @@ impl VhdOptions {
     }
 
     /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole sectors.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhd::VhdOptions;
+    ///
+    /// assert_eq!(VhdOptions::new().writer(1000)?.size(), 1024);
+    /// let error = VhdOptions::new().writer(3 << 40).unwrap_err();
+    /// assert_eq!(error.advice(), Some("write a vhdx instead"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn writer(&self, size: u64) -> Result<VhdWriter> {
         let rounded = Pow2::SECTOR.ceil(size);
         let (size, geometry) = if self.by_geometry {
@@ -245,6 +364,17 @@ fn bitmap_size(block: Pow2) -> u64 {
 }
 
 /// Lays out a VHD image; see [`VhdOptions::writer`].
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::vhd::VhdOptions;
+/// use diskimage::writer::Forward;
+///
+/// let writer = VhdOptions::new().seed("web-1").writer(8 << 20)?;
+/// assert_eq!((writer.size(), writer.has_parent()), (8 << 20, false));
+/// assert_eq!(writer.forward(), Forward::Never); // the table is known in the end
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct VhdWriter {
     size: u64,

@@ -14,6 +14,17 @@ use super::metadata::Metadata;
 use super::region::RegionTable;
 
 /// What a payload block is (2.5.1.1).
+///
+/// ```
+/// use diskimage::format::vhdx::{BatEntry, BlockState};
+///
+/// assert_eq!(BatEntry::decode(0, false)?.state, BlockState::NotPresent);
+/// assert_eq!(BatEntry::decode(2, false)?.state, BlockState::Zero);
+/// // partly there is only what has a parent for the rest
+/// assert_eq!(BatEntry::decode(5 << 20 | 7, true)?.state, BlockState::PartiallyPresent);
+/// assert!(BatEntry::decode(5 << 20 | 7, false).is_err());
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockState {
     /// Not in the file: the parent's, or never written.
@@ -31,6 +42,17 @@ pub enum BlockState {
 }
 
 /// An entry for a payload block.
+///
+/// ```
+/// use diskimage::format::vhdx::{BatEntry, BlockState};
+///
+/// let entry = BatEntry::decode(5 << 20 | 6, false)?;
+/// assert_eq!((entry.state, entry.offset), (BlockState::FullyPresent, 5 << 20));
+/// assert!(entry.is_stored());
+/// assert!(!BatEntry::decode(0, false)?.is_stored());
+/// assert!(BatEntry::decode(1 << 3, false).is_err()); // a reserved bit
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatEntry {
     /// What the block is.
@@ -59,6 +81,15 @@ impl BatEntry {
     }
 
     /// Whether the block has a place in the file.
+    ///
+    /// ```
+    /// use diskimage::format::vhdx::BatEntry;
+    ///
+    /// let stored = |value| BatEntry::decode(value, true).map(|entry| entry.is_stored());
+    /// assert!(stored(5 << 20 | 6)? && stored(5 << 20 | 7)?); // all of it, a part of it
+    /// assert!(!stored(0)? && !stored(2)?);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn is_stored(&self) -> bool {
         matches!(self.state, BlockState::FullyPresent | BlockState::PartiallyPresent)

@@ -9,6 +9,26 @@ use super::guid::Guid;
 use super::layout::*;
 
 /// A header.
+///
+/// ```
+/// use diskimage::format::vhdx::Headers;
+/// use diskimage::format::vhdx::VhdxOptions;
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let header = Headers::read(&FileStorage::open(&path)?)?.current;
+/// assert_eq!((header.version, header.log_version), (1, 0));
+/// assert_eq!((header.log_offset, header.log_length), (1 << 20, 1 << 20));
+/// assert!(header.log_guid.is_nil()); // nothing waits to be replayed
+/// println!("children know it by {}", header.data_write_guid);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Header {
@@ -33,6 +53,31 @@ pub struct Header {
 }
 
 /// The header that counts, and what else the start of the file says.
+///
+/// ```
+/// use diskimage::format::vhdx::Headers;
+/// use diskimage::format::vhdx::VhdxOptions;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let mut bytes = std::fs::read(&path)?;
+/// let headers = Headers::read(&MemoryStorage::new(bytes.clone()))?;
+/// assert_eq!((&*headers.creator, headers.damaged), ("diskimage", None));
+///
+/// // without its current header the file has the other one
+/// let current = headers.current.offset;
+/// bytes[current as usize + 100] ^= 1;
+/// let headers = Headers::read(&MemoryStorage::new(bytes))?;
+/// assert_eq!(headers.damaged, Some(current));
+/// assert_ne!(headers.current.offset, current);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Headers {

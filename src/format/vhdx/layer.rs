@@ -24,6 +24,32 @@ use super::{check, repair};
 
 /// A VHDX image as a layer. If it has a log of pending writes, the layer is the image with these
 /// applied; the file is not written.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhdx::VhdxOptions;
+/// use diskimage::format::vhdx::{LogState, VhdxLayer};
+/// use diskimage::layer::Identity;
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
+/// assert_eq!((layer.size(), layer.metadata().block.size()), (1 << 30, 32 << 20));
+/// assert_eq!((layer.log(), layer.regions().bat.offset), (LogState::Empty, 3 << 20));
+/// let guid = layer.headers().current.data_write_guid;
+/// assert_eq!(layer.identity(), Some(Identity::Uuid(*guid.as_bytes())));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct VhdxLayer {
     headers: Headers,
@@ -40,6 +66,31 @@ pub struct VhdxLayer {
 
 impl VhdxLayer {
     /// Opens `storage` as a VHDX image. Nothing else is opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{Code, Layer};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let mut bytes = std::fs::read(&path)?;
+    /// bytes[(192 << 10) + 40] ^= 1; // one of the two region tables
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
+    /// assert_eq!(layer.regions().damaged, Some(192 << 10));
+    /// let findings = layer.describe()?.findings;
+    /// assert!(findings.iter().any(|finding| finding.code == Code::RedundantCopyDamaged));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let (limits, trust_broken) = (&options.limits, options.trust_broken);
         let headers = Headers::read(&storage)?;

@@ -1,4 +1,26 @@
 //! On-disk constants, under the specification's names. All numbers are little-endian.
+//!
+//! ```
+//! use diskimage::format::vhdx::VhdxOptions;
+//! use diskimage::format::vhdx::layout::*;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("disk.vhdx");
+//! # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+//! let writer = VhdxOptions::new().writer(1 << 30)?;
+//! # diskimage::Convert::new().create(Box::new(writer), &target)?;
+//! # diskimage::Target::finish(Box::new(target))?;
+//! // `path` is the file that it makes of an empty disk
+//! let bytes = std::fs::read(&path)?;
+//! assert!(bytes.starts_with(FILE_IDENTIFIER_SIGNATURE));
+//! for offset in HEADER_OFFSETS {
+//!     assert!(bytes[offset as usize..].starts_with(HEADER_SIGNATURE));
+//! }
+//! // an entry of the block allocation table
+//! let entry = 5 * MIB | PAYLOAD_FULLY_PRESENT;
+//! assert_eq!((entry & BAT_STATE, entry & BAT_FILE_OFFSET), (6, 5 << 20));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use super::guid::Guid;
 

@@ -10,6 +10,37 @@ use super::guid::Guid;
 use super::layout::*;
 
 /// Which image the parent is, and where it was last seen.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("base.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let open = |path| VhdxLayer::open(Arc::new(FileStorage::open(path)?), &LayerOptions::default());
+/// let parent = open(&path)?;
+/// # let child = folder.path().join("child.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&child, 0)?.durable(false);
+/// let writer = VhdxOptions::new().parent("base.vhdx", &parent)?.writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // and `child` is what this one makes
+/// let child = open(&child)?;
+/// if let Some(locator) = &child.metadata().parent_locator {
+///     assert!(locator.means(parent.headers().current.data_write_guid));
+///     assert_eq!(locator.get("relative_path"), Some(&br".\base.vhdx"[..]));
+/// }
+/// # assert!(child.metadata().parent_locator.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParentLocator {
@@ -87,6 +118,38 @@ impl ParentLocator {
     }
 
     /// The value of a key.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhdx::layout::KEYS_OF_PATHS;
+    /// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// let defaults = LayerOptions::default();
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("base.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let parent = VhdxLayer::open(Arc::new(FileStorage::open(&path)?), &defaults)?;
+    /// # let child = folder.path().join("child.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&child, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().parent("base.vhdx", &parent)?.writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // and `child` is what this one makes
+    /// let storage = Arc::new(FileStorage::open(&child)?);
+    /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
+    /// let locator = layer.metadata().parent_locator.as_ref();
+    /// // the names of the parent, in the order in which they are to be tried
+    /// let names = locator.map(|locator| KEYS_OF_PATHS.map(|key| locator.get(key)));
+    /// assert_eq!(names, Some([Some(&br".\base.vhdx"[..]), None, None]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         value_of(&self.entries, key)

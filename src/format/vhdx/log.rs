@@ -15,6 +15,32 @@ use super::layout::*;
 use super::overlay::{LogOverlay, Sector};
 
 /// What was found of a log.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhdx::VhdxOptions;
+/// use diskimage::format::vhdx::{LogState, VhdxLayer};
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// match VhdxLayer::open(storage, &LayerOptions::default())?.log() {
+///     LogState::Replayed { entries, sectors, .. } => {
+///         println!("not closed properly: {entries} entries with {sectors} sectors waited");
+///     }
+///     LogState::Ignored => println!("the log is damaged, so what is read may be old"),
+///     state => assert_eq!(state, LogState::Empty),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogState {

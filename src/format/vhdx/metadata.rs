@@ -12,6 +12,32 @@ use super::locator::ParentLocator;
 use super::region::Region;
 
 /// What the metadata say of the disk.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+/// use diskimage::storage::FileStorage;
+///
+/// let options = VhdxOptions::new().block_size(1 << 20).logical_sector_size(4096);
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = options.writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = Arc::new(FileStorage::open(&path)?);
+/// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
+/// let metadata = layer.metadata();
+/// assert_eq!((metadata.virtual_disk_size, metadata.block.size()), (1 << 30, 1 << 20));
+/// assert_eq!((metadata.logical_sector.size(), metadata.physical_sector_size), (4096, 4096));
+/// assert!(!metadata.leave_blocks_allocated && metadata.parent_locator.is_none());
+/// // 2^23 sectors of 4 KiB, in blocks of 1 MiB
+/// assert_eq!(metadata.chunk_ratio().size(), 32 << 10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Metadata {
@@ -50,6 +76,27 @@ impl Metadata {
     /// Reads and validates the metadata in `region` of `storage`.
     ///
     /// With `trust_broken`, required items that are not known pass.
+    ///
+    /// ```
+    /// use diskimage::format::vhdx::VhdxOptions;
+    /// use diskimage::format::vhdx::{Headers, Metadata, RegionTable};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().fixed(true).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// // the way that the specification goes: headers, regions, metadata
+    /// let storage = FileStorage::open(&path)?;
+    /// let headers = Headers::read(&storage)?;
+    /// let regions = RegionTable::read(&storage, &headers.current, false)?;
+    /// let metadata = Metadata::read(&storage, &regions.metadata, false)?;
+    /// assert!(metadata.leave_blocks_allocated); // a fixed image
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(storage: &dyn Storage, region: &Region, trust_broken: bool) -> Result<Self> {
         let items = read_table(storage, region)?;
         let is_known = |item: &Item| !item.is_user && KNOWN.contains(&item.guid);
@@ -126,6 +173,27 @@ impl Metadata {
     }
 
     /// How many payload blocks one sector bitmap block speaks of (2.5, the chunk ratio).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let storage = Arc::new(FileStorage::open(&path)?);
+    /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
+    /// // 2^23 sectors of 512 bytes are 4 GiB: so many blocks of 32 MiB
+    /// assert_eq!(layer.metadata().chunk_ratio().size(), 128);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn chunk_ratio(&self) -> Pow2 {
         // 2^23 sectors, between 4 and 4096 MiB, in blocks of at most 256 MiB: never below 16

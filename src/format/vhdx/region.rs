@@ -11,6 +11,30 @@ use super::header::{Header, check_placement, read_copies};
 use super::layout::*;
 
 /// A part of the file.
+///
+/// ```
+/// use diskimage::format::vhdx::VhdxOptions;
+/// use diskimage::format::vhdx::layout::REGION_METADATA;
+/// use diskimage::format::vhdx::{Headers, RegionTable};
+/// use diskimage::storage::FileStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let storage = FileStorage::open(&path)?;
+/// let table = RegionTable::read(&storage, &Headers::read(&storage)?.current, false)?;
+/// for region in &table.regions {
+///     println!("{}: {:#x}+{:#x}", region.guid, region.offset, region.length);
+/// }
+/// let metadata = table.metadata;
+/// assert_eq!((metadata.guid, metadata.required), (REGION_METADATA, true));
+/// assert_eq!((metadata.offset, metadata.length), (2 << 20, 1 << 20));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Region {
@@ -25,6 +49,27 @@ pub struct Region {
 }
 
 /// The region table, and every place that no block may lie in.
+///
+/// ```
+/// use diskimage::format::vhdx::VhdxOptions;
+/// use diskimage::format::vhdx::{Headers, RegionTable};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.vhdx");
+/// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
+/// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `path` is the file that it makes of an empty disk
+/// let mut bytes = std::fs::read(&path)?;
+/// bytes[(192 << 10) + 40] ^= 1; // in the first copy
+/// let storage = MemoryStorage::new(bytes);
+/// let table = RegionTable::read(&storage, &Headers::read(&storage)?.current, false)?;
+/// assert_eq!((table.offset, table.damaged), (256 << 10, Some(192 << 10)));
+/// assert_eq!((table.regions.len(), table.contradicts), (2, false));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RegionTable {

@@ -104,6 +104,21 @@ impl VhdxOptions {
     }
 
     /// All blocks are in the file from the start. Default: no.
+    ///
+    /// ```
+    /// use diskimage::format::vhdx::VhdxOptions;
+    ///
+    /// let options = VhdxOptions::new().fixed(true);
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = options.writer(32 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// assert_eq!(std::fs::metadata(&path)?.len(), 36 << 20); // though the disk is empty
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn fixed(mut self, yes: bool) -> Self {
         self.fixed = yes;
@@ -112,6 +127,19 @@ impl VhdxOptions {
 
     /// Bytes of a payload block: a power of two from 1 to 256 MiB. Default: 32 MiB, or 2 MiB of a
     /// differencing image, as Hyper-V.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhdx::VhdxOptions;
+    /// use diskimage::writer::Full;
+    ///
+    /// // small blocks leave more out, large ones need less of a table
+    /// let small = VhdxOptions::new().block_size(1 << 20).writer(1 << 40)?;
+    /// let large = VhdxOptions::new().block_size(256 << 20).writer(1 << 40)?;
+    /// assert!(small.file_size(&Full)? > large.file_size(&Full)?);
+    /// assert!(VhdxOptions::new().block_size(3 << 20).writer(1 << 40).is_err());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn block_size(mut self, bytes: u64) -> Self {
         self.block_size = Some(bytes);
@@ -119,6 +147,16 @@ impl VhdxOptions {
     }
 
     /// Bytes of a sector that the guest sees: 512 or 4096. Default: 512.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhdx::VhdxOptions;
+    ///
+    /// let options = VhdxOptions::new().logical_sector_size(4096).physical_sector_size(4096);
+    /// assert_eq!(options.writer((1 << 20) + 512)?.size(), (1 << 20) + 4096);
+    /// assert!(options.logical_sector_size(1024).writer(1 << 20).is_err());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn logical_sector_size(mut self, bytes: u32) -> Self {
         self.logical_sector_size = bytes;
@@ -126,6 +164,26 @@ impl VhdxOptions {
     }
 
     /// Bytes of a sector of the medium, as the guest is told: 512 or 4096. Default: 4096.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().physical_sector_size(512).writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let storage = Arc::new(FileStorage::open(&path)?);
+    /// let layer = VhdxLayer::open(storage, &LayerOptions::default())?;
+    /// assert_eq!(layer.metadata().physical_sector_size, 512);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn physical_sector_size(mut self, bytes: u32) -> Self {
         self.physical_sector_size = bytes;
@@ -133,6 +191,34 @@ impl VhdxOptions {
     }
 
     /// What identifiers derive from beside the content. Default: nothing.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// // the same disk and the same seed are the same bytes; another seed is another disk
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("one.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().seed("web-1").writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// # let other = folder.path().join("other.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&other, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().seed("web-2").writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // and `other` is what this one makes
+    /// let defaults = LayerOptions::default();
+    /// let open = |path| VhdxLayer::open(Arc::new(FileStorage::open(path)?), &defaults);
+    /// assert_ne!(open(&path)?.disk_id(), open(&other)?.disk_id());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn seed(mut self, seed: impl Into<String>) -> Self {
         self.seed = seed.into();
@@ -142,6 +228,37 @@ impl VhdxOptions {
     /// Makes it a differencing image of the VHDX `parent`, which it is to know by `name`, as from its own
     /// folder, and by its `DataWriteGuid` (2.6.2.6). The parent has sectors of the same size, and is no
     /// larger. The disk of the parent is what [`Convert::image`](crate::Convert::image) takes as backing.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vhdx::{VhdxLayer, VhdxOptions};
+    /// use diskimage::storage::FileStorage;
+    /// use diskimage::{Convert, Layer, Target, target::FileTarget};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("base.vhdx");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = VhdxOptions::new().writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let defaults = LayerOptions::default();
+    /// let open = |path| VhdxLayer::open(Arc::new(FileStorage::open(path)?), &defaults);
+    /// let parent = open(&path)?;
+    /// let options = VhdxOptions::new().parent("base.vhdx", &parent)?;
+    /// let child = folder.path().join("child.vhdx");
+    /// let target = FileTarget::create(&child, 0)?;
+    /// # let target = target.durable(false);
+    /// Convert::new().create(Box::new(options.writer(2 << 30)?), &target)?; // it may be larger
+    /// Box::new(target).finish()?;
+    ///
+    /// let child = open(&child)?;
+    /// child.check_parent(&parent)?;
+    /// assert_eq!((child.size(), child.disk_id()), (2 << 30, parent.disk_id()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn parent(mut self, name: impl Into<String>, parent: &dyn Layer) -> Result<Self> {
         let name = name.into();
         let what = "DataWriteGuid";
@@ -150,6 +267,16 @@ impl VhdxOptions {
     }
 
     /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole logical sectors.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vhdx::VhdxOptions;
+    ///
+    /// assert_eq!(VhdxOptions::new().writer(1000)?.size(), 1024);
+    /// let error = VhdxOptions::new().writer(65 << 40).unwrap_err();
+    /// assert_eq!(error.advice(), Some("write a qcow2 with larger clusters instead"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn writer(&self, size: u64) -> Result<VhdxWriter> {
         let sector = |what, size: u32| match size {
             512 | 4096 => Pow2::from_size(size.into())
@@ -217,6 +344,18 @@ impl VhdxOptions {
 }
 
 /// Lays out a VHDX image; see [`VhdxOptions::writer`].
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::vhdx::VhdxOptions;
+/// use diskimage::writer::Full;
+///
+/// let writer = VhdxOptions::new().writer(1 << 30)?;
+/// assert_eq!((writer.size(), writer.has_parent()), (1 << 30, false));
+/// // headers, log, metadata and block allocation table have a MiB each
+/// assert_eq!(writer.file_size(&Full)?, (1 << 30) + (4 << 20));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct VhdxWriter {
     options: VhdxOptions,

@@ -11,6 +11,22 @@ use super::layout::*;
 const WHAT: &str = "COWD header";
 
 /// A `COWDisk_Header` whose fields make sense together.
+///
+/// ```
+/// use diskimage::format::vmdk::CowdHeader;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = b"COWD".to_vec();
+/// // version, flags, numSectors, grainSize, gdOffset, numGDEntries
+/// bytes.extend([1u32, 3, 1 << 21, 1, 4, 512].map(u32::to_le_bytes).concat());
+/// bytes.resize(2048, 0);
+/// bytes[1648] = 1; // uncleanShutdown
+/// let header = CowdHeader::read(&MemoryStorage::new(bytes))?;
+/// assert_eq!((header.num_sectors, header.grain.size()), (1 << 21, 512));
+/// assert_eq!((header.gd_offset, header.num_gd_entries), (4, 512));
+/// assert!(header.unclean_shutdown);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CowdHeader {

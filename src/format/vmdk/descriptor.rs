@@ -12,6 +12,29 @@ use super::line::{ExtentLine, number};
 use super::names::{candidates, decode, parse_uuid};
 
 /// What a descriptor says.
+///
+/// ```
+/// use diskimage::format::vmdk::{Descriptor, ExtentType};
+///
+/// let text = br#"# Disk DescriptorFile
+/// version=1
+/// encoding="UTF-8"
+/// CID=5f3a9c01
+/// parentCID=ffffffff
+/// createType="monolithicFlat"
+/// RW 2097152 FLAT "disk-flat.vmdk" 0
+/// ddb.adapterType = "lsilogic"
+/// ddb.uuid.image = "30313233-3435-3637-3839-616263646566"
+/// "#;
+/// let descriptor = Descriptor::parse(text, 0, false)?;
+/// assert_eq!((&*descriptor.create_type, descriptor.cid), ("monolithicFlat", Some(0x5f3a_9c01)));
+/// assert_eq!(descriptor.extents[0].kind, ExtentType::Flat);
+/// assert_eq!(descriptor.text("ddb.adaptertype").as_deref(), Some("lsilogic"));
+/// assert_eq!(descriptor.encoding(), Some(&b"UTF-8"[..]));
+/// assert_eq!(descriptor.image_uuid(), Some(*b"0123456789abcdef"));
+/// assert_eq!(descriptor.parent_uuid(), None);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Descriptor {
@@ -55,6 +78,17 @@ const DECISIVE: &[&str] = &[
 impl Descriptor {
     /// Parses the `text`, which lies at `at` in the image file. With `trust_broken`, versions that
     /// are not known pass.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::vmdk::Descriptor;
+    ///
+    /// let text = b"# Disk DescriptorFile\nversion=1\ncreateType=\"custom\"\nRW 8 ZEROES\n";
+    /// // errors name the place in the file where the text lies
+    /// let error = Descriptor::parse(text, 512, false).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Corrupt, Some(512 + 52)));
+    /// println!("{error}");
+    /// ```
     pub fn parse(text: &[u8], at: u64, trust_broken: bool) -> Result<Self> {
         let mut descriptor = Self::default();
         let marked = text.starts_with(b"\xef\xbb\xbf");
@@ -158,6 +192,16 @@ impl Descriptor {
     }
 
     /// The value of `key` (in lower case) as text, decoded as far as that goes.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::Descriptor;
+    ///
+    /// let text = b"createType=\"custom\"\nddb.toolsVersion = \"2147483647\"\n";
+    /// let descriptor = Descriptor::parse(text, 0, false)?;
+    /// assert_eq!(descriptor.text("ddb.toolsversion").as_deref(), Some("2147483647"));
+    /// assert_eq!(descriptor.text("ddb.adaptertype"), None);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn text(&self, key: &str) -> Option<String> {
         let value = &self.find(key)?.value;
@@ -166,6 +210,16 @@ impl Descriptor {
     }
 
     /// The encoding that it declares for its values.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::Descriptor;
+    ///
+    /// let text = b"encoding=\"windows-1252\"\ncreateType=\"custom\"\nddb.comment = \"caf\xe9\"\n";
+    /// let descriptor = Descriptor::parse(text, 0, false)?;
+    /// assert_eq!(descriptor.encoding(), Some(&b"windows-1252"[..]));
+    /// assert_eq!(descriptor.text("ddb.comment").as_deref(), Some("caf\u{e9}"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn encoding(&self) -> Option<&[u8]> {
         self.find("encoding").map(|found| &*found.value)
@@ -178,12 +232,34 @@ impl Descriptor {
     }
 
     /// The disk's own UUID, which VirtualBox gives it.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::Descriptor;
+    /// use diskimage::text::uuid;
+    ///
+    /// let text = b"createType=\"custom\"\n\
+    ///     ddb.uuid.image=\"30313233-3435-3637-3839-616263646566\"\n";
+    /// let id = Descriptor::parse(text, 0, false)?.image_uuid();
+    /// let text = id.as_ref().map(uuid);
+    /// assert_eq!(text.as_deref(), Some("30313233-3435-3637-3839-616263646566"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn image_uuid(&self) -> Option<[u8; 16]> {
         self.uuid("ddb.uuid.image").ok().flatten()
     }
 
     /// The UUID of the disk's parent, by which VirtualBox links it.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::Descriptor;
+    ///
+    /// // zeros are VirtualBox's word for none
+    /// let text = b"createType=\"custom\"\n\
+    ///     ddb.uuid.parent=\"00000000-0000-0000-0000-000000000000\"\n";
+    /// assert_eq!(Descriptor::parse(text, 0, false)?.parent_uuid(), None);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn parent_uuid(&self) -> Option<[u8; 16]> {
         self.uuid("ddb.uuid.parent").ok().flatten()

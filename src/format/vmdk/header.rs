@@ -16,6 +16,31 @@ const WHAT: &str = "header";
 
 /// A `SparseExtentHeader`. [`parse`](Self::parse) takes the fields as they are,
 /// [`validate`](Self::validate) tells whether they make sense.
+///
+/// ```
+/// use diskimage::format::vmdk::{Descriptor, SparseHeader};
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// let header = SparseHeader::read(&MemoryStorage::new(bytes.clone()))?;
+/// assert_eq!((header.version, header.capacity * 512), (3, 1 << 30));
+/// assert_eq!(header.validate(false)?.size(), 64 << 10); // of a grain
+/// assert!(header.compressed() && header.has_markers());
+/// assert!(!header.has_zeroed_grains() && !header.has_redundant_directory());
+///
+/// let area = header.descriptor_area(bytes.len() as u64)?.unwrap_or_default();
+/// assert_eq!(area, 512..21 * 512);
+/// let text = bytes[area.start as usize..area.end as usize].split(|&byte| byte == 0).next();
+/// let descriptor = Descriptor::parse(text.unwrap_or_default(), area.start, false)?;
+/// assert_eq!(descriptor.create_type, "streamOptimized");
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SparseHeader {
@@ -48,6 +73,25 @@ pub struct SparseHeader {
 }
 
 /// What the four characters say that a transfer in text mode changes.
+///
+/// ```
+/// use diskimage::format::vmdk::{Newlines, SparseHeader};
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+///
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+/// # diskimage::Convert::new().create(writer, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of an empty disk
+/// assert_eq!(SparseHeader::parse(&bytes[..512], 0)?.newlines, Newlines::Intact);
+/// // as a transfer in text mode leaves it
+/// bytes[73..77].copy_from_slice(b"\r\n \n");
+/// let header = SparseHeader::parse(&bytes[..512], 0)?;
+/// assert_eq!(header.newlines, Newlines::Mangled(*b"\r\n \n"));
+/// assert_eq!(header.validate(false).unwrap_err().offset(), Some(73));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Newlines {
@@ -66,6 +110,25 @@ impl SparseHeader {
     }
 
     /// Parses a header from the `bytes` that lie at `at` in the file. Only the magic is judged.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// // the footer of a stream is the header once more, with the place of the grain directory
+    /// let at = bytes.len() - 1024;
+    /// let footer = SparseHeader::parse(&bytes[at..], at as u64)?;
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// assert_eq!((header.gd_offset, footer.capacity), (u64::MAX, header.capacity));
+    /// assert!(footer.gd_offset < at as u64 / 512);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn parse(bytes: &[u8], at: u64) -> Result<Self> {
         let mut cursor = LeCursor::new(bytes, at);
         let magic = cursor.u32("the header")?;
@@ -110,6 +173,26 @@ impl SparseHeader {
 
     /// Holds the fields against the specification and each other. With `trust_broken`, unknown
     /// flags and versions and a failed newline test pass. Gives the grain size in bytes.
+    ///
+    /// ```
+    /// use diskimage::ErrorKind;
+    /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// assert_eq!(SparseHeader::parse(&bytes, 0)?.validate(false)?.size(), 64 << 10);
+    /// bytes[11] = 0x80; // a flag that nobody knows
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// let error = header.validate(false).unwrap_err();
+    /// assert_eq!((error.kind(), error.offset()), (ErrorKind::Unsupported, Some(8)));
+    /// assert!(header.validate(true).is_ok());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn validate(&self, trust_broken: bool) -> Result<Pow2> {
         let field = |field, value, rule, at| {
             Err(Error::new(VmdkDetail::Field { what: WHAT, field, value, rule }).at(at))
@@ -161,24 +244,91 @@ impl SparseHeader {
     }
 
     /// Whether grains are compressed.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// assert!(header.compressed());
+    /// assert_eq!(header.compress_algorithm, 1); // deflate
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn compressed(&self) -> bool {
         self.flags & FLAG_COMPRESSED != 0
     }
 
     /// Whether each compressed grain has a header that names it, and there are markers.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{Marker, SparseHeader};
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// assert!(header.has_markers());
+    /// let at = header.overhead as usize * 512; // the first of them
+    /// assert_eq!(Marker::parse(&bytes[at..], at as u64)?, Marker::GrainDirectory(1));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn has_markers(&self) -> bool {
         self.flags & FLAG_MARKERS != 0
     }
 
     /// Whether a grain table entry of 1 means a grain of zeros.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::layout::FLAG_ZEROED_GRAIN;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// assert!(!SparseHeader::parse(&bytes, 0)?.has_zeroed_grains());
+    /// bytes[8] |= FLAG_ZEROED_GRAIN as u8;
+    /// assert!(SparseHeader::parse(&bytes, 0)?.has_zeroed_grains());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn has_zeroed_grains(&self) -> bool {
         self.flags & FLAG_ZEROED_GRAIN != 0
     }
 
     /// Whether there is a redundant grain directory.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{SparseHeader, VmdkOptions};
+    /// use diskimage::storage::FileStorage;
+    ///
+    /// # use diskimage::{Convert, Target, target::FileTarget};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.vmdk");
+    /// # let target = FileTarget::create(&path, 0)?.durable(false);
+    /// # Convert::new().create(VmdkOptions::new().writer(1 << 30)?, &target)?;
+    /// # Box::new(target).finish()?;
+    /// let header = SparseHeader::read(&FileStorage::open(&path)?)?; // monolithicSparse
+    /// assert!(header.has_redundant_directory());
+    /// assert!(header.rgd_offset < header.gd_offset);
+    /// assert!(!header.compressed() && !header.has_markers());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn has_redundant_directory(&self) -> bool {
         self.flags & FLAG_REDUNDANT != 0 && self.rgd_offset != 0 && self.rgd_offset != GD_AT_END
@@ -186,6 +336,22 @@ impl SparseHeader {
 
     /// The bytes of the file that are set aside for the descriptor, held against the file's size
     /// and [`MAX_DESCRIPTOR`]. `None` if there are none.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::SparseHeader;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = SparseHeader::parse(&bytes, 0)?;
+    /// assert_eq!(header.descriptor_area(bytes.len() as u64)?, Some(512..21 * 512));
+    /// assert!(header.descriptor_area(4096).is_err()); // of a file that was cut off
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn descriptor_area(&self, file_size: u64) -> Result<Option<Range<u64>>> {
         if self.descriptor_offset == 0 || self.descriptor_size == 0 {
             return Ok(None);

@@ -22,6 +22,36 @@ use super::sparse::Sparse;
 use super::{check, repair};
 
 /// A VMDK: its descriptor, and the extents that it names.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskimage::Layer;
+/// use diskimage::format::LayerOptions;
+/// use diskimage::format::vmdk::VmdkLayer;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// use diskimage::layer::MappingKind;
+/// use diskimage::storage::MemoryStorage;
+///
+/// # let storage = std::sync::Arc::new(diskimage::storage::MemoryStorage::new(vec![7; 1 << 20]));
+/// # let raw = diskimage::OpenOptions::new().format(diskimage::Format::Raw);
+/// # let disk = raw.open_storage(storage, "raw".as_ref())?;
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 20)?;
+/// # diskimage::Convert::new().image(&disk, writer, None, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of a disk of sevens
+/// let layer = VmdkLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())?;
+/// assert!(layer.header().is_some_and(|header| header.compressed()));
+/// let create_type = layer.descriptor().map(|descriptor| &*descriptor.create_type);
+/// assert_eq!(create_type, Some("streamOptimized"));
+/// assert_eq!(layer.map(0, 512)?.kind, MappingKind::Encoded);
+/// let mut bytes = [0; 4];
+/// layer.read_encoded(&mut bytes, 1000)?;
+/// assert_eq!(bytes, [7; 4]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct VmdkLayer {
     storage: Arc<dyn Storage>,
@@ -43,6 +73,29 @@ pub struct VmdkLayer {
 impl VmdkLayer {
     /// Opens `storage`: a descriptor, or a sparse extent with a descriptor inside. Nothing else is
     /// opened.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vmdk::VmdkLayer;
+    /// use diskimage::layer::{MappingKind, Role, Source};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::{ErrorKind, Layer};
+    ///
+    /// let text = "# Disk DescriptorFile\nversion=1\nCID=5f3a9c01\nparentCID=ffffffff\n\
+    ///     createType=\"monolithicFlat\"\nRW 8 FLAT \"disk-flat.vmdk\" 0\n";
+    /// let storage = Arc::new(MemoryStorage::new(text.into()));
+    /// let mut layer = VmdkLayer::open(storage, &LayerOptions::default())?;
+    /// // the extent is another file, which somebody has to hand over
+    /// let extent = &layer.references()[0];
+    /// assert_eq!((extent.role, &*extent.printable_name()), (Role::Extent, "disk-flat.vmdk"));
+    /// assert_eq!(layer.map(0, 512).unwrap_err().kind(), ErrorKind::Denied);
+    /// layer.attach(0, Arc::new(MemoryStorage::new(vec![7; 4096])))?;
+    /// let kind = MappingKind::Stored { source: Source::Reference(0), offset: 0 };
+    /// assert_eq!(layer.map(0, 512)?.kind, kind);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn open(storage: Arc<dyn Storage>, options: &LayerOptions) -> Result<Self> {
         let magic = read_vec(&storage, "the magic", 0, to_usize(storage.size().min(8)))?;
         match magic.as_slice() {

@@ -1,10 +1,35 @@
 //! On-disk constants, under the names of the technical note where it has them. All numbers on
 //! disk are little-endian; places and sizes are counted in sectors of 512 bytes.
+//!
+//! ```
+//! use diskimage::format::vmdk::layout::{FLAG_COMPRESSED, SECTOR, SPARSE_MAGIC, sectors};
+//! use diskimage::format::vmdk::{Subformat, VmdkOptions};
+//!
+//! # let mut bytes = Vec::new();
+//! # let target = diskimage::target::StreamTarget::new(&mut bytes);
+//! let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
+//! # diskimage::Convert::new().create(writer, &target)?;
+//! # diskimage::Target::finish(Box::new(target))?;
+//! // `bytes` is what it makes of an empty disk
+//! let number = |at: usize| bytes[at..at + 4].iter().rev().fold(0, |n, &b| n << 8 | u32::from(b));
+//! assert_eq!(number(0), SPARSE_MAGIC);
+//! assert!(number(8) & FLAG_COMPRESSED != 0);
+//! assert_eq!(sectors(number(12).into()), Some(1 << 30)); // capacity
+//! assert_eq!(bytes.len() as u64 % SECTOR, 0);
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 /// Length of a sector in bytes.
 pub const SECTOR: u64 = 512;
 
 /// Bytes of `sectors` sectors; `None` beyond 64 bits.
+///
+/// ```
+/// use diskimage::format::vmdk::layout::sectors;
+///
+/// assert_eq!(sectors(128), Some(64 << 10));
+/// assert_eq!(sectors(1 << 60), None);
+/// ```
 #[must_use]
 pub const fn sectors(sectors: u64) -> Option<u64> {
     sectors.checked_mul(SECTOR)

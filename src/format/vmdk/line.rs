@@ -3,6 +3,16 @@
 use super::layout::sectors;
 
 /// How an extent may be accessed.
+///
+/// ```
+/// use diskimage::format::vmdk::{Access, Descriptor};
+///
+/// let text = b"version=1\ncreateType=\"custom\"\nRDONLY 8 FLAT \"base.img\" 0\nNOACCESS 8 ZERO\n";
+/// let descriptor = Descriptor::parse(text, 0, false)?;
+/// let access: Vec<_> = descriptor.extents.iter().map(|line| line.access).collect();
+/// assert_eq!(access, [Access::ReadOnly, Access::None]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// `RW`.
@@ -14,6 +24,13 @@ pub enum Access {
 }
 
 /// What an extent is.
+///
+/// ```
+/// use diskimage::format::vmdk::ExtentType;
+///
+/// assert_eq!(ExtentType::VmfsSparse.name(), "VMFSSPARSE");
+/// assert!(ExtentType::VmfsSparse.is_sparse() && !ExtentType::Vmfs.is_sparse());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExtentType {
@@ -36,6 +53,21 @@ pub enum ExtentType {
 }
 
 /// An extent line: one part of the disk.
+///
+/// ```
+/// use diskimage::format::vmdk::{Descriptor, ExtentType};
+///
+/// let text = b"version=1\ncreateType=\"twoGbMaxExtentFlat\"\n\
+///     RW 4192256 FLAT \"disk-f001.vmdk\" 0\nRW 63 FLAT \"disk-f002.vmdk\" 128\n";
+/// let descriptor = Descriptor::parse(text, 0, false)?;
+/// let sectors: u64 = descriptor.extents.iter().map(|line| line.sectors).sum();
+/// assert_eq!(sectors, 4_192_256 + 63);
+/// let last = &descriptor.extents[1];
+/// assert_eq!((last.kind, last.offset), (ExtentType::Flat, 128));
+/// assert_eq!(last.name, b"disk-f002.vmdk");
+/// assert_eq!(last.at, 77); // where the line starts
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExtentLine {
@@ -66,12 +98,25 @@ const TYPES: &[(&str, ExtentType)] = &[
 
 impl ExtentType {
     /// The word for it in descriptors.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::ExtentType;
+    ///
+    /// assert_eq!(ExtentType::SeSparse.name(), "SESPARSE");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         TYPES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| *name)
     }
 
     /// Whether it is a file of grains and tables.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::ExtentType;
+    ///
+    /// assert!(ExtentType::Sparse.is_sparse());
+    /// assert!(!ExtentType::Flat.is_sparse() && !ExtentType::Zero.is_sparse());
+    /// ```
     #[must_use]
     pub fn is_sparse(self) -> bool {
         matches!(self, Self::Sparse | Self::VmfsSparse | Self::SeSparse)

@@ -9,6 +9,36 @@ use super::error::VmdkDetail;
 use super::layout::*;
 
 /// What a sector of a stream announces.
+///
+/// ```
+/// use diskimage::format::vmdk::Marker;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+///
+/// # let storage = std::sync::Arc::new(diskimage::storage::MemoryStorage::new(vec![7; 64 << 10]));
+/// # let raw = diskimage::OpenOptions::new().format(diskimage::Format::Raw);
+/// # let disk = raw.open_storage(storage, "raw".as_ref())?;
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(64 << 10)?;
+/// # diskimage::Convert::new().image(&disk, writer, None, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of a disk of sevens
+/// // from the first grain on, at sector 128, to the end of the stream
+/// let (mut at, mut kinds) = (128 * 512, Vec::new());
+/// while let Some(sector) = bytes.get(at..at + 512) {
+///     let (name, length) = match Marker::parse(sector, at as u64)? {
+///         Marker::Grain(grain) => ("grain", 12 + grain.size as usize),
+///         Marker::GrainTable(sectors) => ("table", 512 + 512 * sectors as usize),
+///         Marker::GrainDirectory(sectors) => ("directory", 512 + 512 * sectors as usize),
+///         Marker::Footer(sectors) => ("footer", 512 + 512 * sectors as usize),
+///         _ => ("end", 512),
+///     };
+///     kinds.push(name);
+///     at += length.next_multiple_of(512);
+/// }
+/// assert_eq!(kinds, ["grain", "table", "directory", "footer", "end"]);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Marker {
@@ -25,6 +55,28 @@ pub enum Marker {
 }
 
 /// The header of a compressed grain.
+///
+/// ```
+/// use diskimage::format::vmdk::GrainHeader;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+///
+/// # let storage = std::sync::Arc::new(diskimage::storage::MemoryStorage::new(vec![7; 64 << 10]));
+/// # let raw = diskimage::OpenOptions::new().format(diskimage::Format::Raw);
+/// # let disk = raw.open_storage(storage, "raw".as_ref())?;
+/// # let mut bytes = Vec::new();
+/// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(64 << 10)?;
+/// # diskimage::Convert::new().image(&disk, writer, None, &target)?;
+/// # diskimage::Target::finish(Box::new(target))?;
+/// // `bytes` is what it makes of a disk of sevens
+/// let at = 128 * 512; // where the first grain lies in our streams
+/// let header = GrainHeader::parse(&bytes[at..at + 12], at as u64)?;
+/// assert_eq!(header.lba, 0);
+/// header.check(0, 64 << 10)?; // it is the grain of the first 64 KiB
+/// assert!(header.check(64 << 10, 64 << 10).is_err()); // and no other one
+/// assert!(u64::from(header.size) < GrainHeader::limit(64 << 10));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrainHeader {
@@ -36,6 +88,17 @@ pub struct GrainHeader {
 
 impl Marker {
     /// Parses a marker from the `bytes` of a sector that lies at `at` in the file.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::Marker;
+    ///
+    /// let mut sector = [0; 512];
+    /// sector[0] = 4; // sectors that follow
+    /// sector[12] = 1; // MARKER_GT
+    /// assert_eq!(Marker::parse(&sector, 0)?, Marker::GrainTable(4));
+    /// assert_eq!(Marker::parse(&[0; 512], 0)?, Marker::EndOfStream);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn parse(bytes: &[u8], at: u64) -> Result<Self> {
         let header = GrainHeader::parse(bytes, at)?;
         if header.size != 0 {
@@ -65,6 +128,15 @@ impl Marker {
 
 impl GrainHeader {
     /// Parses the twelve bytes that start a compressed grain at `at` in the file.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::GrainHeader;
+    ///
+    /// let bytes = b"\x80\0\0\0\0\0\0\0\x0b\x01\0\0";
+    /// let header = GrainHeader::parse(bytes, 0)?;
+    /// assert_eq!((header.lba, header.size), (128, 267));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn parse(bytes: &[u8], at: u64) -> Result<Self> {
         let mut cursor = LeCursor::new(bytes, at);
         Ok(Self { lba: cursor.u64("a grain header")?, size: cursor.u32("a grain header")? })
@@ -72,6 +144,16 @@ impl GrainHeader {
 
     /// Holds the header against the grain that a grain table says is there: `start` is its byte
     /// offset in the extent, `grain` its length.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::GrainHeader;
+    ///
+    /// let header = GrainHeader::parse(b"\x80\0\0\0\0\0\0\0\x0b\x01\0\0", 0)?;
+    /// header.check(128 * 512, 64 << 10)?;
+    /// let error = header.check(0, 64 << 10).unwrap_err(); // a table that leads to another's grain
+    /// assert_eq!(error.kind(), diskimage::ErrorKind::Corrupt);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn check(&self, start: u64, grain: u64) -> Result<()> {
         if sectors(self.lba) != Some(start) {
             let wanted = start.checked_div(SECTOR).unwrap_or_default();
@@ -86,6 +168,12 @@ impl GrainHeader {
 
     /// The most bytes that a compressed grain of `grain` bytes is allowed: twice as many, which
     /// no deflate encoder needs.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::GrainHeader;
+    ///
+    /// assert_eq!(GrainHeader::limit(64 << 10), 128 << 10);
+    /// ```
     #[must_use]
     pub fn limit(grain: u64) -> u64 {
         grain.saturating_mul(2)

@@ -11,6 +11,28 @@ const WHAT: &str = "seSparse header";
 
 /// The constant header of an seSparse extent whose fields make sense together. Sizes and places
 /// are sectors.
+///
+/// ```
+/// use diskimage::format::vmdk::SeSparseHeader;
+/// use diskimage::format::vmdk::layout::*;
+/// use diskimage::storage::MemoryStorage;
+///
+/// let mut bytes = vec![0; 1024];
+/// let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
+/// let mut fields = [0; 25];
+/// fields[..5].copy_from_slice(&[SESPARSE_MAGIC, SESPARSE_VERSION, 1 << 21, SESPARSE_GRAIN, 64]);
+/// fields[10] = 1; // the volatile header is in the next sector
+/// fields[16..20].copy_from_slice(&[2, 1, 3, 64]); // grain directory, grain tables
+/// fields[24] = 128; // grains
+/// put(0, &fields.map(u64::to_le_bytes).concat());
+/// put(512, &SESPARSE_VOLATILE_MAGIC.to_le_bytes());
+///
+/// let header = SeSparseHeader::read(&MemoryStorage::new(bytes))?;
+/// assert_eq!(sectors(header.capacity), Some(1 << 30));
+/// assert_eq!((header.grain_directory_offset, header.grain_tables_offset), (2, 3));
+/// assert_eq!(header.grains_offset, 128);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SeSparseHeader {

@@ -4,6 +4,23 @@
 //! that is needed the table itself and the clusters that it maps, in the order of the disk; refcount
 //! blocks where what they count begins; the refcount table. So whoever reads the file from its start
 //! has each table before what it maps, and where things lie depends on the content of the disk alone.
+//!
+//! ```
+//! use diskimage::Limits;
+//! use diskimage::format::qcow2::{Header, Qcow2Options};
+//! use diskimage::storage::MemoryStorage;
+//!
+//! # let mut bytes = Vec::new();
+//! # let target = diskimage::target::StreamTarget::new(&mut bytes);
+//! let writer = Box::new(Qcow2Options::new().writer(1 << 30)?);
+//! # diskimage::Convert::new().create(writer, &target)?;
+//! # diskimage::Target::finish(Box::new(target))?;
+//! // `bytes` is what it makes of an empty disk
+//! let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+//! assert_eq!(header.l1_table_offset, 2 << 16); // behind the header and a refcount block
+//! assert!(header.refcount_table_offset > header.l1_table_offset); // in the end
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -147,12 +164,32 @@ impl Detail for WriteDetail {
 
 impl Qcow2Options {
     /// The default options.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let writer = Qcow2Options::new().writer(1 << 30)?;
+    /// assert_eq!(writer.unit().size(), 64 << 10);
+    /// assert!(writer.encoder().is_none() && writer.files().is_empty());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// 2, which QEMU calls `compat=0.10`, or 3 (`1.1`). Default: 3.
+    ///
+    /// ```
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let old = Qcow2Options::new().version(2);
+    /// assert!(old.writer(1 << 30).is_ok());
+    /// let error = old.lazy_refcounts(true).writer(1 << 30).unwrap_err();
+    /// assert_eq!(error.to_string(), "lazy_refcounts needs version 3 (compat=1.1)");
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn version(mut self, version: u32) -> Self {
         self.version = version;
@@ -160,6 +197,17 @@ impl Qcow2Options {
     }
 
     /// Bytes of a cluster: a power of two from 512 to 2 MiB. Default: 64 KiB.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let writer = Qcow2Options::new().cluster_size(2 << 20).writer(1 << 40)?;
+    /// assert_eq!(writer.unit().size(), 2 << 20);
+    /// let error = Qcow2Options::new().cluster_size(4 << 20).writer(1 << 40).unwrap_err();
+    /// assert_eq!(error.advice(), Some("choose such a size with cluster_size"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn cluster_size(mut self, bytes: u64) -> Self {
         self.cluster_size = bytes;
@@ -167,6 +215,24 @@ impl Qcow2Options {
     }
 
     /// The width of a reference count: 1, 2, 4, 8, 16, 32 or 64. Default: 16.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::{Header, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// # let options = Qcow2Options::new().refcount_bits(1).lazy_refcounts(true);
+    /// let writer = Box::new(options.writer(1 << 30)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+    /// assert_eq!(1 << header.refcount_order, 1); // no snapshots for such an image
+    /// assert!(Qcow2Options::new().refcount_bits(12).writer(1 << 30).is_err());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn refcount_bits(mut self, bits: u64) -> Self {
         self.refcount_bits = bits;
@@ -174,6 +240,21 @@ impl Qcow2Options {
     }
 
     /// How clusters are compressed, now or by whoever writes to the image later. Default: deflate.
+    ///
+    /// ```
+    /// use diskimage::format::qcow2::{CompressionType, Qcow2Options};
+    /// use diskimage::{Writer, writer::Forward};
+    ///
+    /// let zstd = Qcow2Options::new().compression_type(CompressionType::Zstd).level(9);
+    /// # #[cfg(feature = "zstd")]
+    /// # {
+    /// let writer = zstd.compressed(true).writer(1 << 30)?;
+    /// assert!(writer.encoder().is_some());
+    /// // how long clusters become is not known beforehand
+    /// assert_eq!(writer.forward(), Forward::Never);
+    /// # }
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn compression_type(mut self, compression: CompressionType) -> Self {
         self.compression = compression;
@@ -181,6 +262,28 @@ impl Qcow2Options {
     }
 
     /// Compresses clusters that are shorter then. Default: no.
+    ///
+    /// ```
+    /// use diskimage::VirtualDisk;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::FileTarget;
+    /// # use diskimage::{Convert, Format, OpenOptions, Target};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let [plain, small] = ["plain.qcow2", "small.qcow2"].map(|name| folder.path().join(name));
+    /// # let storage = std::sync::Arc::new(MemoryStorage::new(vec![7; 1 << 20]));
+    /// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, "raw".as_ref())?;
+    /// let options = Qcow2Options::new();
+    /// let best = options.clone().compressed(true).level(9);
+    /// for (path, options) in [(&plain, options), (&small, best)] {
+    ///     let target = FileTarget::create(path, 0)?.durable(false);
+    ///     Convert::new().image(&disk, Box::new(options.writer(disk.size())?), None, &target)?;
+    ///     Box::new(target).finish()?;
+    /// }
+    /// assert!(std::fs::metadata(&small)?.len() * 2 < std::fs::metadata(&plain)?.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn compressed(mut self, yes: bool) -> Self {
         self.compressed = yes;
@@ -189,6 +292,14 @@ impl Qcow2Options {
 
     /// How hard the encoder tries: 1 to 12 for deflate (9 in a build without libdeflate), 1 to 22 for
     /// zstd. Default: 6 for deflate, 3 for zstd.
+    ///
+    /// ```
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let options = Qcow2Options::new().compressed(true);
+    /// assert!(options.clone().level(1).writer(1 << 30).is_ok());
+    /// assert!(options.level(99).writer(1 << 30).is_err());
+    /// ```
     #[must_use]
     pub fn level(mut self, level: i32) -> Self {
         self.level = Some(level);
@@ -196,6 +307,23 @@ impl Qcow2Options {
     }
 
     /// Allows whoever writes to the image to count lazily. Default: no.
+    ///
+    /// ```
+    /// use diskimage::Limits;
+    /// use diskimage::format::qcow2::layout::COMPATIBLE_LAZY_REFCOUNTS;
+    /// use diskimage::format::qcow2::{Header, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(Qcow2Options::new().lazy_refcounts(true).writer(1 << 20)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let header = Header::read(&MemoryStorage::new(bytes), &Limits::default(), false)?;
+    /// assert_eq!(header.compatible_features, COMPATIBLE_LAZY_REFCOUNTS);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn lazy_refcounts(mut self, yes: bool) -> Self {
         self.lazy_refcounts = yes;
@@ -204,6 +332,17 @@ impl Qcow2Options {
 
     /// Extended L2 entries: a cluster has 32 subclusters that are written or not each by itself.
     /// Default: no.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let options = Qcow2Options::new().extended_l2(true);
+    /// // what is written or not is no longer a whole cluster
+    /// assert_eq!(options.writer(1 << 30)?.unit().size(), 2 << 10);
+    /// assert!(options.cluster_size(4096).writer(1 << 30).is_err()); // too small to be parted
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn extended_l2(mut self, yes: bool) -> Self {
         self.extended_l2 = yes;
@@ -211,6 +350,18 @@ impl Qcow2Options {
     }
 
     /// Gives every cluster of the disk its place, whether it holds data or not. Default: no.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let options = Qcow2Options::new().allocate(true);
+    /// assert!(options.is_allocated());
+    /// assert!(options.writer(1 << 30)?.file_size(&diskimage::writer::Full)? > 1 << 30);
+    /// // how long a compressed cluster becomes is not known beforehand
+    /// assert!(options.compressed(true).writer(1 << 30).is_err());
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn allocate(mut self, yes: bool) -> Self {
         self.allocate = yes;
@@ -219,6 +370,26 @@ impl Qcow2Options {
 
     /// Stores clusters of the same content once, as far as the first million different ones go. They
     /// are told by BLAKE3. Whoever changes such a cluster later copies it first. Default: no.
+    ///
+    /// ```
+    /// use diskimage::VirtualDisk;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// # use diskimage::storage::MemoryStorage;
+    /// # use diskimage::target::FileTarget;
+    /// # use diskimage::{Convert, Format, OpenOptions, Target};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.qcow2");
+    /// # let storage = std::sync::Arc::new(MemoryStorage::new(vec![7; 4 << 20]));
+    /// # let disk = OpenOptions::new().format(Format::Raw).open_storage(storage, "raw".as_ref())?;
+    /// // 64 clusters of the same content
+    /// let writer = Qcow2Options::new().dedupe(true).writer(disk.size())?;
+    /// let target = FileTarget::create(&path, 0)?.durable(false);
+    /// Convert::new().image(&disk, Box::new(writer), None, &target)?;
+    /// Box::new(target).finish()?;
+    /// assert!(std::fs::metadata(&path)?.len() < 1 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "checksum")]
     #[must_use]
     pub fn dedupe(mut self, yes: bool) -> Self {
@@ -229,6 +400,23 @@ impl Qcow2Options {
     /// Puts the data into a file of their own beside the image, which is called `name`; the image is
     /// tables then ("External data file name string"). `raw` says that this file stays a raw disk by
     /// itself whatever is written to the image later. Default: none.
+    ///
+    /// ```
+    /// use diskimage::format::qcow2::Qcow2Options;
+    /// use diskimage::target::FilesTarget;
+    /// use diskimage::{Convert, Target, Writer};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// let options = Qcow2Options::new().data_file("data.raw", true);
+    /// let writer = options.writer(1 << 20)?;
+    /// let path = folder.path().join("tables.qcow2");
+    /// let target = FilesTarget::create(&path, writer.files())?;
+    /// # let target = target.durable(false);
+    /// Convert::new().create(Box::new(writer), &target)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!(std::fs::metadata(path.with_file_name("data.raw"))?.len(), 1 << 20);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn data_file(mut self, name: impl Into<String>, raw: bool) -> Self {
         self.data_file = Some((name.into(), raw));
@@ -237,6 +425,36 @@ impl Qcow2Options {
 
     /// Keeps these bitmaps, all of the disk that is written: those of
     /// [`dirty_bitmaps`](crate::Layer::dirty_bitmaps). Default: none.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow2::{Qcow2Layer, Qcow2Options};
+    /// use diskimage::layer::DirtyBitmap;
+    /// use diskimage::storage::FileStorage;
+    /// use diskimage::Layer;
+    ///
+    /// let nightly = DirtyBitmap {
+    ///     name: b"nightly".to_vec(),
+    ///     granularity: 64 << 10,
+    ///     auto: true,
+    ///     is_consistent: true,
+    ///     bits: vec![0b101, 0], // for the 16 parts of 1 MiB
+    /// };
+    /// let options = Qcow2Options::new().bitmaps(vec![nightly.clone()]);
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.qcow2");
+    /// # let target = diskimage::target::FileTarget::create(&path, 0)?.durable(false);
+    /// let writer = options.writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(Box::new(writer), &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `path` is the file that it makes of an empty disk
+    /// let storage = Arc::new(FileStorage::open(&path)?);
+    /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
+    /// assert_eq!(layer.dirty_bitmaps(4096)?, [nightly]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn bitmaps(mut self, bitmaps: Vec<DirtyBitmap>) -> Self {
         self.bitmaps = bitmaps;
@@ -244,6 +462,29 @@ impl Qcow2Options {
     }
 
     /// The name of the backing file, and the word for its format, as the image will tell them.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow2::{Qcow2Layer, Qcow2Options};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::Layer;
+    ///
+    /// let options = Qcow2Options::new().backing("base.raw", Some("raw"));
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = Box::new(options.writer(1 << 30)?);
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let storage = Arc::new(MemoryStorage::new(bytes));
+    /// let layer = Qcow2Layer::open(storage, &LayerOptions::default())?;
+    /// let backing = &layer.references()[0];
+    /// assert_eq!(backing.printable_name(), "base.raw");
+    /// assert_eq!(backing.format.as_deref(), Some(&b"raw"[..]));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn backing(mut self, name: impl Into<Vec<u8>>, format: Option<&str>) -> Self {
         self.backing = Some((name.into(), format.map(|format| format.as_bytes().to_vec())));
@@ -251,12 +492,29 @@ impl Qcow2Options {
     }
 
     /// Whether the data go into a file of their own.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let options = Qcow2Options::new().data_file("data.raw", false);
+    /// assert!(options.has_data_file());
+    /// assert_eq!(options.writer(1 << 30)?.files()[0].name, "data.raw");
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn has_data_file(&self) -> bool {
         self.data_file.is_some()
     }
 
     /// Whether every cluster gets its place.
+    ///
+    /// ```
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// assert!(!Qcow2Options::new().is_allocated());
+    /// assert!(Qcow2Options::new().allocate(true).is_allocated());
+    /// ```
     #[must_use]
     pub fn is_allocated(&self) -> bool {
         self.allocate
@@ -264,6 +522,18 @@ impl Qcow2Options {
 
     /// What writes a disk of `size` bytes that way. Sizes are rounded up to whole sectors of 512
     /// bytes: QEMU reads the image so, and would leave out what lies behind the last whole sector.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::qcow2::Qcow2Options;
+    ///
+    /// let options = Qcow2Options::new().cluster_size(4096);
+    /// assert_eq!(options.writer((1 << 20) + 1)?.size(), (1 << 20) + 512);
+    /// // an L1 table of 32 MiB maps no more than 8 TiB by such clusters
+    /// let error = options.writer(9 << 40).map(|writer| writer.size()).unwrap_err();
+    /// assert_eq!(error.advice(), Some("choose larger clusters with cluster_size"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn writer(&self, size: u64) -> Result<Qcow2Writer> {
         Qcow2Writer::new(self, size)
     }

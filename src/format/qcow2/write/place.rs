@@ -12,6 +12,19 @@ use crate::num::{Pow2, to_u64, to_usize};
 use crate::writer::{Encoder, Forward, ImageFile, Map, Plan, Run, RunKind, Writer};
 
 /// Lays out a QCOW2 image; see [`Qcow2Options::writer`].
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::qcow2::Qcow2Options;
+/// use diskimage::writer::{Forward, Full};
+///
+/// let writer = Qcow2Options::new().writer(1 << 30)?;
+/// assert_eq!((writer.size(), writer.unit().size()), (1 << 30, 64 << 10));
+/// // it goes into a pipe if the map of the disk decides what is stored
+/// assert_eq!(writer.forward(), Forward::ByMap);
+/// assert!(writer.file_size(&Full)? > 1 << 30); // with its tables
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Qcow2Writer {
     options: Qcow2Options,

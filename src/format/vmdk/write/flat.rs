@@ -7,6 +7,19 @@ use crate::num::{Pow2, to_u64};
 use crate::writer::{Checksum, Forward, ImageFile, Map, Plan, Run, RunKind, Writer};
 
 /// Lays out flat extents; see [`VmdkOptions::writer`].
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+///
+/// // `VmdkOptions::writer` chooses the writer
+/// let flat = VmdkOptions::new().subformat(Subformat::MonolithicFlat).name("web.vmdk");
+/// let writer = flat.writer(1 << 30)?;
+/// let [extent] = writer.files() else { panic!("one file beside the descriptor") };
+/// assert_eq!((&*extent.name, extent.whole), ("web-flat.vmdk", true));
+/// assert_eq!(extent.range.end - extent.range.start, 1 << 30);
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct FlatWriter {
     options: VmdkOptions,

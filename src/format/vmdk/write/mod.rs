@@ -1,4 +1,18 @@
 //! How a VMDK is written: one file with its descriptor inside, or a descriptor and other files.
+//!
+//! ```
+//! use diskimage::Writer;
+//! use diskimage::format::vmdk::{Subformat, VmdkOptions};
+//! use diskimage::writer::Forward;
+//!
+//! for &subformat in Subformat::ALL {
+//!     let writer = VmdkOptions::new().subformat(subformat).writer(1 << 30)?;
+//!     // a stream goes into a pipe; the others know in the end what their start says
+//!     assert_eq!(writer.forward() == Forward::Always, subformat == Subformat::StreamOptimized);
+//!     println!("{}: {} other files", subformat.name(), writer.files().len());
+//! }
+//! # Ok::<(), diskimage::Error>(())
+//! ```
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -22,6 +36,15 @@ pub use sparse::SparseWriter;
 pub use stream::StreamWriter;
 
 /// The subformats that are written, by their `createType`.
+///
+/// ```
+/// use diskimage::format::vmdk::Subformat;
+///
+/// // by the word of a descriptor's createType
+/// let wanted = "streamOptimized";
+/// let found = Subformat::ALL.iter().find(|subformat| subformat.name() == wanted);
+/// assert_eq!(found, Some(&Subformat::StreamOptimized));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Subformat {
@@ -48,6 +71,12 @@ impl Subformat {
     ];
 
     /// The word of the descriptor.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::Subformat;
+    ///
+    /// assert_eq!(Subformat::TwoGbMaxExtentSparse.name(), "twoGbMaxExtentSparse");
+    /// ```
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -116,6 +145,18 @@ impl Default for VmdkOptions {
 }
 
 /// The adapters that a descriptor may name ("The Disk Database").
+///
+/// ```
+/// use diskimage::format::vmdk::VmdkOptions;
+/// use diskimage::format::vmdk::write::ADAPTERS;
+///
+/// for adapter in ADAPTERS {
+///     VmdkOptions::new().adapter(*adapter).writer(1 << 30)?;
+/// }
+/// let error = VmdkOptions::new().adapter("nvme").writer(1 << 30).unwrap_err();
+/// assert!(error.advice().is_some_and(|advice| advice.contains("lsilogic")));
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 pub const ADAPTERS: &[&str] = &["ide", "buslogic", "lsilogic", "legacyESX"];
 
 #[derive(Debug, thiserror::Error)]
@@ -175,25 +216,70 @@ const FIRST_EXTENT: u64 = MAX_DESCRIPTOR;
 
 impl VmdkOptions {
     /// The default options.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vmdk::VmdkOptions;
+    ///
+    /// let options = VmdkOptions::new();
+    /// assert!(!options.is_compressed());
+    /// assert!(options.writer(1 << 30)?.files().is_empty()); // the descriptor lies inside
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Which kind of VMDK. Default: monolithicSparse.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// let writer = VmdkOptions::new().subformat(Subformat::TwoGbMaxExtentFlat).writer(5 << 30)?;
+    /// assert_eq!(writer.files().len(), 3);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn subformat(mut self, subformat: Subformat) -> Self {
         self.subformat = subformat;
         self
     }
 
-    /// The kind that was chosen.
+    /// Whether grains are compressed: those of a stream are.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// assert!(!VmdkOptions::new().is_compressed());
+    /// assert!(VmdkOptions::new().subformat(Subformat::StreamOptimized).is_compressed());
+    /// ```
     #[must_use]
     pub fn is_compressed(&self) -> bool {
         self.subformat == Subformat::StreamOptimized
     }
 
     /// The adapter that the disk is to hang on: one of [`ADAPTERS`]. Default: `ide`.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{Descriptor, Subformat, VmdkOptions};
+    ///
+    /// let options = VmdkOptions::new().subformat(Subformat::StreamOptimized);
+    /// let options = options.adapter("lsilogic").hardware_version(21).name("web.vmdk").level(9);
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = options.writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let text = bytes[512..21 * 512].split(|&byte| byte == 0).next().unwrap_or_default();
+    /// let descriptor = Descriptor::parse(text, 512, false)?;
+    /// assert_eq!(descriptor.text("ddb.adaptertype").as_deref(), Some("lsilogic"));
+    /// assert_eq!(descriptor.text("ddb.virtualhwversion").as_deref(), Some("21"));
+    /// assert_eq!(descriptor.extents[0].name, b"web.vmdk");
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn adapter(mut self, adapter: impl Into<String>) -> Self {
         self.adapter = adapter.into();
@@ -201,6 +287,22 @@ impl VmdkOptions {
     }
 
     /// `virtualHWVersion`. Default: 4.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{Descriptor, Subformat, VmdkOptions};
+    ///
+    /// let stream = VmdkOptions::new().subformat(Subformat::StreamOptimized);
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = stream.hardware_version(21).writer(1 << 30)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let text = bytes[512..21 * 512].split(|&byte| byte == 0).next().unwrap_or_default();
+    /// let descriptor = Descriptor::parse(text, 512, false)?;
+    /// assert_eq!(descriptor.text("ddb.virtualhwversion").as_deref(), Some("21"));
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn hardware_version(mut self, version: u32) -> Self {
         self.hardware = version;
@@ -208,6 +310,14 @@ impl VmdkOptions {
     }
 
     /// How hard grains are compressed, as [`Deflate::new`] has it. Default: 6.
+    ///
+    /// ```
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// let stream = VmdkOptions::new().subformat(Subformat::StreamOptimized);
+    /// assert!(stream.clone().level(9).writer(1 << 30).is_ok());
+    /// assert!(stream.level(99).writer(1 << 30).is_err());
+    /// ```
     #[must_use]
     pub fn level(mut self, level: i32) -> Self {
         self.level = level;
@@ -216,6 +326,17 @@ impl VmdkOptions {
 
     /// The name of the file, which its descriptor repeats, and which the names of extents begin with.
     /// Default: `disk.vmdk`.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+    ///
+    /// let options = VmdkOptions::new().subformat(Subformat::MonolithicFlat);
+    /// let writer = options.clone().name("web.vmdk").writer(1 << 30)?;
+    /// assert_eq!(writer.files()[0].name, "web-flat.vmdk");
+    /// assert!(options.name("../web.vmdk").writer(1 << 30).is_err()); // the files lie side by side
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -224,6 +345,30 @@ impl VmdkOptions {
 
     /// What the content identifier derives from beside the content; of a stream, whose descriptor
     /// comes before its content, beside the size. Default: nothing.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vmdk::{Subformat, VmdkLayer, VmdkOptions};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let identity = |seed: &str| -> diskimage::Result<_> {
+    ///     let options = VmdkOptions::new().subformat(Subformat::StreamOptimized).seed(seed);
+    /// #     let mut bytes = Vec::new();
+    /// #     let target = diskimage::target::StreamTarget::new(&mut bytes);
+    ///     let writer = options.writer(1 << 20)?;
+    /// #     diskimage::Convert::new().create(writer, &target)?;
+    /// #     diskimage::Target::finish(Box::new(target))?;
+    ///     // `bytes` is what it makes of an empty disk
+    ///     let storage = Arc::new(MemoryStorage::new(bytes));
+    ///     Ok(VmdkLayer::open(storage, &LayerOptions::default())?.identities())
+    /// };
+    /// assert_eq!(identity("web-1")?, identity("web-1")?);
+    /// assert_ne!(identity("web-1")?, identity("web-2")?);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn seed(mut self, seed: impl Into<String>) -> Self {
         self.seed = seed.into();
@@ -234,6 +379,38 @@ impl VmdkOptions {
     /// by its content identifier ("Delta Links"): whoever changes the parent makes the child invalid.
     /// Both have one size. The disk of the parent is what [`Convert::image`](crate::Convert::image)
     /// takes as backing.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::Layer;
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::vmdk::{Subformat, VmdkLayer, VmdkOptions};
+    /// use diskimage::storage::MemoryStorage;
+    ///
+    /// let open = |bytes| {
+    ///     VmdkLayer::open(Arc::new(MemoryStorage::new(bytes)), &LayerOptions::default())
+    /// };
+    /// let options = VmdkOptions::new().subformat(Subformat::StreamOptimized);
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = options.writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let parent = open(bytes)?;
+    /// let options = options.parent("base.vmdk", &parent)?;
+    /// # let mut bytes = Vec::new();
+    /// # let target = diskimage::target::StreamTarget::new(&mut bytes);
+    /// let writer = options.writer(1 << 20)?;
+    /// # diskimage::Convert::new().create(writer, &target)?;
+    /// # diskimage::Target::finish(Box::new(target))?;
+    /// // `bytes` is what it makes of an empty disk
+    /// let child = open(bytes)?;
+    /// assert_eq!(child.references()[0].printable_name(), "base.vmdk");
+    /// child.check_parent(&parent)?;
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn parent(mut self, name: impl Into<String>, parent: &dyn Layer) -> Result<Self> {
         let id = |identity| match identity {
             Identity::ContentId(cid) if cid != CID_NO_PARENT => Some(cid),
@@ -246,6 +423,16 @@ impl VmdkOptions {
 
     /// What writes a disk of `size` bytes that way; sizes are rounded up to whole sectors. Where that is
     /// several files, a [`FilesTarget`](crate::target::FilesTarget) takes them.
+    ///
+    /// ```
+    /// use diskimage::Writer;
+    /// use diskimage::format::vmdk::VmdkOptions;
+    ///
+    /// assert_eq!(VmdkOptions::new().writer(1000)?.size(), 1024);
+    /// let error = VmdkOptions::new().writer(65 << 40).unwrap_err();
+    /// assert_eq!(error.kind(), diskimage::ErrorKind::InvalidInput);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     pub fn writer(&self, size: u64) -> Result<Box<dyn Writer>> {
         if !ADAPTERS.contains(&&*self.adapter) {
             let adapter = crate::text::printable_str(&self.adapter);

@@ -13,6 +13,19 @@ use crate::num::{Pow2, to_u64, to_usize};
 use crate::writer::{Checksum, Forward, ImageFile, Map, Plan, Run, RunKind, Writer};
 
 /// Lays out sparse extents; see [`VmdkOptions::writer`].
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+///
+/// // `VmdkOptions::writer` chooses the writer
+/// let split = VmdkOptions::new().subformat(Subformat::TwoGbMaxExtentSparse);
+/// let writer = split.writer(3 << 30)?;
+/// let names: Vec<_> = writer.files().iter().map(|file| &*file.name).collect();
+/// assert_eq!(names, ["disk-s001.vmdk", "disk-s002.vmdk"]);
+/// assert!(VmdkOptions::new().writer(3 << 30)?.files().is_empty()); // one file: monolithicSparse
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct SparseWriter {
     options: VmdkOptions,

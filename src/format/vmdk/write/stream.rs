@@ -13,6 +13,18 @@ use crate::num::{Pow2, to_u64, to_usize};
 use crate::writer::{Encoder, Forward, Map, Plan, Run, RunKind, Writer};
 
 /// Lays out a stream; see [`VmdkOptions::writer`].
+///
+/// ```
+/// use diskimage::Writer;
+/// use diskimage::format::vmdk::{Subformat, VmdkOptions};
+/// use diskimage::writer::Forward;
+///
+/// // `VmdkOptions::writer` chooses the writer
+/// let writer = VmdkOptions::new().subformat(Subformat::StreamOptimized).writer(1 << 30)?;
+/// assert_eq!((writer.unit().size(), writer.forward()), (64 << 10, Forward::Always));
+/// assert!(writer.encoder().is_some()); // each grain is compressed
+/// # Ok::<(), diskimage::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct StreamWriter {
     options: VmdkOptions,
