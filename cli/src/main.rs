@@ -2,6 +2,7 @@
 //! may pass, their conversion, their checksums and their differences.
 
 mod args;
+mod bar;
 mod bounds;
 mod check;
 mod checklist;
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
     }
     bounds.watch(args.command.main_file());
     let code = match args.command {
-        Command::Probe(args) => probe::run(&args),
+        Command::Probe(args) => probe::run(&args, &bounds),
         Command::Info(args) => info::run(&args, &bounds),
         Command::Explain(args) => explain::run(&args, &bounds),
         Command::Inspect(args) => inspect::run(&args, &bounds),
