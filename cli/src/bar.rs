@@ -6,7 +6,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use diskimage::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::size::{human_size, human_time};
 use crate::style;
@@ -15,23 +14,39 @@ use crate::watch::Files;
 /// What takes longer than this for one of several files has its bytes told too.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What `indicatif` takes for the bar, beside what is said.
+/// How long the bar itself is at most, and what is said beside it.
 const WIDEST: usize = 30;
 const SENTENCE: usize = 50;
 
-/// The bar on the terminal, if there is one.
-static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+/// What turns where no whole is known.
+const TURNING: [char; 8] = ['⠋', '⠙', '⠸', '⠴', '⠦', '⠧', '⠇', '⠏'];
 
-fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
+/// The line that is on the terminal, if there is a bar; it is empty before it is drawn.
+static SHOWN: Mutex<Option<String>> = Mutex::new(None);
+
+fn shown() -> MutexGuard<'static, Option<String>> {
     SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Draws a line over the one that was there (ECMA-48: EL clears it).
+fn draw(line: &str) {
+    let mut out = io::stderr().lock();
+    // a bar that nobody sees is no failure of the work
+    let _ = write!(out, "\r\x1b[2K{line}").and_then(|()| out.flush());
 }
 
 /// Prints so that a bar which is shown stays below. It must not be called in itself.
 pub(crate) fn above<T>(print: impl FnOnce() -> T) -> T {
-    match &*shown() {
-        Some(bar) => bar.suspend(print),
-        None => print(),
+    let shown = shown();
+    let line = shown.as_deref().filter(|line| !line.is_empty());
+    if line.is_some() {
+        draw("");
     }
+    let done = print();
+    if let Some(line) = line {
+        draw(line);
+    }
+    done
 }
 
 /// Standard output, for answers that are printed while work goes on.
@@ -60,9 +75,7 @@ impl Write for Answer {
 
 /// A bar, for work that is on its way.
 pub(crate) struct Bar {
-    bar: ProgressBar,
-    /// Whether it is drawn as one, there being a whole that is known.
-    is_part: Option<bool>,
+    turns: usize,
     bytes: Meter,
     files: Meter,
 }
@@ -70,21 +83,18 @@ pub(crate) struct Bar {
 impl Bar {
     /// For work that began at `start`.
     pub(crate) fn new(start: Instant) -> Self {
-        let mut place = shown();
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        *place = Some(bar.clone());
-        Self { bar, is_part: None, bytes: Meter::new(start), files: Meter::new(start) }
+        *shown() = Some(String::new());
+        Self { turns: 0, bytes: Meter::new(start), files: Meter::new(start) }
     }
 
     /// Shows how far it is by `now`.
     pub(crate) fn show(&mut self, progress: &Progress, files: &Files, now: Instant) {
         let (done, total) = (progress.done(), progress.total());
-        let (these, all) = (files.done(), files.total());
-        let ((done, total), text) = if all == Some(1) {
+        let ((done, total), text) = if files.total() == Some(1) {
             ((done, total), self.bytes.told(Unit::Bytes, done, total, now))
         } else {
-            let total_files = all.unwrap_or(0);
-            let mut text = self.files.told(Unit::Files, these, total_files, now);
+            let (these, all) = (files.done(), files.total().unwrap_or(0));
+            let mut text = self.files.told(Unit::Files, these, all, now);
             if self.files.rests(now) > SLOW {
                 let part = match total {
                     0 => human_size(done),
@@ -92,43 +102,51 @@ impl Bar {
                 };
                 text.push_str(&format!(" (in this one {part})"));
             }
-            ((these, total_files), text)
+            ((these, all), text)
         };
-        let is_part = total > 0;
-        if is_part {
-            self.bar.set_length(total);
-            self.bar.set_position(done.min(total));
+        let width = style::stderr_width();
+        let before = match total {
+            0 => TURNING[self.turns % TURNING.len()].to_string(),
+            _ => part(done, total, width.saturating_sub(SENTENCE).clamp(6, WIDEST)),
+        };
+        self.turns += 1;
+        // a line that is full would begin another one
+        let line: String =
+            format!("{before} {text}").chars().take(width.saturating_sub(1)).collect();
+        // where somebody prints, the line before is drawn again behind that
+        if let Ok(mut shown) = SHOWN.try_lock() {
+            draw(&line);
+            *shown = Some(line);
         }
-        if self.is_part.replace(is_part) != Some(is_part) {
-            let width = style::stderr_width().saturating_sub(SENTENCE).clamp(6, WIDEST);
-            let template = match is_part {
-                true => format!("{{bar:{width}}} {{percent:>3}}% {{msg}}"),
-                false => "{spinner} {msg}".to_owned(),
-            };
-            if let Ok(style) = ProgressStyle::with_template(&template) {
-                self.bar.set_style(style);
-            }
-        }
-        self.bar.set_message(text);
-        self.bar.tick();
     }
 
     /// Takes it away, unless somebody prints at this moment and may be stuck in that: then it is
     /// away already.
     pub(crate) fn clear_at_once(&self) {
-        if let Ok(mut place) = SHOWN.try_lock() {
-            self.bar.finish_and_clear();
-            *place = None;
+        if let Ok(mut shown) = SHOWN.try_lock() {
+            take_away(&mut shown);
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        let mut place = shown();
-        self.bar.finish_and_clear();
-        *place = None;
+        take_away(&mut shown());
     }
+}
+
+fn take_away(shown: &mut Option<String>) {
+    if shown.take().is_some_and(|line| !line.is_empty()) {
+        draw("");
+    }
+}
+
+/// `████░░░░  50%`, of so many characters before the number.
+fn part(done: u64, total: u64, length: usize) -> String {
+    let share = done.min(total) as f64 / total.max(1) as f64;
+    let full = (share * length as f64) as usize;
+    let (full, rest) = ("█".repeat(full), "░".repeat(length - full.min(length)));
+    format!("{full}{rest} {:>3}%", (share * 100.0) as u64)
 }
 
 /// What is counted.
@@ -208,6 +226,14 @@ mod tests {
         assert_eq!(told(2 << 20, 4 << 20, 9), "2 MiB of 4 MiB, 1 MiB/s, 2 s left");
         // more than there was said to be
         assert_eq!(told(5 << 20, 4 << 20, 12), "4 MiB of 4 MiB, 1 MiB/s, 0 s left");
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_it_should_be() {
+        assert_eq!(part(0, 10, 6), "░░░░░░   0%");
+        assert_eq!(part(5, 10, 6), "███░░░  50%");
+        assert_eq!(part(u64::MAX - 1, u64::MAX, 6).chars().count(), 11);
+        assert_eq!(part(11, 10, 6), "██████ 100%");
     }
 
     #[test]
