@@ -10,6 +10,9 @@ use crate::error::{Detail, ErrorKind, Result};
 /// conversion guest bytes, holes and zeros included; of a check bytes of tables; so that it always
 /// reaches the total), and whether to stop.
 ///
+/// Before an operation knows how much there is to do, the total is zero, and what is done are the
+/// bytes read of the files that [`OpenOptions`](crate::OpenOptions) with this progress opened.
+///
 /// ```
 /// use std::sync::Arc;
 ///
@@ -28,6 +31,8 @@ use crate::error::{Detail, ErrorKind, Result};
 pub struct Progress {
     done: AtomicU64,
     total: AtomicU64,
+    /// Whether the operation counts itself, and not what is read.
+    counted: AtomicBool,
     cancelled: AtomicBool,
     deadline: Option<Instant>,
 }
@@ -95,7 +100,7 @@ impl Progress {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Bytes in all; zero before the operation starts.
+    /// Bytes in all; zero where nobody knows.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -162,13 +167,43 @@ impl Progress {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn start(&self, total: u64) {
-        self.done.store(0, Ordering::Relaxed);
-        self.total.store(total, Ordering::Relaxed);
+    /// An operation, or another part of one, begins: it has `total` bytes to do, and will tell by
+    /// [`advance`](Self::advance) which of them are done. For whoever does long work of their own.
+    ///
+    /// ```
+    /// let progress = diskimage::Progress::new();
+    /// progress.start(100);
+    /// progress.advance(30);
+    /// assert_eq!((progress.done(), progress.total()), (30, 100));
+    /// ```
+    pub fn start(&self, total: u64) {
+        self.begin(total, true);
     }
 
-    pub(crate) fn advance(&self, bytes: u64) {
+    /// The same for what reads files of `total` bytes from their start to their end (zero where
+    /// nobody knows how many): what is read counts by itself, where the files were opened with this
+    /// progress.
+    pub fn start_reading(&self, total: u64) {
+        self.begin(total, false);
+    }
+
+    fn begin(&self, total: u64, counted: bool) {
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+        self.counted.store(counted, Ordering::Relaxed);
+    }
+
+    /// So many bytes more are done.
+    pub fn advance(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes more were read.
+    pub(crate) fn read(&self, bytes: u64) {
+        // threads that convert do not wait for each other here
+        if !self.counted.load(Ordering::Relaxed) {
+            self.advance(bytes);
+        }
     }
 
     /// The error to return if somebody asked to stop, or the time is over: for whoever does long

@@ -25,22 +25,27 @@ use crate::size::parse_size;
 use crate::style::Colour;
 use crate::suggest::{self, did_you_mean, named};
 
-/// Exit codes that several commands share, for the help.
+/// Exit codes of all commands, for the help. A paragraph is a line, which fits any terminal.
 const EXIT_CODES: &str = "\
-Exit codes: 0 success, 1 error, 2 wrong usage, 124 not done within --timeout, 130 interrupted.
-`probe` ends with 0 if every file is of a known kind, 1 if one is not, 2 on an error;
-`convert --salvage` with 3 if something was lost; `checksum --check` with 1 if something differs;
-`compare` with 0 if both are the same, 1 if they differ, 2 if one cannot be opened, 3 if where its
-bytes lie cannot be told, 4 if they cannot be read; `inspect` and `lint` with 3 if an image is
-refused; `check` as its help says. About several files the worst counts: an error before what is
-corrupt or refused. `--output json` answers for programs; errors are on standard error all the same.";
+Exit codes: 0 success, 1 error, 2 wrong usage, 124 not done within --timeout, 130 interrupted. \
+Where they say more:
+  probe: 0 every file is of a known kind, 1 one is not, 2 an error
+  inspect, lint: 3 an image is refused
+  check: 2 the image is corrupt, 3 it has leaked clusters only, 63 there is nothing to check
+  checksum --check: 1 something is not as it is listed, or cannot be read
+  compare: 0 the same, 1 different, 2 not opened, 3 its map is not read, 4 its data are not read
+  convert --salvage: 3 something was lost
+About several files the worst counts: an error before what is corrupt or refused.
+
+With --output json a command answers for programs; errors are on standard error all the same.";
 
 /// The exit codes of `check`, for its help.
 const CHECK_EXIT_CODES: &str = "\
-Exit codes: 0 nothing is wrong (or no longer, after a repair), 1 an error, or something could not be
-read, 2 the image is corrupt (or the usage wrong), 3 only leaked clusters, 63 nothing in this format
+Exit codes: 0 nothing is wrong (or no longer, after a repair), 1 an error, or something could not be \
+read, 2 the image is corrupt (or the usage wrong), 3 only leaked clusters, 63 nothing in this format \
 can be checked.
-A repair writes into the image. It refuses a file that another process holds a lock on, as QEMU does
+
+A repair writes into the image. It refuses a file that another process holds a lock on, as QEMU does \
 while it runs; programs that take no locks cannot be seen: see to it that none uses the image.";
 
 /// The exit codes of `inspect`, for its help.
@@ -48,8 +53,8 @@ const INSPECT_EXIT_CODES: &str = "\
 Exit codes: 0 allowed, 3 refused (with the reasons), 1 an error: nothing can be said.
 No other file is opened, whatever the image names.
 
-Policies: `strict` takes whole images that stand alone and of which nothing is odd; `openstack`
-decides as OpenStack's format inspector, and refuses parents that it does not see; `permissive`
+Policies: `strict` takes whole images that stand alone and of which nothing is odd; `openstack` \
+decides as OpenStack's format inspector, and refuses parents that it does not see; `permissive` \
 takes all that can be read without going wrong. A TOML file starts from one and changes it:
     base = \"openstack\"
     formats = [\"qcow2\", \"raw\"]
@@ -76,9 +81,23 @@ fn after_check() -> String {
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+}
+
+/// What all commands have.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Shared {
     /// Colours in what people read: auto has them on a terminal unless NO_COLOR is set, and elsewhere
     /// if CLICOLOR_FORCE is
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        display_order = 900
+    )]
     pub(crate) color: Colour,
     // behind what has no heading of its own
     #[command(flatten)]

@@ -16,11 +16,12 @@ use diskimage::{
 use serde_json::{Value, json};
 
 use crate::args::{CheckArgs, Output};
+use crate::bar::above;
 use crate::bounds::Bounds;
 use crate::output::Documents;
 use crate::report::worse;
 use crate::several::Several;
-use crate::watch::{LONG, Show, Signals, shown, watched};
+use crate::watch::{Files, LONG, Show, Signals, Watch, shown};
 use crate::{output, report, style};
 
 /// What a check and perhaps a repair came to.
@@ -33,34 +34,41 @@ pub(crate) struct Outcome {
 
 pub(crate) fn run(args: &CheckArgs, bounds: &Bounds) -> u8 {
     let signals = Signals::catch(args.repair.is_none() || args.dry_run);
-    let documents = Documents::of(1 + args.more.len(), args.output);
-    let (mut code, several) = (report::OK, !args.more.is_empty());
-    for (index, args) in args.each().enumerate() {
-        if several && args.output == Output::Human {
-            let before = if index > 0 { "\n" } else { "" };
-            let name = style::heading(report::printable(&args.file));
-            // a reader that went away shows with the answer
-            let _ = writeln!(io::stdout(), "{before}{name}");
+    let count = 1 + args.more.len();
+    let documents = Documents::of(count, args.output);
+    let show = Show { to_stderr: args.output == Output::Json, after: LONG };
+    let show = shown(args.progress, show, count > 1);
+    let watch = Watch::new(show, signals, bounds.progress(), Files::of(count));
+    let code = watch.all(|| {
+        let mut code = report::OK;
+        for (index, args) in args.each().enumerate() {
+            if count > 1 && args.output == Output::Human {
+                let before = if index > 0 { "\n" } else { "" };
+                let name = style::heading(report::printable(&args.file));
+                // a reader that went away shows with the answer
+                let _ = above(|| writeln!(io::stdout(), "{before}{name}"));
+            }
+            code = worse(code, check_one(&args, bounds, &documents, &watch));
+            if code == report::TIMED_OUT || watch.caught().is_some() {
+                break;
+            }
         }
-        code = worse(code, check_one(&args, bounds, &documents, &signals));
-        if code == report::TIMED_OUT || signals.caught().is_some() {
-            break;
-        }
-    }
+        code
+    });
     worse(code, report::printed(documents.end()))
 }
 
-fn check_one(args: &CheckArgs, bounds: &Bounds, documents: &Documents, signals: &Signals) -> u8 {
-    match outcome(args, bounds, signals) {
+fn check_one(args: &CheckArgs, bounds: &Bounds, documents: &Documents, watch: &Watch) -> u8 {
+    match outcome(args, bounds, watch) {
         Ok(Err(error)) => {
             report::error(&error, &args.file);
             report::NOT_CHECKED
         }
         Ok(Ok(outcome)) => {
-            let printed = match args.output {
+            let printed = above(|| match args.output {
                 Output::Json => documents.print(&outcome.json(args)),
                 Output::Human => outcome.print(&mut io::stdout().lock()),
-            };
+            });
             match report::printed(printed) {
                 report::OK => outcome.code(),
                 code => code,
@@ -68,19 +76,15 @@ fn check_one(args: &CheckArgs, bounds: &Bounds, documents: &Documents, signals: 
         }
         Err(error) => {
             report::error(&error, &args.file);
-            report::code(&error, signals.caught())
+            report::code(&error, watch.caught())
         }
     }
 }
 
 /// Checks, and repairs where that is asked for. An inner error says that the format has nothing to
 /// check or to repair, or is known by name only.
-pub(crate) fn outcome(
-    args: &CheckArgs,
-    bounds: &Bounds,
-    signals: &Signals,
-) -> Result<Result<Outcome>> {
-    check(&Run { args, bounds, progress: &bounds.progress() }, signals)
+pub(crate) fn outcome(args: &CheckArgs, bounds: &Bounds, watch: &Watch) -> Result<Result<Outcome>> {
+    watch.each(|| check(&Run { args, bounds, progress: &watch.progress }))
 }
 
 /// What all of a run go by.
@@ -90,24 +94,20 @@ struct Run<'a> {
     progress: &'a Arc<Progress>,
 }
 
-fn check(run: &Run<'_>, signals: &Signals) -> Result<Result<Outcome>> {
-    let &Run { args, progress, .. } = run;
-    let show = shown(args.progress, Show { to_stderr: args.output == Output::Json, after: LONG });
-    watched(show, signals, progress, || {
-        let unsupported = |error: &Error| error.kind() == ErrorKind::Unsupported;
-        if let Some(archive) = archive(run)? {
-            return check_archive(run, &archive).map(Ok);
-        }
-        let image = match open(run) {
-            Err(error) if unsupported(&error) && !is_read(args) => return Ok(Err(error)),
-            other => other?,
-        };
-        run.bounds.tell_spilled();
-        match judge(run, &image) {
-            Err(error) if unsupported(&error) => Ok(Err(error)),
-            other => other.map(Ok),
-        }
-    })
+fn check(run: &Run<'_>) -> Result<Result<Outcome>> {
+    let unsupported = |error: &Error| error.kind() == ErrorKind::Unsupported;
+    if let Some(archive) = archive(run)? {
+        return check_archive(run, &archive).map(Ok);
+    }
+    let image = match open(run) {
+        Err(error) if unsupported(&error) && !is_read(run.args) => return Ok(Err(error)),
+        other => other?,
+    };
+    run.bounds.tell_spilled();
+    match judge(run, &image) {
+        Err(error) if unsupported(&error) => Ok(Err(error)),
+        other => other.map(Ok),
+    }
 }
 
 /// The archive that is named, if it is one.

@@ -1,6 +1,6 @@
 //! `diskimage checksum`: checksums of content, their lists, and manifests.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use diskimage::{Checksum, Error, ErrorKind, OpenOptions, Progress, Result, Stora
 use serde_json::{Value, json};
 
 use crate::args::{ChecksumArgs, Output, WorkArgs, argument_bytes};
+use crate::bar::Answer;
 use crate::bounds::Bounds;
 pub(crate) use crate::checklist::digest_line;
 use crate::checklist::{Line, parse_line};
-use crate::watch::{Show, Signals, shown, watched};
+use crate::watch::{Files, Show, Signals, Watch, shown};
 use crate::{output, report};
 
 /// Longer lists are none.
@@ -23,37 +24,51 @@ const LONGEST_LIST: u64 = 64 << 20;
 struct Run<'a> {
     args: &'a ChecksumArgs,
     bounds: &'a Bounds,
-    signals: Signals,
+    watch: Watch,
 }
 
 pub(crate) fn run(args: &ChecksumArgs, bounds: &Bounds) -> u8 {
-    let run = Run { args, bounds, signals: Signals::catch(false) };
+    let count = args.files.len();
+    let prints =
+        args.blocks.is_some() || (args.output == Output::Human && (args.check || count > 1));
+    // the answer goes to standard output, so that progress does not
+    let show = shown(args.work.progress, Show::at_once(true), prints);
+    let files = if args.check { Files::unknown() } else { Files::of(count) };
+    let watch = Watch::new(show, Signals::catch(false), bounds.progress(), files);
+    let run = Run { args, bounds, watch };
     if let Some(block_size) = args.blocks {
-        return manifest(&run, block_size);
+        return run.watch.all(|| manifest(&run, block_size));
     }
     let mut answers = Vec::new();
+    let mut code = match run.watch.all(|| answer(&run, &mut answers)) {
+        Ok(code) => code,
+        Err(code) => return code,
+    };
+    if args.output == Output::Json {
+        code = code.max(report::printed(output::print_json(&Value::Array(answers))));
+    }
+    code
+}
+
+/// Prints the answers about all files, or gives them for programs. An error is the code of what was
+/// stopped.
+fn answer(run: &Run<'_>, answers: &mut Vec<Value>) -> Result<u8, u8> {
     let mut code = report::OK;
-    for file in &args.files {
-        let done = if args.check {
-            check(&run, file, &mut answers)
-        } else {
-            print(&run, file, &mut answers)
-        };
+    for file in &run.args.files {
+        let done =
+            if run.args.check { check(run, file, answers) } else { print(run, file, answers) };
         match done {
             Ok(done) => code = code.max(done),
             Err(error) => {
                 report::error(&error, file);
-                if let Some(code) = report::stop_code(&error, run.signals.caught()) {
-                    return code;
+                if let Some(code) = report::stop_code(&error, run.watch.caught()) {
+                    return Err(code);
                 }
                 code = report::ERROR;
             }
         }
     }
-    if args.output == Output::Json {
-        code = code.max(report::printed(output::print_json(&Value::Array(answers))));
-    }
-    code
+    Ok(code)
 }
 
 /// A job for these algorithms.
@@ -75,9 +90,9 @@ pub(crate) fn with_work(
 }
 
 impl Run<'_> {
-    fn options(&self, file: &Path, progress: &Arc<Progress>) -> Result<OpenOptions> {
+    fn options(&self, file: &Path) -> Result<OpenOptions> {
         let options = self.args.open.options(file)?.limits(self.bounds.limits(1).0);
-        let mut options = options.progress(Arc::clone(progress));
+        let mut options = options.progress(Arc::clone(&self.watch.progress));
         if let Some(snapshot) = &self.args.snapshot {
             options = options.snapshot(argument_bytes(snapshot));
         }
@@ -86,28 +101,23 @@ impl Run<'_> {
 
     /// The checksums of an image, and the size of its disk.
     fn digests(&self, algorithms: &[Algorithm], file: &Path) -> Result<(Vec<Digest>, u64)> {
-        let progress = self.bounds.progress();
-        let options = self.options(file, &progress)?;
-        let work = &self.args.work;
-        let job = with_work(job_of(algorithms), work, self.bounds, &progress);
+        self.watch.each(|| self.digests_of(algorithms, file))
+    }
+
+    fn digests_of(&self, algorithms: &[Algorithm], file: &Path) -> Result<(Vec<Digest>, u64)> {
+        let options = self.options(file)?;
+        let (work, progress) = (&self.args.work, &self.watch.progress);
+        let job = with_work(job_of(algorithms), work, self.bounds, progress);
         if !algorithms.contains(&Algorithm::Blkhash)
             && let Some(compressed) = options.open_compressed_disk(file)?
+            && let Some(done) = job.run_compressed(&compressed)?
         {
-            let run = || job.run_compressed(&compressed);
-            if let Some(done) = watched(show(work), &self.signals, &progress, run)? {
-                return Ok(done);
-            }
+            return Ok(done);
         }
         let disk = options.open(file)?;
         self.bounds.tell_spilled();
-        let digests = watched(show(work), &self.signals, &progress, || job.run(&disk))?;
-        Ok((digests, disk.size()))
+        Ok((job.run(&disk)?, disk.size()))
     }
-}
-
-/// The answer goes to standard output, so that progress does not.
-fn show(work: &WorkArgs) -> Option<Show> {
-    shown(work.progress, Show::at_once(true))
 }
 
 /// Prints the checksums of one image.
@@ -122,10 +132,10 @@ fn print(run: &Run<'_>, file: &Path, answers: &mut Vec<Value>) -> Result<u8> {
         }));
         return Ok(report::OK);
     }
-    let mut out = io::stdout();
+    let mut out = Answer::new();
     let lines = digests.iter().try_for_each(|digest| {
         let mut line = digest_line(digest, file, args.tag || digests.len() > 1);
-        if out.is_terminal() {
+        if out.is_terminal {
             line = diskimage::text::printable(&line).into_bytes();
         }
         line.push(b'\n');
@@ -195,7 +205,8 @@ fn check(run: &Run<'_>, list: &Path, answers: &mut Vec<Value>) -> Result<u8> {
             if args.output == Output::Json {
                 answers.push(checked(line, got.get(index), status));
             } else {
-                let printed = writeln!(io::stdout(), "{}: {words}", report::printable(&line.file));
+                let name = report::printable(&line.file);
+                let printed = writeln!(Answer::new(), "{name}: {words}");
                 if printed.is_err() {
                     return Ok(report::printed(printed));
                 }
@@ -232,21 +243,19 @@ fn manifest(run: &Run<'_>, block_size: u64) -> u8 {
         report::message("--blocks takes one image and one algorithm");
         return report::USAGE;
     };
-    let progress = run.bounds.progress();
-    let open = || run.options(file, &progress)?.open(file);
-    let written = open().and_then(|disk| {
+    let progress = &run.watch.progress;
+    let written = run.watch.each(|| {
+        let disk = run.options(file)?.open(file)?;
         run.bounds.tell_spilled();
-        let job = with_work(job_of(&args.algorithm), &args.work, run.bounds, &progress);
+        let job = with_work(job_of(&args.algorithm), &args.work, run.bounds, progress);
         let algorithm = args.algorithm.first().copied().unwrap_or(Algorithm::Sha256);
         let mut form = Form::new(algorithm, block_size, disk.size());
-        let done = watched(show(&args.work), &run.signals, &progress, || {
-            job.blocks(&disk, block_size, |block| {
-                form.block(block);
-                if form.failed.is_some() {
-                    progress.cancel();
-                }
-                Ok(())
-            })
+        let done = job.blocks(&disk, block_size, |block| {
+            form.block(block);
+            if form.failed.is_some() {
+                progress.cancel();
+            }
+            Ok(())
         });
         match (form.failed.take(), done) {
             (Some(failed), _) => Ok(Err(failed)),
@@ -258,14 +267,14 @@ fn manifest(run: &Run<'_>, block_size: u64) -> u8 {
         Ok(printed) => report::printed(printed),
         Err(error) => {
             report::error(&error, file);
-            report::code(&error, run.signals.caught())
+            report::code(&error, run.watch.caught())
         }
     }
 }
 
 /// A manifest in JSON: a text for each block that holds data, a number for so many blocks of zeros.
 struct Form {
-    out: BufWriter<io::Stdout>,
+    out: BufWriter<Answer>,
     /// What waits for the first block, so that a refusal prints nothing.
     head: Option<String>,
     failed: Option<io::Error>,
@@ -277,7 +286,7 @@ impl Form {
             "{{\n  \"version\": 1,\n  \"algorithm\": \"{algorithm}\",\n  \"block-size\": \
              {block_size},\n  \"size\": {size},\n  \"hashes\": ["
         );
-        Self { out: BufWriter::new(io::stdout()), head: Some(head), failed: None }
+        Self { out: BufWriter::new(Answer::new()), head: Some(head), failed: None }
     }
 
     fn block(&mut self, block: Block<'_>) {

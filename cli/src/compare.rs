@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use diskimage::compare::{Difference, Failure, Side, Stage};
-use diskimage::{Chain, Checksum, Compare, Error, Progress, VirtualDisk};
+use diskimage::{Chain, Checksum, Compare, Error, Format, Progress, VirtualDisk};
 use serde_json::{Value, json};
 
 use crate::args::{CompareArgs, Output};
 use crate::bounds::Bounds;
 use crate::checksum::with_work;
 use crate::watch::{Show, Signals, shown, watched};
-use crate::{manifest, output, report};
+use crate::{bar, manifest, output, report};
 
 /// The images differ.
 const DIFFERENT: u8 = 1;
@@ -26,41 +26,52 @@ const READ: u8 = 4;
 
 pub(crate) fn run(args: &CompareArgs, bounds: &Bounds) -> u8 {
     let signals = Signals::catch(false);
-    let progress = bounds.progress();
-    let open = |path: &Path, format| {
-        let options = args.open.options_as(path, format)?.limits(bounds.limits(2).0);
-        bounds.spilling(options).progress(Arc::clone(&progress)).open(path)
+    let work = Work { args, bounds, progress: &bounds.progress() };
+    let done = watched(show(args), &signals, work.progress, || work.run());
+    let failed = match done {
+        Ok(done) => return done.tell(),
+        Err(failed) => failed,
     };
-    let work = Work { args, bounds, signals: &signals, progress: &progress };
-    let first = match open(&args.first, args.open.format) {
-        Ok(first) => first,
-        Err(error) => return refused(&error, &args.first),
-    };
-    let Some(path) = &args.second else {
-        bounds.tell_spilled();
-        return verify(&work, &first);
-    };
-    // the format of the first image says nothing about the second
-    match open(path, args.second_format) {
-        Ok(second) => {
-            bounds.tell_spilled();
-            compare(&work, [&first, &second], path)
-        }
-        Err(error) => refused(&error, path),
+    if let Some(Err(error)) = failed.printed {
+        return report::printed(Err(error));
     }
+    report::error(&failed.error, failed.file);
+    report::stop_code(&failed.error, signals.caught()).unwrap_or(failed.code)
 }
 
 /// What all of a run go by.
 struct Work<'a> {
     args: &'a CompareArgs,
     bounds: &'a Bounds,
-    signals: &'a Signals,
     progress: &'a Arc<Progress>,
 }
 
-fn refused(error: &Error, path: &Path) -> u8 {
-    report::error(error, path);
-    report::stop_code(error, None).unwrap_or(OPEN)
+/// Why nothing can be said.
+struct Failed<'a> {
+    error: Error,
+    file: &'a Path,
+    code: u8,
+    /// How the answer that was begun was ended.
+    printed: Option<io::Result<()>>,
+}
+
+/// What came of it.
+struct Done<'a> {
+    answer: Answer<'a>,
+    found: Option<Difference>,
+    sizes: [u64; 2],
+}
+
+impl Done<'_> {
+    fn tell(self) -> u8 {
+        let code = if self.found.is_none() { report::OK } else { DIFFERENT };
+        code.max(report::printed(self.answer.end(self.found, self.sizes)))
+    }
+}
+
+/// It cannot be opened.
+fn refused<'a>(file: &'a Path) -> impl FnOnce(Error) -> Failed<'a> {
+    move |error| Failed { error, file, code: OPEN, printed: None }
 }
 
 fn show(args: &CompareArgs) -> Option<Show> {
@@ -69,96 +80,95 @@ fn show(args: &CompareArgs) -> Option<Show> {
     if args.quiet || (lists && !args.work.progress) {
         return None;
     }
-    shown(args.work.progress, Show::at_once(args.output == Output::Json))
+    shown(args.work.progress, Show::at_once(args.output == Output::Json), lists)
 }
 
-fn compare(work: &Work<'_>, disks: [&Chain; 2], second: &Path) -> u8 {
-    let &Work { args, bounds, signals, progress } = work;
-    let [first, other] = disks;
-    let mut job = Compare::new()
-        .strict(args.strict)
-        .max_memory(bounds.limits(2).1)
-        .progress(Arc::clone(progress));
-    if let Some(threads) = args.work.threads {
-        job = job.threads(threads);
+impl<'a> Work<'a> {
+    fn open(&self, path: &'a Path, format: Option<Format>) -> Result<Chain, Failed<'a>> {
+        let Self { args, bounds, progress } = self;
+        let options = args.open.options_as(path, format).map_err(refused(path))?;
+        let options = bounds.spilling(options.limits(bounds.limits(2).0));
+        options.progress(Arc::clone(progress)).open(path).map_err(refused(path))
     }
-    let sizes = [first.size(), other.size()];
-    let mut answer = Answer::new(args, &[(&args.first, sizes[0]), (second, sizes[1])]);
-    let found = watched(show(args), signals, progress, || {
-        if !args.all {
-            return job.first(first, other);
+
+    fn run(&self) -> Result<Done<'a>, Failed<'a>> {
+        let first = self.open(&self.args.first, self.args.open.format)?;
+        let Some(path) = &self.args.second else {
+            self.bounds.tell_spilled();
+            return self.verify(&first);
+        };
+        // the format of the first image says nothing about the second
+        let second = self.open(path, self.args.second_format)?;
+        self.bounds.tell_spilled();
+        self.compare([&first, &second], path)
+    }
+
+    fn compare(&self, disks: [&Chain; 2], second: &'a Path) -> Result<Done<'a>, Failed<'a>> {
+        let &Self { args, bounds, progress } = self;
+        let [first, other] = disks;
+        let mut job = Compare::new()
+            .strict(args.strict)
+            .max_memory(bounds.limits(2).1)
+            .progress(Arc::clone(progress));
+        if let Some(threads) = args.work.threads {
+            job = job.threads(threads);
         }
-        job.all(first, other, |range| {
-            if answer.range(range.start, range.end - range.start).is_err() {
-                progress.cancel();
+        let sizes = [first.size(), other.size()];
+        let mut answer = Answer::new(args, &[(&args.first, sizes[0]), (second, sizes[1])]);
+        let found = if args.all {
+            let all = job.all(first, other, |range| {
+                if answer.range(range.start, range.end - range.start).is_err() {
+                    progress.cancel();
+                }
+            });
+            all.map(|_| answer.first_range.map(Difference::Content))
+        } else {
+            job.first(first, other)
+        };
+        match found {
+            Ok(found) => Ok(Done { answer, found, sizes }),
+            Err(Failure { error, stage, .. }) => {
+                let (side, code) = match stage {
+                    Stage::Start => (Side::First, OPEN),
+                    Stage::Map(side) => (side, MAP),
+                    Stage::Read(side) => (side, READ),
+                };
+                let file = if side == Side::First { &args.first } else { second };
+                Err(Failed { error, file, code, printed: Some(answer.abandon()) })
             }
-        })?;
-        Ok(answer.first_range.map(Difference::Content))
-    });
-    let printed = match &found {
-        Ok(found) => answer.end(*found, sizes),
-        Err(_) => answer.abandon(),
-    };
-    let code = match found {
-        Ok(None) => report::OK,
-        Ok(Some(_)) => DIFFERENT,
-        Err(failure) => return failed(args, second, failure, signals, printed),
-    };
-    code.max(report::printed(printed))
-}
-
-fn failed(
-    args: &CompareArgs,
-    second: &Path,
-    failure: Failure,
-    signals: &Signals,
-    printed: io::Result<()>,
-) -> u8 {
-    if let Err(error) = printed {
-        return report::printed(Err(error));
-    }
-    let (side, code) = match failure.stage {
-        Stage::Start => (Side::First, OPEN),
-        Stage::Map(side) => (side, MAP),
-        Stage::Read(side) => (side, READ),
-    };
-    report::error(&failure.error, if side == Side::First { &args.first } else { second });
-    report::stop_code(&failure.error, signals.caught()).unwrap_or(code)
-}
-
-/// Compares with a manifest.
-fn verify(work: &Work<'_>, disk: &Chain) -> u8 {
-    let &Work { args, bounds, signals, progress } = work;
-    let Some(path) = &args.manifest else { return report::USAGE };
-    let manifest = match manifest::read(path) {
-        Ok(manifest) => manifest,
-        Err(error) => return refused(&error, path),
-    };
-    let job = with_work(Checksum::new(), &args.work, bounds, progress);
-    let found = watched(show(args), signals, progress, || manifest.verify(&job, disk));
-    let ranges = match found {
-        Ok(ranges) => ranges,
-        Err(error) => {
-            report::error(&error, &args.first);
-            return report::stop_code(&error, signals.caught()).unwrap_or(READ);
         }
-    };
-    let sizes = [disk.size(), manifest.size()];
-    let mut answer = Answer::new(args, &[(&args.first, sizes[0]), (path, sizes[1])]);
-    let told =
-        ranges.iter().try_for_each(|range| answer.range(range.start, range.end - range.start));
-    let first = ranges.first().map(|range| Difference::Content(range.start));
-    let printed = told.and_then(|()| answer.end(first, sizes));
-    let code = if ranges.is_empty() { report::OK } else { DIFFERENT };
-    code.max(report::printed(printed))
+    }
+
+    /// Compares with a manifest.
+    fn verify(&self, disk: &Chain) -> Result<Done<'a>, Failed<'a>> {
+        let &Self { args, bounds, progress } = self;
+        let path = args.manifest.as_deref().unwrap_or(Path::new(""));
+        let manifest = manifest::read(path).map_err(refused(path))?;
+        let job = with_work(Checksum::new(), &args.work, bounds, progress);
+        let ranges = manifest.verify(&job, disk).map_err(|error| Failed {
+            error,
+            file: &args.first,
+            code: READ,
+            printed: None,
+        })?;
+        let sizes = [disk.size(), manifest.size()];
+        let mut answer = Answer::new(args, &[(&args.first, sizes[0]), (path, sizes[1])]);
+        let told =
+            ranges.iter().try_for_each(|range| answer.range(range.start, range.end - range.start));
+        answer.failed = told.err();
+        let found = ranges.first().map(|range| Difference::Content(range.start));
+        Ok(Done { answer, found, sizes })
+    }
 }
 
 /// The answer, written as it is found.
 struct Answer<'a> {
     args: &'a CompareArgs,
-    out: BufWriter<io::Stdout>,
+    out: BufWriter<bar::Answer>,
     /// What comes before the list of ranges, until that is written.
     head: Option<String>,
+    /// Why a range could not be printed.
+    failed: Option<io::Error>,
     first_range: Option<u64>,
     bytes: u64,
 }
@@ -172,8 +182,8 @@ impl<'a> Answer<'a> {
         };
         let files: Vec<_> = files.iter().map(file).collect();
         let head = format!("{{\n  \"images\": [{}],\n  \"ranges\": [", files.join(", "));
-        let out = BufWriter::new(io::stdout());
-        Self { args, out, head: Some(head), first_range: None, bytes: 0 }
+        let out = BufWriter::new(bar::Answer::new());
+        Self { args, out, head: Some(head), failed: None, first_range: None, bytes: 0 }
     }
 
     fn is_silent(&self) -> bool {
@@ -202,6 +212,9 @@ impl<'a> Answer<'a> {
     }
 
     fn end(mut self, found: Option<Difference>, [first, second]: [u64; 2]) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if self.is_silent() {
             return Ok(());
         }

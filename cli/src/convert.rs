@@ -12,7 +12,8 @@ use diskimage::storage::Access;
 use diskimage::target::{Existing, FileTarget, FilesTarget, SpillTarget, StreamTarget};
 use diskimage::writer::{Forward, Full};
 use diskimage::{
-    Chain, Convert, Error, ErrorKind, Format, OpenOptions, Result, Target, VirtualDisk, Writer,
+    Chain, Convert, Error, ErrorKind, Format, OpenOptions, Progress, Result, Target, VirtualDisk,
+    Writer,
 };
 use serde_json::json;
 
@@ -71,25 +72,37 @@ fn convert(
     }
     spec.set_room(args.preallocation)?;
     spec.set_name(&args.target);
+    // where qemu-img prints it, unless the disk or the report goes there
+    let to_stderr = to_stdout(args) || args.output == Output::Json;
+    let show = shown(args.work.progress, Show::at_once(to_stderr), false);
+    let progress = bounds.progress();
+    watched(show, signals, &progress, || write(args, spec, aim, bounds, &progress, signals))
+}
+
+/// Opens the disk and writes it.
+fn write(
+    args: &ConvertArgs,
+    mut spec: Spec,
+    aim: Option<Aim>,
+    bounds: &Bounds,
+    progress: &Arc<Progress>,
+    signals: &Signals,
+) -> Result<(Report, Vec<Digest>)> {
+    let format = spec.format;
     let sources = args.more_sources.len() as u64 + 1;
     let (limits, buffers) = bounds.limits(sources + u64::from(spec.backing.is_some()));
-    let progress = bounds.progress();
     let options = |source: &Path| -> Result<OpenOptions> {
         let options = args.open.options(source)?.limits(limits.clone());
-        let mut options = options.progress(Arc::clone(&progress));
+        let mut options = options.progress(Arc::clone(progress));
         if let Some(snapshot) = &args.snapshot {
             options = options.snapshot(argument_bytes(snapshot));
         }
         Ok(bounds.spilling(options))
     };
     let options_of_first = options(&args.source)?;
-    // where qemu-img prints it, unless the disk or the report goes there
-    let to_stderr = to_stdout(args) || args.output == Output::Json;
-    let show = shown(args.work.progress, Show::at_once(to_stderr));
     if let Some(compressed) = decodable(args, &spec, &options_of_first)? {
-        let job = Convert::new().progress(Arc::clone(&progress));
-        let decoded = watched(show, signals, &progress, || decode(args, &compressed, job, signals));
-        if let Some(done) = decoded? {
+        let job = Convert::new().progress(Arc::clone(progress));
+        if let Some(done) = decode(args, &compressed, job, signals)? {
             return Ok(done);
         }
     }
@@ -102,7 +115,7 @@ fn convert(
         spec.bitmaps(&disks[0], args.snapshot.is_some(), args.skip_broken_bitmaps)?;
     }
     let backing = spec.open_backing(&args.target, &args.open, |options| {
-        options.limits(limits.clone()).progress(Arc::clone(&progress))
+        options.limits(limits.clone()).progress(Arc::clone(progress))
     })?;
     let joined = Joined::new(&disks);
     let whole: &dyn VirtualDisk = if disks.len() == 1 { &disks[0] } else { &joined };
@@ -111,7 +124,7 @@ fn convert(
     let writer = spec.writer(disk.size())?;
     let mut target = open_target(args, &spec, writer.as_deref(), &disk, backing.as_ref())?;
     if let Some(rate) = args.rate {
-        target = Box::new(Paced::new(target, rate.get(), Arc::clone(&progress)));
+        target = Box::new(Paced::new(target, rate.get(), Arc::clone(progress)));
     }
     disk.tell(&args.target, aim.as_ref());
     if args.direct {
@@ -125,28 +138,26 @@ fn convert(
         .forget(forget)
         .max_memory(buffers)
         .salvage(args.salvage)
-        .progress(Arc::clone(&progress));
+        .progress(Arc::clone(progress));
     if let Some(granularity) = args.sparse {
         job = job.sparse(granularity);
     }
     if let Some(threads) = args.work.threads {
         job = job.threads(threads);
     }
-    watched(show, signals, &progress, || {
-        let below = backing.as_ref().map(|disk| -> &dyn VirtualDisk { disk });
-        let disk = disk.disk();
-        let done = match (&*args.checksum, writer) {
-            ([], None) => (job.run(disk, &*target)?, Vec::new()),
-            ([], Some(writer)) => (job.image(disk, writer, below, &*target)?, Vec::new()),
-            (some, None) => job_of(some).convert(&job, disk, &*target)?,
-            (some, Some(writer)) => job_of(some).image(&job, disk, writer, below, &*target)?,
-        };
-        if signals.caught().is_some() {
-            return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
-        }
-        target.finish()?;
-        Ok(done)
-    })
+    let below = backing.as_ref().map(|disk| -> &dyn VirtualDisk { disk });
+    let disk = disk.disk();
+    let done = match (&*args.checksum, writer) {
+        ([], None) => (job.run(disk, &*target)?, Vec::new()),
+        ([], Some(writer)) => (job.image(disk, writer, below, &*target)?, Vec::new()),
+        (some, None) => job_of(some).convert(&job, disk, &*target)?,
+        (some, Some(writer)) => job_of(some).image(&job, disk, writer, below, &*target)?,
+    };
+    if signals.caught().is_some() {
+        return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
+    }
+    target.finish()?;
+    Ok(done)
 }
 
 /// The disk, of the size that it is to have.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use diskimage::disk::EmptyDisk;
 use diskimage::target::{FileTarget, FilesTarget};
-use diskimage::{Chain, Convert, Error, ErrorKind, Format, Result, Target, Writer};
+use diskimage::{Chain, Convert, Error, ErrorKind, Format, Progress, Result, Target, Writer};
 
 use crate::args::CreateArgs;
 use crate::bounds::Bounds;
 use crate::package::Aim;
-use crate::watch::{Signals, watched};
+use crate::watch::{Signals, automatic, watched};
 use crate::{image, report};
 
 pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
@@ -22,7 +22,11 @@ pub(crate) fn run(args: &CreateArgs, bounds: &Bounds) -> u8 {
         return report::OK;
     }
     let signals = Signals::catch(false);
-    match create(args, aim, bounds, &signals) {
+    let progress = bounds.progress();
+    let created = watched(automatic(false), &signals, &progress, || {
+        create(args, aim, bounds, &progress, &signals)
+    });
+    match created {
         Ok(_) => report::OK,
         Err(error) => {
             report::error(&error, &args.file);
@@ -36,6 +40,7 @@ pub(crate) fn create(
     args: &CreateArgs,
     (aim, format): (Option<Aim>, Format),
     bounds: &Bounds,
+    progress: &Arc<Progress>,
     signals: &Signals,
 ) -> Result<u64> {
     let mut spec = args.target.parse(aim.as_ref(), format, args.backing.as_deref())?;
@@ -44,13 +49,12 @@ pub(crate) fn create(
     }
     spec.set_name(&args.file);
     let (limits, buffers) = bounds.limits(1);
-    let progress = bounds.progress();
     let backing = if args.unopened {
         spec.name_backing()?;
         None
     } else {
         spec.open_backing(&args.file, &args.open.open_args(), |options| {
-            options.limits(limits).progress(Arc::clone(&progress))
+            options.limits(limits).progress(Arc::clone(progress))
         })?
     };
     let size = args.size.or(image::size_of(backing.as_ref()));
@@ -78,17 +82,15 @@ pub(crate) fn create(
     };
     let inner = writer.as_deref().map_or(0, Writer::size);
     let target = spec.packages.wrap(spec.format, target, inner)?;
-    let job = Convert::new().max_memory(buffers).progress(Arc::clone(&progress));
-    watched(None, signals, &progress, || {
-        match writer {
-            None => job.run(&EmptyDisk(size), &*target)?,
-            Some(writer) => job.create(writer, &*target)?,
-        };
-        if signals.caught().is_some() {
-            return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
-        }
-        target.finish()
-    })?;
+    let job = Convert::new().max_memory(buffers).progress(Arc::clone(progress));
+    match writer {
+        None => job.run(&EmptyDisk(size), &*target)?,
+        Some(writer) => job.create(writer, &*target)?,
+    };
+    if signals.caught().is_some() {
+        return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
+    }
+    target.finish()?;
     if let Some(aim) = aim {
         aim.tell(&args.file, asked, size);
     }

@@ -117,7 +117,7 @@ Examples:
     diskimage completions zsh > _diskimage
     diskimage completions fish > diskimage.fish
 
-Where they belong: bash reads ~/.local/share/bash-completion/completions/diskimage, fish
+Where they belong: bash reads ~/.local/share/bash-completion/completions/diskimage, fish \
 ~/.config/fish/completions/diskimage.fish, zsh any folder that its $fpath names.";
 
 pub(crate) const MAN: &str = "\

@@ -16,11 +16,13 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
 use crate::args::{InfoArgs, Output};
+use crate::bar::above;
 use crate::bounds::Bounds;
 use crate::output::Documents;
 use crate::report::worse;
 use crate::several::Several;
 use crate::size::{human_size, sized};
+use crate::watch::{Files, Watch};
 use crate::{output, report, style};
 
 /// All that is shown of one image.
@@ -37,30 +39,40 @@ pub(crate) struct Facts<'a> {
 }
 
 pub(crate) fn run(args: &InfoArgs, bounds: &Bounds) -> u8 {
-    let documents = Documents::of(1 + args.more.len(), args.output);
-    let mut code = report::OK;
-    for (index, args) in args.each().enumerate() {
-        if index > 0 && args.output == Output::Human {
-            // a reader that went away shows with the answer
-            let _ = writeln!(io::stdout());
+    let count = 1 + args.more.len();
+    let documents = Documents::of(count, args.output);
+    let watch = Watch::reading(bounds.progress(), Files::of(count), count > 1);
+    let code = watch.all(|| {
+        let mut code = report::OK;
+        for (index, args) in args.each().enumerate() {
+            if index > 0 && args.output == Output::Human {
+                // a reader that went away shows with the answer
+                let _ = above(|| writeln!(io::stdout()));
+            }
+            let answered = watch.each(|| answer(&args, bounds, &watch.progress, &documents));
+            code = worse(
+                code,
+                match answered {
+                    Ok(printed) => report::printed(printed),
+                    Err(error) => report::fail(&error, &args.file),
+                },
+            );
+            if code == report::TIMED_OUT {
+                break;
+            }
         }
-        code = worse(
-            code,
-            match answer(&args, bounds, &documents) {
-                Ok(printed) => report::printed(printed),
-                Err(error) => report::fail(&error, &args.file),
-            },
-        );
-        if code == report::TIMED_OUT {
-            break;
-        }
-    }
+        code
+    });
     worse(code, report::printed(documents.end()))
 }
 
-fn answer(args: &InfoArgs, bounds: &Bounds, documents: &Documents) -> Result<io::Result<()>> {
-    let progress = bounds.progress();
-    let options = options(args, bounds, &progress)?;
+fn answer(
+    args: &InfoArgs,
+    bounds: &Bounds,
+    progress: &Arc<Progress>,
+    documents: &Documents,
+) -> Result<io::Result<()>> {
+    let options = options(args, bounds, progress)?;
     if let Some(printed) = container(args, &options, bounds, documents)? {
         return Ok(printed);
     }
@@ -73,7 +85,7 @@ fn answer(args: &InfoArgs, bounds: &Bounds, documents: &Documents) -> Result<io:
             return Err(error);
         }
     };
-    with_facts(args, &options, &progress, &image, |all| match (args.output, args.backing_chain) {
+    let print = |all: &[Facts<'_>]| match (args.output, args.backing_chain) {
         (Output::Json, false) => documents.print(&all[0]),
         (Output::Json, true) => documents.print(all),
         (Output::Human, _) => {
@@ -85,7 +97,8 @@ fn answer(args: &InfoArgs, bounds: &Bounds, documents: &Documents) -> Result<io:
                 facts.print(&mut out)
             })
         }
-    })
+    };
+    with_facts(args, &options, progress, &image, |all| above(|| print(all)))
 }
 
 /// How the image is opened.
@@ -163,10 +176,10 @@ fn container(
         None
     };
     let facts = crate::container::Facts::new(&args.file, &container, options, disk)?;
-    Ok(Some(match args.output {
+    Ok(Some(above(|| match args.output {
         Output::Json => documents.print(&facts.json()),
         Output::Human => facts.print(&mut io::stdout().lock()),
-    }))
+    })))
 }
 
 impl Serialize for Facts<'_> {
@@ -198,14 +211,15 @@ fn print_identity(path: &Path, documents: &Documents) {
     let Ok(storage) = FileStorage::open(path) else { return };
     let Ok(found) = probe(&storage) else { return };
     let formats: Vec<_> = found.matches.iter().map(|m| m.format.name()).collect();
-    // the error that follows is what counts
-    let _ = documents.print(&json!({
+    let identity = json!({
         "filename": output::text_of(path.as_os_str().as_encoded_bytes()),
         "format": formats.first(),
         "formats": formats,
         "actual-size": storage.allocated_size().unwrap_or_else(|| storage.size()),
         "findings": output::findings(&found.findings()),
-    }));
+    });
+    // the error that follows is what counts
+    let _ = above(|| documents.print(&identity));
 }
 
 impl Facts<'_> {

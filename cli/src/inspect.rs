@@ -4,40 +4,48 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use diskimage::inspect::{Facts, Inspect, Verdict};
-use diskimage::{Error, ErrorKind, Result};
+use diskimage::{Error, ErrorKind, Progress, Result};
 use serde_json::{Value, json};
 
 use crate::args::{InspectArgs, Output};
+use crate::bar::above;
 use crate::bounds::Bounds;
 use crate::output::Documents;
 use crate::report::worse;
 use crate::several::Several;
 use crate::size::sized;
+use crate::watch::{Files, Watch};
 use crate::{output, policy, report, style};
 
 pub(crate) fn run(args: &InspectArgs, bounds: &Bounds) -> u8 {
-    let documents = Documents::of(1 + args.more.len(), args.output);
-    let mut code = report::OK;
-    for (index, args) in args.each().enumerate() {
-        if index > 0 && args.output == Output::Human {
-            // a reader that went away shows with the answer
-            let _ = writeln!(io::stdout());
+    let count = 1 + args.more.len();
+    let documents = Documents::of(count, args.output);
+    let watch = Watch::reading(bounds.progress(), Files::of(count), count > 1);
+    let code = watch.all(|| {
+        let mut code = report::OK;
+        for (index, args) in args.each().enumerate() {
+            if index > 0 && args.output == Output::Human {
+                // a reader that went away shows with the answer
+                let _ = above(|| writeln!(io::stdout()));
+            }
+            code = worse(code, judge(&args, bounds, &watch, &documents));
+            if code == report::TIMED_OUT {
+                break;
+            }
         }
-        code = worse(code, judge(&args, bounds, &documents));
-        if code == report::TIMED_OUT {
-            break;
-        }
-    }
+        code
+    });
     worse(code, report::printed(documents.end()))
 }
 
-fn judge(args: &InspectArgs, bounds: &Bounds, documents: &Documents) -> u8 {
-    match answer(args, bounds) {
+fn judge(args: &InspectArgs, bounds: &Bounds, watch: &Watch, documents: &Documents) -> u8 {
+    match watch.each(|| answer(args, bounds, &watch.progress)) {
         Ok((verdict, bytes)) => {
-            let printed = report::printed(match args.output {
+            let printed = above(|| match args.output {
                 Output::Json => documents.print(&json(args, &verdict, bytes)),
                 Output::Human => print(args, &verdict, bytes, &mut io::stdout().lock()),
             });
+            let printed = report::printed(printed);
             if printed != report::OK || verdict.is_allowed() { printed } else { report::REFUSED }
         }
         Err(error) => report::fail(&error, &args.file),
@@ -45,11 +53,14 @@ fn judge(args: &InspectArgs, bounds: &Bounds, documents: &Documents) -> u8 {
 }
 
 /// The verdict, and how many bytes were read where they came from standard input.
-fn answer(args: &InspectArgs, bounds: &Bounds) -> Result<(Verdict, Option<u64>)> {
+fn answer(
+    args: &InspectArgs,
+    bounds: &Bounds,
+    progress: &Arc<Progress>,
+) -> Result<(Verdict, Option<u64>)> {
     let policy = policy::read(&args.policy)?;
-    let progress = bounds.progress();
     let mut inspect =
-        Inspect::new(policy).limits(bounds.limits(1).0).progress(Arc::clone(&progress));
+        Inspect::new(policy).limits(bounds.limits(1).0).progress(Arc::clone(progress));
     if let Some(declared) = args.declared {
         inspect = inspect.declared(declared);
     }

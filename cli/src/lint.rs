@@ -5,21 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diskimage::platform::{Lint, Platform, Remedy, Report, Source};
-use diskimage::{Format, Result};
+use diskimage::{Format, Progress, Result};
 use serde_json::{Value, json};
 
 use crate::args::{Output, parse_format};
+use crate::bar::above;
 use crate::bounds::Bounds;
 use crate::package::parse_platform;
 use crate::report::{quoted, worse};
 use crate::suggest::{self, named};
+use crate::watch::{Files, Watch};
 use crate::{output, report, style};
 
 /// The exit codes of `lint`, for its help.
 pub(crate) const LINT_EXIT_CODES: &str = "\
-Exit codes: 0 nothing was found that the platform would refuse, 3 refused (any of the files), 1 an
+Exit codes: 0 nothing was found that the platform would refuse, 3 refused (any of the files), 1 an \
 error: nothing can be said of a file. No other file is opened, whatever an image names.
-The rules are from the platforms' documentation, which is named beside each. Whether a machine starts
+
+The rules are from the platforms' documentation, which is named beside each. Whether a machine starts \
 from the disk (drivers, boot loader, agents) is not looked at.
 
 Platforms: openstack, kvm, azure, aws, gce, vsphere, hyperv, virtualbox, proxmox.
@@ -45,27 +48,13 @@ pub(crate) struct LintArgs {
 }
 
 pub(crate) fn run(args: &LintArgs, bounds: &Bounds) -> u8 {
-    let (mut code, mut told) = (report::OK, Vec::new());
-    for file in &args.files {
-        match look(args, file, bounds) {
-            Ok(found) => {
-                let own = if found.is_refused() { report::REFUSED } else { report::OK };
-                code = worse(code, own);
-                match args.output {
-                    Output::Json => told.push(object(file, &found)),
-                    Output::Human => {
-                        let printed = print(file, &found, &mut io::stdout().lock());
-                        code = worse(code, report::printed(printed));
-                    }
-                }
-            }
-            Err(error) => {
-                code = worse(code, report::fail(&error, file));
-                if code == report::TIMED_OUT {
-                    return code;
-                }
-            }
-        }
+    let count = args.files.len();
+    let prints = count > 1 && args.output == Output::Human;
+    let watch = Watch::reading(bounds.progress(), Files::of(count), prints);
+    let mut told = Vec::new();
+    let mut code = watch.all(|| look_at_all(args, bounds, &watch, &mut told));
+    if code == report::TIMED_OUT {
+        return code;
     }
     if args.output == Output::Json {
         let platform = args.platform;
@@ -75,10 +64,36 @@ pub(crate) fn run(args: &LintArgs, bounds: &Bounds) -> u8 {
     code
 }
 
-fn look(args: &LintArgs, file: &Path, bounds: &Bounds) -> Result<Report> {
-    let progress = bounds.progress();
+/// Prints what is found, or tells it for programs.
+fn look_at_all(args: &LintArgs, bounds: &Bounds, watch: &Watch, told: &mut Vec<Value>) -> u8 {
+    let mut code = report::OK;
+    for file in &args.files {
+        match watch.each(|| look(args, file, bounds, &watch.progress)) {
+            Ok(found) => {
+                let own = if found.is_refused() { report::REFUSED } else { report::OK };
+                code = worse(code, own);
+                match args.output {
+                    Output::Json => told.push(object(file, &found)),
+                    Output::Human => {
+                        let printed = above(|| print(file, &found, &mut io::stdout().lock()));
+                        code = worse(code, report::printed(printed));
+                    }
+                }
+            }
+            Err(error) => {
+                code = worse(code, report::fail(&error, file));
+                if code == report::TIMED_OUT {
+                    break;
+                }
+            }
+        }
+    }
+    code
+}
+
+fn look(args: &LintArgs, file: &Path, bounds: &Bounds, progress: &Arc<Progress>) -> Result<Report> {
     let mut lint =
-        Lint::new(args.platform).limits(bounds.limits(1).0).progress(Arc::clone(&progress));
+        Lint::new(args.platform).limits(bounds.limits(1).0).progress(Arc::clone(progress));
     if let Some(format) = args.format {
         lint = lint.format(format);
     }

@@ -2,6 +2,7 @@
 //! may pass, their conversion, their checksums and their differences.
 
 mod args;
+mod bar;
 mod bounds;
 mod check;
 mod checklist;
@@ -26,6 +27,7 @@ mod measure;
 mod output;
 mod paced;
 mod package;
+mod parse;
 mod picture;
 mod policy;
 mod probe;
@@ -39,21 +41,23 @@ mod suggest;
 mod version;
 mod watch;
 
-use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
-use args::{Args, Command};
+use args::Command;
 use bounds::{BoundArgs, Bounds};
-use clap::{CommandFactory, FromArgMatches};
 use style::Colour;
 
 fn main() -> ExitCode {
-    if let Some(args) = qemu::arguments(std::env::args_os()) {
+    let given: Vec<_> = std::env::args_os().collect();
+    if let Some(args) = qemu::arguments(given.iter().cloned()) {
         return ExitCode::from(qemu::run(&args, BoundArgs::default()));
     }
-    let asked = Colour::asked(std::env::args_os().skip(1));
+    if let Some(version) = version::asked(&given) {
+        return ExitCode::from(version);
+    }
+    let asked = Colour::asked(given.iter().skip(1));
     asked.settle();
-    let mut args = match parse(asked) {
+    let mut args = match parse::parse(asked, &given) {
         Ok(args) => args,
         Err(error) => {
             // help and version go to standard output and are no failure
@@ -62,12 +66,13 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    args.color.settle();
+    let args::Shared { color, bounds } = args.shared;
+    color.settle();
     if let Command::QemuImg(called) = args.command {
-        return ExitCode::from(qemu::run(&called.args, args.bounds));
+        return ExitCode::from(qemu::run(&called.args, bounds));
     }
-    let asked = args.bounds.sandbox;
-    let bounds = Bounds::new(args.bounds);
+    let asked = bounds.sandbox;
+    let bounds = Bounds::new(bounds);
     log_if_asked();
     if (asked || args.command.is_sandboxed()) && args.command.reads_images() {
         sandbox::enter_for(&mut args.command, &bounds, asked);
@@ -75,7 +80,7 @@ fn main() -> ExitCode {
     }
     bounds.watch(args.command.main_file());
     let code = match args.command {
-        Command::Probe(args) => probe::run(&args),
+        Command::Probe(args) => probe::run(&args, &bounds),
         Command::Info(args) => info::run(&args, &bounds),
         Command::Explain(args) => explain::run(&args, &bounds),
         Command::Inspect(args) => inspect::run(&args, &bounds),
@@ -93,14 +98,6 @@ fn main() -> ExitCode {
         Command::QemuImg(_) => report::USAGE,
     };
     ExitCode::from(code)
-}
-
-/// The arguments; what is wrong with them is told in colours where these are asked for.
-fn parse(colour: Colour) -> Result<Args, clap::Error> {
-    // it is never taken apart: that takes a tenth of what a short call does, and nobody needs the memory
-    let mut command = ManuallyDrop::new(Args::command().color(colour.into()));
-    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    Args::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 /// Tells on standard error what RUST_LOG asks for: nothing, where it is not set.

@@ -13,7 +13,7 @@ use diskimage::{Error, Result, Target};
 use crate::args::Args;
 use crate::deferred::describe_at_once;
 use crate::report;
-use crate::suggest::did_you_mean;
+use crate::suggest::{did_you_mean, named};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArgs {
@@ -25,11 +25,19 @@ pub(crate) struct CompletionsArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct ManArgs {
     /// The command that the page is about, as convert; without it, the program as a whole
-    #[arg(conflicts_with = "output_dir")]
+    #[arg(conflicts_with = "output_dir", value_parser = named(|name| Ok(name.to_owned()), commands),
+        hide_possible_values = true)]
     pub(crate) command: Option<String>,
     /// Writes all pages into this folder, which is made if it is not there
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: Option<PathBuf>,
+}
+
+/// The names of all commands.
+fn commands() -> Vec<&'static str> {
+    // it is asked for once, by a process that ends then
+    let root: &'static clap::Command = Box::leak(Box::new(Args::command()));
+    root.get_subcommands().map(clap::Command::get_name).collect()
 }
 
 /// Prints what a shell is to read.

@@ -1,34 +1,41 @@
 //! `diskimage map`: where data, zeros and holes are.
 
 use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
 
-use diskimage::{Chain, Error, Extent, ExtentKind, Format, Result, VirtualDisk, VirtualDiskExt};
+use diskimage::{
+    Chain, Error, Extent, ExtentKind, Format, Progress, Result, VirtualDisk, VirtualDiskExt,
+};
 
 use crate::args::{MapArgs, Output, argument_bytes};
+use crate::bar::Answer;
 use crate::bounds::Bounds;
 use crate::picture::{Grid, Kind, Picture};
 use crate::size::human_size;
+use crate::watch::{Files, Watch};
 use crate::{picture, report, style};
 
 pub(crate) fn run(args: &MapArgs, bounds: &Bounds) -> u8 {
-    match answer(args, bounds) {
+    // a picture is printed when all of it is known
+    let watch = Watch::reading(bounds.progress(), Files::of(1), args.picture.is_none());
+    match watch.all(|| answer(args, bounds, &watch.progress)) {
         Ok(printed) => report::printed(printed),
         Err(error) => report::fail(&error, &args.file),
     }
 }
 
-fn answer(args: &MapArgs, bounds: &Bounds) -> Result<io::Result<()>> {
-    let disk = open(args, bounds)?;
+fn answer(args: &MapArgs, bounds: &Bounds, progress: &Arc<Progress>) -> Result<io::Result<()>> {
+    let disk = open(args, bounds, progress)?;
     match args.output {
-        Output::Json => write(args, &disk, &mut Json::new(&disk)),
-        Output::Human => write(args, &disk, &mut Human { disk: &disk }),
+        Output::Json => write(args, &disk, progress, &mut Json::new(&disk)),
+        Output::Human => write(args, &disk, progress, &mut Human { disk: &disk }),
     }
 }
 
 /// Opens the disk that is mapped.
-pub(crate) fn open(args: &MapArgs, bounds: &Bounds) -> Result<Chain> {
+pub(crate) fn open(args: &MapArgs, bounds: &Bounds, progress: &Arc<Progress>) -> Result<Chain> {
     let options = args.open.options(&args.file)?.limits(bounds.limits(1).0);
-    let mut options = bounds.spilling(options).progress(bounds.progress());
+    let mut options = bounds.spilling(options).progress(Arc::clone(progress));
     if let Some(snapshot) = &args.snapshot {
         options = options.snapshot(argument_bytes(snapshot));
     }
@@ -38,15 +45,23 @@ pub(crate) fn open(args: &MapArgs, bounds: &Bounds) -> Result<Chain> {
 }
 
 /// Writes the map in this form.
-pub(crate) fn write(args: &MapArgs, disk: &Chain, form: &mut dyn Form) -> Result<io::Result<()>> {
+pub(crate) fn write(
+    args: &MapArgs,
+    disk: &Chain,
+    progress: &Progress,
+    form: &mut dyn Form,
+) -> Result<io::Result<()>> {
     let end = args.max_length.map_or(u64::MAX, |max| args.start_offset.saturating_add(max));
-    let merged =
-        Merged { extents: disk.extents(args.start_offset..end), pending: None, failed: None };
+    progress.start(end.min(disk.size()).saturating_sub(args.start_offset));
+    let extents = disk.extents(args.start_offset..end).inspect(|extent| {
+        progress.advance(extent.as_ref().map_or(0, |extent| extent.length));
+    });
+    let merged = Merged { extents, pending: None, failed: None };
     if let Some(picture) = &args.picture {
         let picture = picture.as_ref().unwrap_or(&Picture::Terminal);
         return draw(args, disk, end, merged, picture);
     }
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(Answer::new());
     // the answer is written as it is found, so that a map of any length takes no memory
     if let Err(error) = form.start(&mut out) {
         return Ok(Err(error));
@@ -87,7 +102,7 @@ fn draw(
     match picture {
         Picture::File(path) => picture::write(&grid, path, disk).map(Ok),
         Picture::Terminal => {
-            let mut out = BufWriter::new(io::stdout().lock());
+            let mut out = BufWriter::new(Answer::new());
             Ok(picture::print(&grid, width, &mut out).and_then(|()| out.flush()))
         }
     }

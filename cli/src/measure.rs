@@ -27,7 +27,7 @@ pub(crate) fn run(args: &MeasureArgs, bounds: &Bounds) -> u8 {
     let signals = Signals::catch(true);
     let progress = bounds.progress();
     let measured =
-        watched(automatic(), &signals, &progress, || sizes(args, aim, bounds, &progress));
+        watched(automatic(false), &signals, &progress, || sizes(args, aim, bounds, &progress));
     match measured {
         Ok(sizes) => report::printed(print(args, &sizes)),
         Err(error) => {

@@ -1,6 +1,6 @@
 //! `diskimage probe`: what files are.
 
-use std::io::{self, BufWriter, Read, StdoutLock, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,22 +8,32 @@ use diskimage::container::{Compressed, Container, split_name};
 use diskimage::format::probe::{HEAD, Probe, TAIL, probe, probe_bytes};
 use diskimage::format::{Class, Glance};
 use diskimage::storage::{FileStorage, MemoryStorage};
-use diskimage::{Error, Format, OpenOptions, Result, Storage};
+use diskimage::{Error, Format, OpenOptions, Progress, Result, Storage};
 use serde_json::{Value, json};
 
 use crate::args::{Output, ProbeArgs};
+use crate::bar::Answer;
+use crate::bounds::Bounds;
+use crate::watch::{Files, Watch};
 use crate::{output, report};
 
-pub(crate) fn run(args: &ProbeArgs) -> u8 {
-    let mut run = Run { args, out: BufWriter::new(io::stdout().lock()), code: report::OK, told: 0 };
-    let printed = run.all().and_then(|()| run.out.flush());
-    run.code.max(report::printed(printed))
+pub(crate) fn run(args: &ProbeArgs, bounds: &Bounds) -> u8 {
+    let is_many = args.recursive || args.files.len() > 1;
+    let files = if args.recursive { Files::unknown() } else { Files::of(args.files.len()) };
+    let watch = Watch::reading(bounds.progress(), files, is_many);
+    watch.all(|| {
+        let out = BufWriter::new(Answer::new());
+        let mut run = Run { args, watch: &watch, out, code: report::OK, told: 0 };
+        let printed = run.all().and_then(|()| run.out.flush());
+        run.code.max(report::printed(printed))
+    })
 }
 
 /// A run over many files. What is found is printed at once, so that any number takes no memory.
 struct Run<'a> {
     args: &'a ProbeArgs,
-    out: BufWriter<StdoutLock<'static>>,
+    watch: &'a Watch,
+    out: BufWriter<Answer>,
     code: u8,
     told: u64,
 }
@@ -36,11 +46,12 @@ impl Run<'_> {
         }
         for file in &self.args.files {
             if file.as_os_str() == "-" {
-                self.tell(file, probe_stdin())?;
+                let found = self.watch.each(|| probe_stdin(&self.watch.progress));
+                self.tell(file, found)?;
             } else if self.args.recursive && file.is_dir() {
                 self.folder(file)?;
             } else {
-                self.tell(file, probe_file(file))?;
+                self.file(file)?;
             }
         }
         match (is_json, self.told) {
@@ -59,7 +70,7 @@ impl Run<'_> {
             let entries = match kind {
                 Ok(kind) if kind.is_dir() => list(&path),
                 Ok(kind) if kind.is_file() => {
-                    self.tell(&path, probe_file(&path))?;
+                    self.file(&path)?;
                     continue;
                 }
                 Ok(_) => continue,
@@ -72,6 +83,11 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    fn file(&mut self, file: &Path) -> io::Result<()> {
+        let found = self.watch.each(|| probe_file(file, &self.watch.progress));
+        self.tell(file, found)
     }
 
     fn failed(&mut self, file: &Path, error: &Error) -> io::Result<()> {
@@ -115,11 +131,11 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-fn probe_file(path: &Path) -> Result<Found> {
+fn probe_file(path: &Path, progress: &Arc<Progress>) -> Result<Found> {
     let storage: Arc<dyn Storage> = match split_name(path) {
         (file, None) => Arc::new(FileStorage::open(file)?),
         // a member of an archive
-        (_, Some(_)) => OpenOptions::new().open_bytes(path)?,
+        (_, Some(_)) => OpenOptions::new().progress(Arc::clone(progress)).open_bytes(path)?,
     };
     let outer = probe(&storage).map_err(|error| error.in_file(path))?;
     let inside = compressed(&outer).and_then(|format| {
@@ -141,12 +157,22 @@ struct Found {
 }
 
 /// Standard input is read as far as needed; its end is known only where it is short.
-fn probe_stdin() -> Result<Found> {
-    let mut head = Vec::new();
-    let limit = HEAD as u64 + 1;
-    let read = io::stdin().lock().take(limit).read_to_end(&mut head);
-    read.map_err(|error| Error::io("read standard input", error))?;
-    let whole = head.len() as u64 != limit;
+fn probe_stdin(progress: &Progress) -> Result<Found> {
+    let (mut head, limit) = (vec![0; HEAD + 1], HEAD + 1);
+    let (mut input, mut length) = (io::stdin().lock(), 0);
+    while length < limit {
+        match input.read(&mut head[length..]) {
+            Ok(0) => break,
+            Ok(more) => {
+                length += more;
+                progress.advance(more as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read standard input", error)),
+        }
+    }
+    head.truncate(length);
+    let whole = length != limit;
     let tail = &head[head.len().saturating_sub(TAIL)..];
     let outer = probe_bytes(&head, whole.then_some((tail, head.len() as u64)));
     let inside = compressed(&outer).and_then(|format| {

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use diskimage::{Error, ErrorKind};
 
+use crate::bar::above;
 use crate::style;
 
 /// All is well.
@@ -39,12 +40,17 @@ pub(crate) fn speak_as(name: &'static str) {
     let _ = NAME.set(name);
 }
 
+/// Whether another program's command line was called.
+pub(crate) fn is_called() -> bool {
+    NAME.get().is_some()
+}
+
 /// Prints `diskimage: FILE: what is wrong (at offset 0x…): what to do`.
 pub(crate) fn error(error: &Error, file: &Path) {
     let name = printable(error.file().unwrap_or(file));
     let advice = error.advice().map(|advice| format!(": {advice}")).unwrap_or_default();
     // who calls qemu-img may not be able to change its arguments
-    let is_called = NAME.get().is_some() && error.kind() == ErrorKind::Denied;
+    let is_called = is_called() && error.kind() == ErrorKind::Denied;
     let more =
         if is_called { ", or with DISKIMAGE_ALLOW_EXTERNAL=DIR in the environment" } else { "" };
     let text = format!("{name}: {error}{advice}{more}");
@@ -61,13 +67,13 @@ pub(crate) fn message(text: &str) {
 
 fn start(whose: &dyn std::fmt::Display, text: &str) {
     // there is nobody left to tell if this fails
-    let _ = writeln!(io::stderr(), "{whose}: {}", diskimage::text::printable_str(text));
+    let _ = above(|| writeln!(io::stderr(), "{whose}: {}", diskimage::text::printable_str(text)));
 }
 
 /// Prints a line to standard error that says itself whose it is.
 pub(crate) fn line(text: &str) {
     // there is nobody left to tell if this fails
-    let _ = writeln!(io::stderr(), "{}", diskimage::text::printable_str(text));
+    let _ = above(|| writeln!(io::stderr(), "{}", diskimage::text::printable_str(text)));
 }
 
 /// Prints what is wrong with the command line, or the help. An argument that a terminal would obey

@@ -89,6 +89,11 @@ pub(crate) fn width() -> usize {
     size.map_or(WIDTH, |(width, _)| width.0.into())
 }
 
+/// The same of standard error.
+pub(crate) fn stderr_width() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(WIDTH, |(width, _)| width.0.into())
+}
+
 /// The same for sentences.
 pub(crate) fn text_width() -> usize {
     width().clamp(20, WIDEST)

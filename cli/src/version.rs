@@ -1,6 +1,22 @@
 //! `diskimage --version`: the version, and what this build has.
 
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::sync::OnceLock;
+
+use crate::report;
+
+/// Prints what is asked for, if nothing else is: a program that looks whether the command is there waits
+/// for it.
+pub(crate) fn asked(given: &[OsString]) -> Option<u8> {
+    let [_, asked] = given else { return None };
+    let version = match asked.to_str()? {
+        "-V" => env!("CARGO_PKG_VERSION"),
+        "--version" => long(),
+        _ => return None,
+    };
+    Some(report::printed(writeln!(io::stdout(), "diskimage {version}")))
+}
 
 /// All of it.
 pub(crate) fn long() -> &'static str {

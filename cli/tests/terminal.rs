@@ -1,5 +1,6 @@
-//! What people meet at the terminal: pictures, explanations, help whose examples work, completions,
-//! manual pages, colours, suggestions, several files in one call.
+//! What people meet at the terminal: pictures, explanations, help whose examples work, manual pages,
+//! colours, suggestions, several files in one call. `interactive.rs` has what needs a terminal or a
+//! shell.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
@@ -398,31 +399,6 @@ fn is_there(program: &str) -> bool {
         skipped(&format!("{program} is not installed"));
     }
     found
-}
-
-#[test]
-fn completions_are_what_shells_take() {
-    let dir = tempfile::tempdir().unwrap();
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let ran = diskimage(["completions", shell]).ok();
-        for word in ["diskimage", "--allow-external", "convert", "qcow2", "azure"] {
-            assert!(ran.text().contains(word), "{shell}: no {word}");
-        }
-        if matches!(shell, "bash" | "zsh" | "fish") && is_there(shell) {
-            let script = dir.path().join(shell);
-            std::fs::write(&script, &ran.stdout).unwrap();
-            output_of(dir.path(), shell, &["-n", script.to_str().unwrap()]);
-        }
-    }
-    // what bash would offer for a format
-    let script = dir.path().join("bash");
-    let shell = format!(
-        "source '{}'; COMP_WORDS=(diskimage convert -O v); COMP_CWORD=3; _diskimage diskimage v -O; \
-         echo \"${{COMPREPLY[@]}}\"",
-        script.display()
-    );
-    let offered = output_of(dir.path(), "bash", &["-c", &shell]);
-    assert_eq!(String::from_utf8(offered).unwrap().trim(), "vmdk vpc vhdx vdi vhd");
 }
 
 #[test]

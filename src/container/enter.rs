@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::format::probe::probe;
 use crate::limits::Limits;
+use crate::progress::Progress;
 use crate::resolve::{Resolved, Siblings};
 use crate::storage::Storage;
 
@@ -36,6 +37,8 @@ pub(crate) struct Way<'a> {
     pub(crate) limits: &'a Limits,
     /// Where to decode to.
     pub(crate) spill: Option<&'a Spill>,
+    /// Who watches that.
+    pub(crate) progress: Option<&'a Progress>,
     /// Whether to go on into the disk of a container that is named as a whole.
     pub(crate) to_disk: bool,
 }
@@ -82,7 +85,13 @@ impl Way<'_> {
                 Container::Compressed(compressed) => {
                     let none = || Error::new(Fault::NoSpill).in_file(&found.path);
                     let spill = self.spill.ok_or_else(none)?;
+                    if let Some(progress) = self.progress {
+                        progress.start_reading(compressed.storage().size());
+                    }
                     found.storage = spill.take(&compressed, &found.path)?;
+                    if let Some(progress) = self.progress {
+                        progress.start_reading(0);
+                    }
                 }
                 // opening it as an image says that its content is not read
                 Container::Vma(_) => return Ok(found),

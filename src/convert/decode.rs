@@ -66,6 +66,7 @@ impl Convert {
         let head = compressed.head()?.0;
         let (tail, written) = (Mutex::<Tail>::default(), Mutex::new(0u64));
         let ascending = capabilities.ascending || see.is_some();
+        self.progress.start_reading(compressed.storage().size());
         let size = compressed.decode(self.threads, ascending, &|at, bytes| {
             if let Some(see) = see {
                 (see.lock().unwrap_or_else(PoisonError::into_inner))(bytes);

@@ -51,7 +51,7 @@ const STEP: u64 = 1 << 40;
 
 /// Tells how large the file is that `writer` lays out for `disk`. The map is read, and where units
 /// are encoded some samples of data, the same ones for the same disk. `progress` counts the bytes of
-/// these.
+/// the disk whose map is read, each time that it is, and then those of the samples.
 ///
 /// ```
 /// use diskimage::Progress;
@@ -70,7 +70,8 @@ pub fn measure(
     progress: &Progress,
 ) -> Result<Measured> {
     let unit = writer.unit();
-    let map = Watched { map: DiskMap { disk, unit, salvage: false, everything: false }, progress };
+    let map = DiskMap { disk, unit, salvage: false, everything: false };
+    let map = Watched { map, size: unit.ceil(disk.size()), progress };
     let required = writer.file_size(&map)?;
     let full = writer.file_size(&Full)?;
     let Some(encoder) = writer.encoder() else {
@@ -136,12 +137,14 @@ pub fn measure(
 pub fn data_size(disk: &dyn VirtualDisk, progress: &Progress) -> Result<u64> {
     let mut data = 0u64;
     let mut at = 0;
+    progress.start(disk.size());
     while at < disk.size() {
         progress.check()?;
         let extent = disk.extent_at(at, disk.size().saturating_sub(at))?;
         if !extent.kind.is_zero() {
             data = data.saturating_add(extent.length);
         }
+        progress.advance(extent.length);
         at = extent.end();
     }
     Ok(data)
@@ -150,6 +153,7 @@ pub fn data_size(disk: &dyn VirtualDisk, progress: &Progress) -> Result<u64> {
 /// A map whose reading can be stopped.
 struct Watched<'a> {
     map: DiskMap<'a>,
+    size: u64,
     progress: &'a Progress,
 }
 
@@ -157,6 +161,10 @@ impl Map for Watched<'_> {
     fn runs(&self, range: Range<u64>, tell: &mut dyn FnMut(Range<u64>, bool)) -> Result<()> {
         let mut at = range.start;
         let mut joined: Option<(Range<u64>, bool)> = None;
+        if at == 0 {
+            // it is read once more
+            self.progress.start(self.size);
+        }
         while at < range.end {
             self.progress.check()?;
             let end = at.saturating_add(STEP).min(range.end);
@@ -168,6 +176,7 @@ impl Map for Watched<'_> {
                     }
                 }
             })?;
+            self.progress.advance(end.saturating_sub(at));
             at = end;
         }
         if let Some((last, kind)) = joined {

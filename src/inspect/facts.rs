@@ -184,7 +184,8 @@ impl Facts {
             }
         };
         facts.describe(&image)?;
-        facts.take_walked(Walk::whole(image.layer()).map_err(|e| e.in_file(path))?);
+        let walked = Walk::whole(image.layer(), options.watcher());
+        facts.take_walked(walked.map_err(|error| error.in_file(path))?);
         facts.look_inside(image)?;
         Ok(facts)
     }

@@ -139,6 +139,9 @@ impl Inspect {
     }
 
     fn decode(&self, compressed: &Compressed, facts: &mut Facts) -> Result<()> {
+        if let Some(progress) = &self.progress {
+            progress.start_reading(compressed.storage().size());
+        }
         self.pass(compressed.reader()?, compressed.path(), facts).map(drop)
     }
 
@@ -219,9 +222,17 @@ impl Inspect {
     pub fn read(self, reader: impl Read) -> Result<(Verdict, u64)> {
         let mut reader = reader;
         let progress = self.progress.clone();
+        if let Some(progress) = &progress {
+            // nobody knows how much there is
+            progress.start(0);
+        }
         let mut source = Forward::new(|buf| {
             progress.as_ref().map_or(Ok(()), |progress| progress.check())?;
-            by_reading(|| reader.read(buf))
+            let length = by_reading(|| reader.read(buf))?;
+            if let Some(progress) = &progress {
+                progress.advance(to_u64(length));
+            }
+            Ok(length)
         });
         let found = probe_next(&mut source)?;
         if let Some(format) = self.container_format(&found) {

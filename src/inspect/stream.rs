@@ -107,7 +107,7 @@ struct Candidate {
     opened: Option<Result<Image>>,
     /// The same as far as it maps the disk, which is known sooner.
     disk: Option<Image>,
-    walk: Walk,
+    walk: Walk<'static>,
     /// What is still to be had, for each thing that is to be done with the image.
     opening: Step,
     describing: Step,

@@ -7,6 +7,7 @@ use std::ops::Range;
 use crate::error::{Error, ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::layer::Layer;
+use crate::progress::Progress;
 
 use super::passing::Passing;
 
@@ -35,13 +36,15 @@ pub(super) struct Walked {
 
 /// A walk at work.
 #[derive(Debug, Default)]
-pub(super) struct Walk {
+pub(super) struct Walk<'p> {
     walked: Walked,
     pages: u64,
     /// Where the guest's bytes go on that nothing was said of yet.
     next: u64,
     /// Ranges of guest bytes by the range of the file that they wait for.
     waiting: BTreeMap<u64, Waiting>,
+    /// Who sees how far it is.
+    progress: Option<&'p Progress>,
 }
 
 #[derive(Debug)]
@@ -58,11 +61,14 @@ enum Look {
     Needs(u64, Range<u64>),
 }
 
-impl Walk {
+impl<'p> Walk<'p> {
     /// Walks through all tables of `layer`, which lies in a file that is all there.
-    pub(super) fn whole(layer: &dyn Layer) -> Result<Walked> {
-        let mut walk = Self::default();
+    pub(super) fn whole(layer: &dyn Layer, progress: Option<&'p Progress>) -> Result<Walked> {
+        let mut walk = Self { progress, ..Self::default() };
         let size = layer.size();
+        if let Some(progress) = progress {
+            progress.start(size);
+        }
         walk.look(layer, 0..size, true, Err)?;
         Ok(walk.walked)
     }
@@ -85,6 +91,7 @@ impl Walk {
             }
             self.pages = self.pages.saturating_add(u64::from(counts));
             counts = true;
+            let from = at;
             match layer.reach(at) {
                 Ok(reach) => {
                     self.walked.end = self.walked.end.max(reach.end);
@@ -100,6 +107,9 @@ impl Walk {
                     self.note(at, &error);
                     at = behind_page(layer, at);
                 }
+            }
+            if let Some(progress) = self.progress {
+                progress.advance(at.min(guest.end).saturating_sub(from));
             }
         }
         Ok(Look::Done(at))

@@ -453,7 +453,7 @@ impl OpenOptions {
 
     fn way(&self, to_disk: bool) -> Way<'_> {
         let (limits, spill) = (&self.layer.limits, self.spill.as_deref());
-        Way { format: self.format, limits, spill, to_disk }
+        Way { format: self.format, limits, spill, progress: self.watcher(), to_disk }
     }
 
     /// The container that `path` names, if it is one and is not said to be something else. What lies
@@ -616,6 +616,11 @@ impl OpenOptions {
             Some(progress) => Arc::new(WatchedStorage::new(storage, Arc::clone(progress))),
             None => storage,
         }
+    }
+
+    /// Who watches what is opened, if anybody does.
+    pub(crate) fn watcher(&self) -> Option<&Progress> {
+        self.progress.as_deref()
     }
 
     /// A read that was stopped may have passed for damage that is not needed to open: nothing that

@@ -481,6 +481,9 @@ impl Lint {
         }
         let memory = self.limits.max_decoder_memory;
         let compressed = Compressed::new(Arc::clone(storage), path, Format::Gzip, memory);
+        if let Some(progress) = &self.progress {
+            progress.start_reading(storage.size());
+        }
         match compressed.list(&self.limits) {
             Err(error) if error.is_no_damage() => Err(error),
             listing => Ok(Some(listing)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{Access, FileIdentity, Run, SharedRun, Storage};
 use crate::error::Result;
+use crate::num::to_u64;
 use crate::progress::Progress;
 
 /// Another storage whose reads fail once its [`Progress`] says stop. All that takes long reads, so
@@ -30,7 +31,9 @@ impl Storage for WatchedStorage {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.progress.check()?;
-        self.inner.read_exact_at(buf, offset)
+        self.inner.read_exact_at(buf, offset)?;
+        self.progress.read(to_u64(buf.len()));
+        Ok(())
     }
 
     fn check_available(&self, offset: u64, length: u64) -> Result<()> {
@@ -83,6 +86,24 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
     use crate::storage::MemoryStorage;
+
+    #[test]
+    fn what_is_read_counts_until_somebody_else_counts() {
+        let progress = Arc::new(Progress::new());
+        let bytes = Arc::new(MemoryStorage::new(vec![7; 10]));
+        let storage = WatchedStorage::new(bytes, Arc::clone(&progress));
+        let read = |length: usize| {
+            storage.read_exact_at(&mut vec![0; length], 0).unwrap_or_default();
+            (progress.done(), progress.total())
+        };
+        assert_eq!(read(4), (4, 0));
+        // what cannot be read does not
+        assert_eq!(read(11), (4, 0));
+        progress.start(100);
+        assert_eq!(read(4), (0, 100));
+        progress.start_reading(10);
+        assert_eq!((read(4), read(6)), ((4, 10), (10, 10)));
+    }
 
     #[test]
     fn it_reads_until_it_is_asked_to_stop_or_its_time_is_over() {

@@ -24,9 +24,11 @@ impl Inner {
     pub(super) fn look(disk: &dyn VirtualDisk, progress: &Progress) -> Result<Self> {
         let contents = contents::look(disk, &Bounds::default())?;
         let (mut stored, mut compressed) = (0, 0);
+        progress.start(disk.size());
         for extent in disk.extents(0..disk.size()) {
             let extent = extent?;
             progress.check()?;
+            progress.advance(extent.length);
             match extent.kind {
                 ExtentKind::Stored(_) => stored += extent.length,
                 ExtentKind::Encoded => compressed += extent.length,

@@ -19,16 +19,17 @@ use diskimage::{
 };
 
 use crate::args::OpenArgs;
+use crate::bar::above;
 use crate::bounds::Bounds;
 use crate::size::{human_size, sized};
 use crate::style::{heading, severity, text_width, wrapped};
-use crate::watch::{Signals, automatic, watched};
+use crate::watch::{Files, Signals, Watch, automatic};
 use crate::{info, report};
 use inside::Inner;
 
 /// The exit codes of `explain`, for its help.
 pub(crate) const EXPLAIN_HELP: &str = "\
-Exit codes: 0 all files are explained, whatever is wrong with them; 1 an error: nothing can be said
+Exit codes: 0 all files are explained, whatever is wrong with them; 1 an error: nothing can be said \
 of a file. No other file is opened unless it is allowed (--allow-external).
 
 Examples:
@@ -56,19 +57,24 @@ pub(crate) struct ExplainArgs {
 }
 
 pub(crate) fn run(args: &ExplainArgs, bounds: &Bounds) -> u8 {
-    let signals = Signals::catch(true);
+    let count = args.files.len();
+    let (show, files) = (automatic(count > 1), Files::of(count));
+    let watch = Watch::new(show, Signals::catch(true), bounds.progress(), files);
+    watch.all(|| explain_all(args, bounds, &watch))
+}
+
+fn explain_all(args: &ExplainArgs, bounds: &Bounds, watch: &Watch) -> u8 {
     let mut code = report::OK;
     for (index, file) in args.files.iter().enumerate() {
-        let progress = bounds.progress();
-        let run = Run { args, bounds, file, progress: &progress };
-        match watched(automatic(), &signals, &progress, || run.look()) {
+        let run = Run { args, bounds, file, progress: &watch.progress };
+        match watch.each(|| run.look()) {
             Ok(found) => {
-                let printed = run.print(&found, index > 0, &mut io::stdout().lock());
+                let printed = above(|| run.print(&found, index > 0, &mut io::stdout().lock()));
                 code = code.max(report::printed(printed));
             }
             Err(error) => {
                 report::error(&error, file);
-                if let Some(code) = report::stop_code(&error, signals.caught()) {
+                if let Some(code) = report::stop_code(&error, watch.caught()) {
                     return code;
                 }
                 code = report::ERROR;

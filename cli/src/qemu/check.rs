@@ -11,7 +11,7 @@ use crate::check::{Outcome, outcome, print_finding};
 use crate::deferred::Deferred;
 use crate::output::print_json;
 use crate::report;
-use crate::watch::Signals;
+use crate::watch::{Files, Signals, Watch};
 
 pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     let form = output("check", given)?;
@@ -51,13 +51,14 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
         failure.with_code(report::NOT_CHECKED)
     };
     let signals = Signals::catch(repair.is_none());
-    let found = match outcome(&args, &session.bounds, &signals) {
+    let watch = Watch::new(None, signals, session.bounds.progress(), Files::of(1));
+    let found = match watch.all(|| outcome(&args, &session.bounds, &watch)) {
         Ok(Ok(found)) if found.format == Format::Raw => return Err(unsupported()),
         Ok(Ok(found)) => found,
         Ok(Err(_)) => return Err(unsupported()),
         Err(error) => {
             report::error(&error, &args.file);
-            return Ok(report::code(&error, signals.caught()));
+            return Ok(report::code(&error, watch.caught()));
         }
     };
     let code = found.code();

@@ -16,7 +16,7 @@ use crate::package::AimArgs;
 use crate::package::name_of;
 use crate::report;
 use crate::size::parse_size;
-use crate::watch::Signals;
+use crate::watch::{Signals, watched};
 
 pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     let format = match given.text("format") {
@@ -83,7 +83,11 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     session.begin(&mut command, [])?;
     let Command::Create(Deferred(args)) = command else { return Ok(report::USAGE) };
     let signals = Signals::catch(false);
-    match create(&args, (None, format), &session.bounds, &signals) {
+    let (bounds, progress) = (&session.bounds, session.bounds.progress());
+    let created = watched(None, &signals, &progress, || {
+        create(&args, (None, format), bounds, &progress, &signals)
+    });
+    match created {
         Ok(_) if given.has("quiet") => Ok(report::OK),
         Ok(made) => {
             let line = formatting(&args, format, size.unwrap_or(made));

@@ -35,9 +35,10 @@ pub(super) fn run(session: &Session, given: &Given) -> Result<u8, Failure> {
     let mut command = Command::Map(Deferred(args));
     session.begin(&mut command, unknown)?;
     let Command::Map(Deferred(args)) = command else { return Ok(report::USAGE) };
-    let printed = open(&args, &session.bounds).and_then(|disk| match form {
-        Output::Json => write(&args, &disk, &mut Json::new(&disk)),
-        Output::Human => write(&args, &disk, &mut Table(&disk)),
+    let progress = session.bounds.progress();
+    let printed = open(&args, &session.bounds, &progress).and_then(|disk| match form {
+        Output::Json => write(&args, &disk, &progress, &mut Json::new(&disk)),
+        Output::Human => write(&args, &disk, &progress, &mut Table(&disk)),
     });
     match printed {
         Ok(Err(error)) if error.kind() == io::ErrorKind::Unsupported => {
