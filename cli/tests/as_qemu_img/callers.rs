@@ -330,7 +330,7 @@ fn proxmox_writes_into_volumes_takes_snapshots_out_and_limits_the_rate() {
     std::fs::write(lab.path("vol"), vec![9; 4 << 20]).unwrap();
     lab.ours(&words("dd -n -f raw -O raw bs=1k osize=528k if=src.raw of=vol")).ok();
     let found = std::fs::read(lab.path("vol")).unwrap();
-    assert!(found[..528 << 10] == source[..528 << 10] && found[528 << 10..] == [9; 3664 << 10]);
+    assert!(found[..528 << 10] == source[..528 << 10] && found[528 << 10..] == [9; 3568 << 10]);
     for line in
         ["dd -n -f raw -O raw osize=2M if=/dev/stdin of=vol", "dd -n -f raw osize=2M of=vol"]
     {
