@@ -10,14 +10,13 @@ use std::sync::Arc;
 
 use diskimage::chain::ChainImage;
 use diskimage::disk::PartDisk;
-use diskimage::storage::FileStorage;
 use diskimage::target::{Existing, FilePatch, FileTarget};
 use diskimage::{
     Chain, Convert, Error, ErrorKind, Format, Limits, OpenOptions, Progress, Result, Storage,
     Target, VirtualDisk,
 };
 
-use super::existing::{Layout, in_place};
+use super::existing::{Layout, in_place, is_same};
 use super::getopt::Given;
 use super::rebase::holds_compressed;
 use super::{CacheMode, Failure, Session, convert, failed, one_file, source};
@@ -64,8 +63,10 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     };
     // as there: who names the base keeps the image as it is
     let keeps = given.has("drop") || given.has("base");
-    let empty =
-        if keeps { None } else { Some(commit.layout(0, "add -d, which leaves it as it is")?) };
+    let empty = match keeps {
+        true => None,
+        false => Some(commit.layout(0, "empties a qcow2", "add -d, which leaves it as it is")?),
+    };
     let base = commit.base_layout()?;
     let quiet = given.has("quiet");
     let show = shown(given.has("progress") && !quiet, Show::at_once(false));
@@ -89,11 +90,8 @@ fn base_of(disk: &Chain, path: &Path, given: &Given) -> std::result::Result<usiz
         };
     };
     // a name starts from the image's folder, as in the image
-    let named = FileStorage::open(beside(path, Path::new(name)));
-    let named = named.ok().and_then(|storage| storage.identity());
-    let is_named = |image: &ChainImage| {
-        named.is_some() && image.storage().and_then(|storage| storage.identity()) == named
-    };
+    let named = beside(path, Path::new(name));
+    let is_named = |image: &ChainImage| is_same(&named, &file_of(image));
     let found = disk.images().iter().skip(1).position(is_named);
     found.map(|depth| depth + 1).ok_or_else(|| {
         Failure::new(format!(
@@ -122,15 +120,20 @@ impl Commit<'_> {
         &self.disk.images()[self.depth]
     }
 
-    /// The layout of an image of the chain that is to be written anew.
-    fn layout(&self, depth: usize, instead: &str) -> std::result::Result<Layout, Failure> {
+    /// The layout of an image of the chain that is to be written anew; `does` says what for, and
+    /// with what else it would do.
+    fn layout(
+        &self,
+        depth: usize,
+        does: &str,
+        instead: &str,
+    ) -> std::result::Result<Layout, Failure> {
         let image = &self.disk.images()[depth];
         let (path, format) = (file_of(image), image.layer().format());
         let shown = report::printable(&path);
         let storage = image.storage().filter(|_| format == Format::Qcow2).ok_or_else(|| {
             Failure::new(format!(
-                "{shown}: diskimage writes a qcow2 anew for this, and not a {}: {instead}, or use \
-                 QEMU's own qemu-img",
+                "{shown}: diskimage {does} only, and this is a {}: {instead}, or use QEMU's own qemu-img",
                 format.name()
             ))
         })?;
@@ -149,7 +152,11 @@ impl Commit<'_> {
         if self.base().layer().format() == Format::Raw {
             return Ok(None);
         }
-        let layout = self.layout(self.depth, "convert the image, which writes a whole one")?;
+        let layout = self.layout(
+            self.depth,
+            "commits into raw disks and qcow2 images",
+            "convert the image, which writes a whole one",
+        )?;
         let (own, size) = (layout.size, self.disk.size());
         if own > size && size % 512 != 0 {
             return Err(Failure::new(format!(

@@ -96,6 +96,12 @@ impl Layout {
     }
 }
 
+/// Whether both names lead to one file. Neither is opened.
+pub(super) fn is_same(one: &Path, other: &Path) -> bool {
+    let [one, other] = [one, other].map(|path| path.canonicalize().ok());
+    one.is_some() && one == other
+}
+
 /// What a command needs that writes into the image at `path` and opens no other file: the same as a
 /// repair.
 pub(super) fn in_place(path: &Path, format: Option<Format>) -> Command {

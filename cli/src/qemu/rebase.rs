@@ -15,7 +15,7 @@ use diskimage::storage::FileStorage;
 use diskimage::target::FilePatch;
 use diskimage::{Error, Format, Layer, OpenOptions, Progress, Result, Storage};
 
-use super::existing::{Layout, in_place};
+use super::existing::{Layout, in_place, is_same};
 use super::getopt::Given;
 use super::source::Image;
 use super::{CacheMode, Failure, Session, convert, failed, one_file, source};
@@ -54,16 +54,12 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     let new = backing.map(|name| beside(&image.path, Path::new(name)));
     if let Some(new) = &new {
         let shown = diskimage::text::printable(backing.unwrap_or_default().as_encoded_bytes());
-        let found = FileStorage::open(new);
-        if let Err(error) = &found
-            && !is_unsafe
-        {
+        if !is_unsafe && let Err(error) = FileStorage::open(new) {
             let looked = std::fs::metadata(new).err();
-            let text = looked.map_or_else(|| told(error), |why| source::unopened(new, &why));
+            let text = looked.map_or_else(|| told(&error), |why| source::unopened(new, &why));
             return Err(Failure::new(format!("Could not open new backing file '{shown}': {text}")));
         }
-        let own = old.storage().identity();
-        if own.is_some() && found.ok().and_then(|found| found.identity()) == own {
+        if is_same(new, &image.path) {
             return Err(changing(backing, "it is the image itself"));
         }
         if backing_format.is_none() {

@@ -148,7 +148,20 @@ fn what_cannot_be_done_leaves_both_alone() {
     lab.leaves("over", "commit over", &["base: ", "snapshots", "convert the image"]);
     lab.image("vdi", "vdi", &[]);
     lab.make(&words("create -q -f qcow2 -b vdi -F vdi over"));
-    lab.leaves("vdi", "commit over", &["vdi: ", "not a vdi"]);
+    lab.leaves("vdi", "commit over", &["vdi: ", "raw disks and qcow2 images only", "a vdi"]);
+    lab.image("raw", "base", &[]);
+    lab.make(&words("create -q -f qed -b base -F raw qed 3M"));
+    lab.write("qed", "qed", &["write -P 7 64k 64k"]);
+    lab.leaves("qed", "commit qed", &["empties a qcow2 only", "a qed", "add -d"]);
+    lab.changes(
+        || {
+            lab.raw("base");
+            lab.make(&words("create -q -f qed -b base -F raw qed 3M"));
+            lab.write("qed", "qed", &["write -P 7 64k 64k"]);
+        },
+        &["qed", "base"],
+        &words("commit -d qed"),
+    );
     std::fs::remove_file(lab.path("vdi")).unwrap();
     lab.leaves("over", "commit over", &["vdi", "No such file"]);
 }
