@@ -13,7 +13,7 @@ use diskimage::format::qcow2::rewrite_backing;
 use diskimage::layer::MappingKind;
 use diskimage::storage::FileStorage;
 use diskimage::target::FilePatch;
-use diskimage::{Error, Format, Layer, OpenOptions, Progress, Result, Storage};
+use diskimage::{Error, Format, Layer, OpenOptions, Progress, Result};
 
 use super::existing::{Layout, in_place, is_same};
 use super::getopt::Given;

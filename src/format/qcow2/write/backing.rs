@@ -16,7 +16,7 @@ pub(super) fn check_names(name: &[u8], format: Option<&[u8]>) -> Result<()> {
     let most = to_usize(MAX_NAME_LENGTH.into());
     let longest = name.len().max(format.map_or(0, <[u8]>::len));
     let why = match name {
-        name if name.is_empty() => Some("empty"),
+        [] => Some("empty"),
         _ if longest > most => Some("longer than 1023 bytes"),
         name if name.contains(&0) => Some("cut by a NUL byte"),
         name if name.split(|&b| b == b'/').next().is_some_and(|s| s.contains(&b':')) => {
