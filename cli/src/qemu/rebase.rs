@@ -101,8 +101,8 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         backing: backing.map(Into::into),
         compress: given.has("compress") || compressed,
         cache: if read == Some(CacheMode::Direct) { Cache::Drop } else { Cache::Keep },
+        // not without a wait for the medium: the old image is gone then
         direct: written == Some(CacheMode::Direct),
-        no_sync: written == Some(CacheMode::Unsafe),
         work: WorkArgs { progress: shows, threads: None },
         replaces_source: true,
         ..convert::plain((image.path.clone(), image.path), open, format, options)
