@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -543,6 +544,12 @@ pub(crate) struct ConvertArgs {
     /// The least that the disk is to have, bytes; given by the command line of qemu-img
     #[arg(skip)]
     pub(crate) grow_to: u64,
+    /// The bytes of the disk that are written, if not all are; given by the command line of qemu-img
+    #[arg(skip)]
+    pub(crate) part: Option<Range<u64>>,
+    /// Whether the target takes the place of the source; given by the command line of qemu-img
+    #[arg(skip)]
+    pub(crate) replaces_source: bool,
     /// Computes a checksum of what is written in the same pass; can be given several times
     #[arg(long, value_name = "ALGORITHM", value_parser = named(parse_algorithm, suggest::algorithms), hide_possible_values = true)]
     pub(crate) checksum: Vec<Algorithm>,

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use diskimage::checksum::{Algorithm, Digest};
 use diskimage::container::Compressed;
 use diskimage::convert::Report;
-use diskimage::disk::GrownDisk;
+use diskimage::disk::{GrownDisk, PartDisk};
 use diskimage::storage::Access;
-use diskimage::target::{Existing, FileTarget, FilesTarget, SpillTarget, StreamTarget};
+use diskimage::target::{Existing, FilePatch, FileTarget, FilesTarget, SpillTarget, StreamTarget};
 use diskimage::writer::{Forward, Full};
 use diskimage::{
     Chain, Convert, Error, ErrorKind, Format, OpenOptions, Progress, Result, Target, VirtualDisk,
@@ -119,6 +119,8 @@ fn write(
     })?;
     let joined = Joined::new(&disks);
     let whole: &dyn VirtualDisk = if disks.len() == 1 { &disks[0] } else { &joined };
+    let part = args.part.as_ref().map(|range| PartDisk::new(whole, range.clone()));
+    let whole = part.as_ref().map_or(whole, |part| -> &dyn VirtualDisk { part });
     spec.packages.look_at(format, whole);
     let disk = Sized::new(&disks, whole, args.grow_to, aim.as_ref())?;
     let writer = spec.writer(disk.size())?;
@@ -156,8 +158,18 @@ fn write(
     if signals.caught().is_some() {
         return Err(Error::other(ErrorKind::Cancelled, "stopped on request"));
     }
+    if args.replaces_source {
+        unused(&args.source, disks.first(), progress)?;
+    }
     target.finish()?;
     Ok(done)
+}
+
+/// Sees to it that the image at `path`, which is to be replaced, is still the one that was read, and
+/// that no other process uses it.
+pub(crate) fn unused(path: &Path, disk: Option<&Chain>, progress: &Arc<Progress>) -> Result<()> {
+    let read = disk.and_then(|disk| disk.images().first()?.storage()?.identity());
+    FilePatch::open(path, read, Arc::clone(progress)).map(drop)
 }
 
 /// The disk, of the size that it is to have.
@@ -206,6 +218,8 @@ fn decodable(args: &ConvertArgs, spec: &Spec, options: &OpenOptions) -> Result<O
         && args.snapshot.is_none()
         && args.rate.is_none()
         && args.more_sources.is_empty()
+        && args.part.is_none()
+        && args.grow_to == 0
         && spec.format == Format::Raw
         && spec.room == Room::Off
         && args.reflink != When::Always
@@ -258,7 +272,12 @@ fn open_target(
         None => (disk.size(), (disk.size(), spec.room.into())),
         Some(writer) => (0, spec.room_of(writer)?),
     };
-    let read = disk.chains.iter().chain(backing).flat_map(Chain::storages);
+    // the image itself may be replaced once it was read, but nothing else that is
+    let own = disk.chains.first().and_then(|chain| chain.images().first()?.storage()?.identity());
+    let own = own.filter(|_| args.replaces_source);
+    let read = disk.chains.iter().flat_map(Chain::storages);
+    let read = read.filter(|storage| own.is_none() || storage.identity() != own);
+    let read = read.chain(backing.into_iter().flat_map(Chain::storages));
     if let Some(writer) = writer.filter(|writer| !writer.files().is_empty() && !args.no_create) {
         let target = FilesTarget::create(&args.target, writer.files())?;
         let target = target.forget(args.cache == Cache::Drop).durable(!args.no_sync);

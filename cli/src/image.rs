@@ -475,6 +475,15 @@ impl Spec {
         Ok(())
     }
 
+    /// Names the backing file in these bytes, which are those of another image; it is opened
+    /// elsewhere.
+    pub(crate) fn over(&mut self, name: &[u8], format: Option<&[u8]>) -> Result<()> {
+        let format = format.map(std::str::from_utf8).transpose();
+        let format = format.map_err(|_| invalid("the format of the backing file is no text"))?;
+        self.qcow2 = self.qcow2.clone().backing(name, format);
+        Ok(())
+    }
+
     /// Names the backing file as the format has it.
     fn set_parent(&mut self, name: &Path, parent: &dyn Layer) -> Result<()> {
         if self.format == Format::Qcow2 {

@@ -19,6 +19,10 @@ struct Part<'a> {
 
 impl<'a> Joined<'a> {
     pub(crate) fn new(disks: &'a [Chain]) -> Self {
+        Self::of(disks.iter().map(|disk| -> &dyn VirtualDisk { disk }))
+    }
+
+    pub(crate) fn of(disks: impl IntoIterator<Item = &'a dyn VirtualDisk>) -> Self {
         let (mut parts, mut size, mut first_storage) = (Vec::new(), 0u64, 0);
         for disk in disks {
             let grown = GrownDisk::new(disk, disk.size().next_multiple_of(512));

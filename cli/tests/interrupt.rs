@@ -93,6 +93,71 @@ fn killed_at_any_moment_it_leaves_the_whole_file_or_none() {
     }
 }
 
+/// A raw disk and an overlay over it, 4 MiB each, that differ in half of it.
+fn overlay(folder: &Path) -> [std::path::PathBuf; 2] {
+    let [base, over, new] = ["base", "over", "new"].map(|name| folder.join(name));
+    let content: Vec<u8> = (0..4u32 << 20).map(|at| (at / 4096 % 251) as u8 + 1).collect();
+    std::fs::write(&base, &content).unwrap();
+    let mut content = content;
+    content.chunks_mut(65_536).step_by(2).for_each(|part| part.fill(7));
+    std::fs::write(&new, content).unwrap();
+    let paths = [&new, &over].map(|path| path.to_str().unwrap());
+    let convert = ["convert", "-f", "raw", "-O", "qcow2", "-F", "raw", "-B", "base"];
+    diskimage([&convert[..], &paths].concat()).ok();
+    std::fs::remove_file(new).unwrap();
+    [base, over]
+}
+
+/// What the guest sees.
+fn guest(image: &Path) -> String {
+    diskimage(["checksum", "-a", "crc32", "--allow-external", image.to_str().unwrap()])
+        .ok()
+        .text()
+        .to_owned()
+}
+
+#[test]
+fn killed_at_any_moment_a_commit_or_a_rebase_leaves_the_disk_as_it_was() {
+    for call in [&["commit"][..], &["commit", "-d"], &["rebase", "-b", ""]] {
+        let dir = tempfile::tempdir().unwrap();
+        let [base, over] = overlay(dir.path());
+        let (seen, first) = (guest(&over), std::fs::read(&over).unwrap());
+        let old = std::fs::read(&base).unwrap();
+        let args = |limit: &'static [&str]| {
+            let call = [&["qemu-img", call[0], "--allow-external"][..], &call[1..], limit].concat();
+            command([&call[..], &[over.to_str().unwrap()]].concat())
+        };
+        let mut killed = 0;
+        for round in 0..12u64 {
+            std::fs::write(&over, &first).unwrap();
+            std::fs::write(&base, &old).unwrap();
+            let mut child = args(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros(round * round * 500));
+            killed += usize::from(child.kill().is_ok() && !child.wait().unwrap().success());
+            assert_eq!(guest(&over), seen, "{call:?}, round {round}");
+            assert_eq!(entries(dir.path()), ["base", "over"], "{call:?}, round {round}");
+            if round % 6 == 0 {
+                // it can be repeated
+                args(&[]).output().unwrap();
+                assert_eq!(guest(&over), seen, "{call:?}, round {round}");
+            }
+        }
+        assert!(killed > 2, "{call:?}: it was killed in time {killed} times");
+        if call[0] == "commit" {
+            std::fs::write(&over, &first).unwrap();
+            let child = args(&["-r", "1M"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+            let child = child.unwrap();
+            std::thread::sleep(Duration::from_millis(150));
+            send("INT", &child);
+            let told = finished(child);
+            assert_eq!((told.code, told.text()), (Some(130), ""), "{told:?}");
+            assert!(told.stderr.contains("stopped on request"), "{told:?}");
+            assert!(std::fs::read(&over).unwrap() == first, "{call:?}");
+            assert_eq!(guest(&over), seen, "{call:?}");
+        }
+    }
+}
+
 /// Runs a script of the shell in a mount namespace of its own, where it may mount; `None` where
 /// that is not permitted.
 fn with_mounts(folder: &Path, script: &str, args: &[&str]) -> Option<Ran> {

@@ -4,8 +4,10 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use diskimage::check::{DryRun, MemoryPatch};
+use diskimage::format::qcow2::{Header, rewrite_backing};
 use diskimage::{
-    CheckReport, Checking, Error, Format, Image, OpenOptions, RepairScope, Result, VirtualDisk,
+    CheckReport, Checking, Error, Format, Image, Limits, OpenOptions, RepairScope, Result,
+    VirtualDisk,
 };
 
 use crate::check_error;
@@ -20,6 +22,9 @@ const PIECE: u64 = 128 << 10;
 pub fn body(format: Format, input: &Input) {
     check(format, input);
     repair(format, input);
+    if format == Format::Qcow2 {
+        rename(input);
+    }
 }
 
 fn image(format: Format, input: &Input) -> Result<Image> {
@@ -108,6 +113,36 @@ fn repair(format: Format, input: &Input) {
             assert_eq!(patch.writes(), 0, "a second repair finds something");
         }
     }
+}
+
+/// Another backing file, or none, is all that changes of a header.
+fn rename(input: &Input) {
+    let limits = Limits::default();
+    let name = "name".repeat(input.first().map_or(0, |&byte| usize::from(byte)));
+    let format = input.last().is_some_and(|byte| byte % 2 == 0).then_some("raw");
+    let backing = (!name.is_empty()).then_some((name.as_bytes(), format));
+    let mut patch = MemoryPatch::new(input.to_vec());
+    if let Err(error) = rewrite_backing(&*input.storage(), &limits, backing, &mut patch) {
+        assert_eq!(patch.writes(), 0);
+        return check_error(&error);
+    }
+    let after = Input::new(patch.into_bytes());
+    let [old, new] = [input, &after].map(|input| Header::read(&*input.storage(), &limits, false));
+    let (old, new) = (old.expect("it was read"), new.expect("it is read again"));
+    let named = new.backing_file.as_ref().map(|(name, _)| &**name);
+    assert_eq!(named, backing.map(|(name, _)| name));
+    let word = new.extensions.backing_format.as_ref().map(|(word, _)| &**word);
+    assert_eq!(word, backing.and(format).map(str::as_bytes));
+    let kept = |header: Header| {
+        let found = header.extensions;
+        let fields = (header.size, header.l1_table_offset, header.incompatible_features);
+        let bitmaps = found.bitmaps.map(|bitmaps| (bitmaps.nb_bitmaps, bitmaps.directory_offset));
+        let data_file = found.data_file.map(|(name, _)| name);
+        (fields, bitmaps, data_file, found.crypto, found.unknown, found.feature_names)
+    };
+    let cluster = usize::try_from(old.cluster.size()).unwrap_or(usize::MAX).min(input.len());
+    assert!(input[cluster..] == after[cluster..], "more than the first cluster was written");
+    assert_eq!(kept(old), kept(new));
 }
 
 /// Some pieces of the disk, each with its bytes or the kind of its error.

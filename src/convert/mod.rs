@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{EmptyDisk, VirtualDisk};
 use crate::error::{Detail, Error, ErrorKind, Result};
-use crate::extent::StorageId;
+use crate::extent::{Extent, StorageId};
 use crate::num::{Pow2, to_u64};
 use crate::parallel::{self, Segments, Turn};
 use crate::progress::Progress;
@@ -56,6 +56,7 @@ pub struct Convert {
     forget: bool,
     max_memory: u64,
     salvage: bool,
+    above: Option<u32>,
     progress: Arc<Progress>,
 }
 
@@ -128,6 +129,10 @@ enum ConvertDetail {
     OtherFiles(usize),
     #[error("this image cannot be written from its start to its end without going back")]
     NotForward,
+    #[error(
+        "what images hold above others is written into a raw disk that exists, and nothing else"
+    )]
+    NotInPlace,
     #[error("the granularity of zeros is {0}, which must be 0 or a power of two of at least 512")]
     Sparse(u64),
 }
@@ -137,6 +142,7 @@ impl Detail for ConvertDetail {
         match self {
             Self::Sparse(_)
             | Self::CannotShare
+            | Self::NotInPlace
             | Self::NoParent
             | Self::OnlyParent
             | Self::OtherFiles(_) => ErrorKind::InvalidInput,
@@ -148,6 +154,7 @@ impl Detail for ConvertDetail {
         Some(match self {
             Self::Sparse(_) => "give such a size with -S".into(),
             Self::NotForward => "write it to a file".into(),
+            Self::NotInPlace => "open the disk of that depth as a target that exists".into(),
             Self::NoParent => "name the parent in the options of the format".into(),
             Self::OnlyParent => "give the parent's disk as the backing".into(),
             Self::OtherFiles(_) => "make the target of what the writer says of its files".into(),
@@ -167,6 +174,7 @@ impl Default for Convert {
             forget: false,
             max_memory: 48 << 20,
             salvage: false,
+            above: None,
             progress: Arc::default(),
         }
     }
@@ -294,6 +302,41 @@ impl Convert {
     #[must_use]
     pub fn salvage(mut self, yes: bool) -> Self {
         self.salvage = yes;
+        self
+    }
+
+    /// Writes only what images hold that lie less deep than `depth` in the chain of the disk, the
+    /// opened one being 0: what the ones below hold stays as it is in the target. So a raw disk
+    /// that is the image of this depth gets what is stored over it. It must hold as many bytes as
+    /// the disk; a run that was stopped can be repeated. For [`run`](Self::run), and a target that
+    /// [exists](crate::target::FileTarget::existing) with any content.
+    ///
+    /// ```
+    /// use diskimage::format::qcow2::Qcow2Options;
+    /// use diskimage::target::{Existing, FileTarget};
+    /// use diskimage::{Beneath, Convert, Format, OpenOptions, Target, VirtualDisk};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let [base, over, new] = ["base", "over", "new"].map(|name| folder.path().join(name));
+    /// # std::fs::write(&base, [vec![1; 65_536], vec![2; 65_536]].concat())?;
+    /// # std::fs::write(&new, [vec![7; 65_536], vec![2; 65_536]].concat())?;
+    /// # let raw = OpenOptions::new().format(Format::Raw);
+    /// # let writer = Qcow2Options::new().backing("base", Some("raw")).writer(131_072)?;
+    /// # let target = FileTarget::create(&over, 0)?;
+    /// # Convert::new().image(&raw.open(&new)?, Box::new(writer), Some(&raw.open(&base)?), &target)?;
+    /// # Box::new(target).finish()?;
+    /// // `over` differs from its backing file `base` in the first 64 KiB
+    /// let disk = OpenOptions::new().resolver(Beneath::new(folder.path())?).open(&over)?;
+    /// let target = FileTarget::existing(&base, disk.size(), Existing::Unknown)?;
+    /// let report = Convert::new().above(1).run(&disk, &target)?;
+    /// Box::new(target).finish()?;
+    /// assert_eq!(report.written, 65_536);
+    /// # assert_eq!(std::fs::read(&base)?, std::fs::read(&new)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn above(mut self, depth: u32) -> Self {
+        self.above = Some(depth);
         self
     }
 
@@ -430,6 +473,10 @@ impl Convert {
         let sparse = self.sparse_unit()?;
         let ascending = target.capabilities().ascending;
         let always = self.reflink == Reflink::Always;
+        let in_place = matches!(output, Output::Raw) && observer.is_none() && !self.salvage;
+        if self.above.is_some() && (!in_place || ascending || target.capabilities().fresh_zeros) {
+            return Err(ConvertDetail::NotInPlace.into());
+        }
         // of an empty disk, what is absent is to be the parent's
         let empty = matches!(output, Output::Empty { .. });
         let composition = match output {
@@ -500,6 +547,7 @@ impl Convert {
             sparse,
             salvage: self.salvage,
             reflink: offload.then_some(self.reflink),
+            above: self.above,
             forget: self.forget,
             read: AtomicU64::new(0),
             ascending,
@@ -585,6 +633,8 @@ struct Job<'a> {
     salvage: bool,
     /// How stored data are copied without passing through here, if they may be.
     reflink: Option<Reflink>,
+    /// From which depth on what is stored stays as it is in the target.
+    above: Option<u32>,
     forget: bool,
     /// Guest bytes copied since the system's cache was told to forget.
     read: AtomicU64,
@@ -623,6 +673,11 @@ impl Job<'_> {
         if let Some(observer) = self.observer {
             observer.stop();
         }
+    }
+
+    /// Whether the target has these bytes already.
+    fn has(&self, extent: &Extent) -> bool {
+        self.above.is_some_and(|depth| extent.depth >= depth)
     }
 
     /// Counts what was copied, and lets the system's cache forget the image's files from time to

@@ -46,8 +46,8 @@ impl<'a> Worker<'a> {
         while at < segment.end {
             job.progress.check()?;
             match job.disk.extent_at(at, segment.end.saturating_sub(at)) {
-                Ok(extent) if extent.kind.is_zero() => {
-                    self.put_zeros(at..extent.end())?;
+                Ok(extent) if extent.kind.is_zero() || job.has(&extent) => {
+                    self.put_absent(&extent, at..extent.end())?;
                     at = extent.end();
                     if at == segment.end && job.sparse.is_some() {
                         self.explore()?;
@@ -89,7 +89,8 @@ impl<'a> Worker<'a> {
             }
             // what is damaged is met again when it is its turn
             let Ok(extent) = job.disk.extent_at(from, rest) else { return Ok(()) };
-            if !extent.kind.is_zero() || extent.length < job.segment {
+            let absent = extent.kind.is_zero() || job.has(&extent);
+            if !absent || extent.length < job.segment {
                 return Ok(());
             }
             // segments go on starting at whole pieces, and whole ones if they are observed
@@ -98,7 +99,7 @@ impl<'a> Worker<'a> {
             let end = unit.map_or(extent.end(), |unit| unit.floor(extent.end()));
             let taken = job.segments.take_until(end);
             if !taken.is_empty() {
-                self.put_zeros(taken.clone())?;
+                self.put_absent(&extent, taken.clone())?;
                 job.observer.map_or(Ok(()), |observer| observer.see(&taken, None))?;
             }
         }
@@ -150,6 +151,7 @@ impl<'a> Worker<'a> {
         let enough = piece_end(extent.start, piece).min(limit);
         while end < enough {
             match job.disk.extent_at(end, enough.saturating_sub(end)) {
+                Ok(next) if job.has(&next) => break,
                 Ok(next) if !next.kind.is_zero() && self.piece_of(&next) == piece => {
                     end = next.end();
                 }
@@ -203,6 +205,15 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Deals with a range of `extent`, which holds no data for the target.
+    fn put_absent(&mut self, extent: &Extent, range: Range<u64>) -> Result<()> {
+        if self.job.has(extent) {
+            self.job.progress.advance(length(&range));
+            return Ok(());
+        }
+        self.put_zeros(range)
     }
 
     /// Makes a range zeros, by writing only if it must be.

@@ -8,7 +8,7 @@ use diskimage::Format;
 
 use super::getopt::Given;
 use super::{CacheMode, Failure, Session, existing, snapshot, source, written_format};
-use crate::args::{Cache, Command, ConvertArgs, Output, Room, When, WorkArgs};
+use crate::args::{Cache, Command, ConvertArgs, OpenArgs, Output, Room, When, WorkArgs};
 use crate::deferred::Deferred;
 use crate::image::{TargetArgs, split};
 use crate::package::AimArgs;
@@ -115,27 +115,19 @@ fn plan(
     if no_create && format == Format::Qcow2 {
         let sources: Vec<&Path> =
             [&first.path].into_iter().chain(&more_sources).map(PathBuf::as_path).collect();
-        grow_to = existing::anew(session, &target.path, &mut settled.target, (&open, &sources))?;
+        let size = existing::size_of(session, &open, &sources)?;
+        grow_to = existing::anew(session, &target.path, &mut settled.target, size)?;
         no_create = false;
     }
     let target_is_zero = no_create && (given.has("target-is-zero") || zeroed.is_some());
     let cache = if read == Some(CacheMode::Direct) { Cache::Drop } else { Cache::Keep };
     let args = ConvertArgs {
-        source: first.path,
-        target: target.path,
-        open,
-        output_format: Some(format),
-        aimed: AimArgs::default(),
-        written: settled.target,
         compress: given.has("compress"),
         bitmaps: given.has("bitmaps"),
         skip_broken_bitmaps: given.has("skip-broken-bitmaps"),
-        dedupe: false,
         backing,
         snapshot,
         sparse,
-        reflink: When::Auto,
-        preallocation: Room::Off,
         cache,
         direct: written == Some(CacheMode::Direct),
         no_sync: written == Some(CacheMode::Unsafe),
@@ -145,11 +137,50 @@ fn plan(
         rate,
         more_sources,
         grow_to,
-        checksum: Vec::new(),
         salvage: given.has("salvage"),
-        output: Output::Human,
+        ..plain((first.path, target.path), open, format, settled.target)
     };
     Ok((args, unknown))
+}
+
+/// A conversion without any option.
+pub(super) fn plain(
+    (source, target): (PathBuf, PathBuf),
+    open: OpenArgs,
+    format: Format,
+    written: TargetArgs,
+) -> ConvertArgs {
+    ConvertArgs {
+        source,
+        target,
+        open,
+        output_format: Some(format),
+        aimed: AimArgs::default(),
+        written,
+        compress: false,
+        bitmaps: false,
+        skip_broken_bitmaps: false,
+        dedupe: false,
+        backing: None,
+        snapshot: None,
+        sparse: None,
+        reflink: When::Auto,
+        preallocation: Room::Off,
+        cache: Cache::Keep,
+        direct: false,
+        no_sync: false,
+        no_create: false,
+        target_is_zero: false,
+        work: WorkArgs { progress: false, threads: None },
+        rate: None,
+        more_sources: Vec::new(),
+        grow_to: 0,
+        part: None,
+        replaces_source: false,
+        checksum: Vec::new(),
+        salvage: false,
+        output: Output::Human,
+    }
 }
 
 /// The sources and the target.
@@ -184,7 +215,7 @@ fn threads(given: &Given) -> Result<Option<NonZeroUsize>, Failure> {
     }
 }
 
-fn rate(given: &Given) -> Result<Option<NonZeroU64>, Failure> {
+pub(super) fn rate(given: &Given) -> Result<Option<NonZeroU64>, Failure> {
     let Some(text) = given.text("rate") else { return Ok(None) };
     let wrong = || Failure::new(format!("Invalid rate limit specified: '{text}'."));
     // none at all is no limit

@@ -4,15 +4,18 @@
 //! tells what differs.
 
 mod check;
+mod commit;
 mod compare;
 mod convert;
 mod create;
+mod dd;
 mod existing;
 mod getopt;
 mod help;
 mod info;
 mod map;
 mod measure;
+mod rebase;
 mod resize;
 mod size;
 mod snapshot;
@@ -167,6 +170,24 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: check::run,
     },
     Subcommand {
+        name: "commit",
+        what: "Commit image to its backing file",
+        operands: "FILENAME",
+        options: &[
+            flag('q', "quiet"),
+            flag('p', "progress"),
+            value('f', "format", "FMT"),
+            IMAGE_OPTS,
+            value('t', "cache", "CACHE_MODE"),
+            flag('d', "drop"),
+            value('b', "base", "BASE_IMG"),
+            value('r', "rate", "RATE"),
+            OBJECT,
+        ],
+        ours: OURS,
+        run: commit::run,
+    },
+    Subcommand {
         name: "compare",
         what: "Check if two images have the same contents",
         operands: "FILENAME1 FILENAME2",
@@ -235,6 +256,22 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: create::run,
     },
     Subcommand {
+        name: "dd",
+        what: "Copy input to output with optional format conversion",
+        operands: "[bs=BLOCK_SIZE] [count=BLOCKS] [skip=BLOCKS] [isize=SIZE] [osize=SIZE] \
+                   [if=INPUT] [of=OUTPUT]",
+        options: &[
+            value('f', "format", "FMT"),
+            IMAGE_OPTS,
+            value('O', "output-format", "OUTPUT_FMT"),
+            SHARE,
+            OBJECT,
+            flag('n', "no-create"),
+        ],
+        ours: OURS,
+        run: dd::run,
+    },
+    Subcommand {
         name: "info",
         what: "Display information about image",
         operands: "FILENAME",
@@ -284,6 +321,27 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: measure::run,
     },
     Subcommand {
+        name: "rebase",
+        what: "Change backing file of the image",
+        operands: "FILENAME",
+        options: &[
+            flag('q', "quiet"),
+            flag('p', "progress"),
+            value('f', "format", "FMT"),
+            IMAGE_OPTS,
+            value('t', "cache", "CACHE"),
+            value('b', "backing", "BACKING_FILENAME"),
+            value('F', "backing-format", "BACKING_FMT"),
+            value('T', "backing-cache", "BACKING_CACHE"),
+            flag('u', "backing-unsafe"),
+            OBJECT,
+            flag('c', "compress"),
+            SHARE,
+        ],
+        ours: OURS,
+        run: rebase::run,
+    },
+    Subcommand {
         name: "resize",
         what: "Resize a raw image to the new size",
         operands: "FILENAME [+-]SIZE",
@@ -323,9 +381,6 @@ const MISSING: &[(&str, &str)] = &[
     ("amend", "convert the image with the options that it is to have"),
     ("bench", "measure with fio, or a benchmark of your own"),
     ("bitmap", "copy bitmaps with convert --bitmaps, or use QEMU's own qemu-img"),
-    ("commit", "convert the image, which writes a whole one, or use QEMU's own qemu-img"),
-    ("dd", "convert the image, and cut it with dd"),
-    ("rebase", "convert the image with -B and -F, or use QEMU's own qemu-img"),
 ];
 
 /// Runs qemu-img's command line, without the program's name.

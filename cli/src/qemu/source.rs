@@ -71,12 +71,15 @@ pub(super) fn existing(
 
 /// What is there; that nothing is, is told in qemu-img's words, which callers look for.
 pub(super) fn look(shown: &str, path: &Path) -> Result<Metadata, Failure> {
-    std::fs::metadata(path).map_err(|error| {
-        // without the number that Rust puts behind it
-        let text = error.to_string();
-        let text = text.split(" (os error").next().unwrap_or_default();
-        Failure::open(shown, format!("Could not open '{}': {text}", report::printable(path)))
-    })
+    std::fs::metadata(path).map_err(|error| Failure::open(shown, unopened(path, &error)))
+}
+
+/// That a file cannot be opened, and why.
+pub(super) fn unopened(path: &Path, error: &std::io::Error) -> String {
+    // without the number that Rust puts behind it
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    format!("Could not open '{}': {text}", report::printable(path))
 }
 
 /// qemu-img takes archives and compressed files for raw disks.

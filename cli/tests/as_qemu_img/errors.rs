@@ -74,6 +74,47 @@ fn wrong_usage_is_told_in_the_same_words() {
         "resize -f raw missing 1M",
         "snapshot",
         "snapshot -l -c x q",
+        "rebase",
+        "rebase q",
+        "rebase -F raw q",
+        "rebase -u q a",
+        "rebase -b",
+        "rebase -u -b a q",
+        "rebase -u -F foo -b a q",
+        "rebase -F foo -b a q",
+        "rebase -b missing -F raw q",
+        "rebase -t bad -u q",
+        "rebase -T bad -u q",
+        "rebase -u -F raw -b a missing",
+        "rebase -u -F raw -b q -f raw a",
+        "rebase --image-opts -f qcow2 -u q",
+        "commit",
+        "commit q a",
+        "commit -x",
+        "commit q",
+        "commit -f raw a",
+        "commit -t bad q",
+        "commit -r bad q",
+        "commit -f foo q",
+        "commit missing",
+        "dd",
+        "dd foo=1",
+        "dd bs",
+        "dd bs= if=a of=x",
+        "dd bs=0 -f raw if=a of=x",
+        "dd bs=x -f raw if=a of=x",
+        "dd bs=4G -f raw if=a of=x",
+        "dd count=x -f raw if=a of=x",
+        "dd count=1k -f raw if=a of=x",
+        "dd count=-1 -f raw if=a of=x",
+        "dd skip=1K -f raw if=a of=x",
+        "dd -f raw conv=sync if=a of=x",
+        "dd -q -f raw if=a of=x",
+        "dd -f foo if=a of=x",
+        "dd -f raw -O foo if=a of=x",
+        "dd -f raw if=missing of=x",
+        "dd -f raw if=. of=x",
+        "dd --image-opts -f raw if=a of=x",
     ] {
         let theirs = lab.theirs(&words(line));
         let _ = std::fs::remove_file(lab.path("x"));
@@ -133,7 +174,10 @@ fn what_cannot_be_read_ends_with_the_same_code() {
 fn help_names_every_option_and_what_is_missing() {
     let Some(lab) = Lab::new() else { return };
     let general = lab.ours(&["--help"]).ok();
-    for command in ["check", "compare", "convert", "create", "info", "map", "measure", "resize"] {
+    for command in [
+        "check", "commit", "compare", "convert", "create", "dd", "info", "map", "measure",
+        "rebase", "resize",
+    ] {
         assert!(general.text().contains(&format!("  {command} - ")), "{command}");
         let own = lab.ours(&[command, "--help"]).ok();
         // all that they list are options of ours
@@ -149,7 +193,7 @@ fn help_names_every_option_and_what_is_missing() {
             );
         }
     }
-    for missing in ["amend", "bench", "bitmap", "commit", "dd", "rebase"] {
+    for missing in ["amend", "bench", "bitmap"] {
         lab.refused(&[missing, "x"], 1, &[&format!("has no '{missing}'")]);
     }
     let options = lab.ours(&words("convert -O qcow2 -o help")).ok();

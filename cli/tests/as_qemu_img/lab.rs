@@ -1,8 +1,9 @@
 //! A folder with images, and both programs in it.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -75,6 +76,21 @@ impl Lab {
         self.run(&self.link, args, env)
     }
 
+    /// The same with `input` on its standard input, through a pipe.
+    #[track_caller]
+    pub fn ours_fed(&self, input: &[u8], args: &[&str]) -> Ran {
+        let mut command = Command::new(&self.link);
+        command.args(args).current_dir(self.folder()).stdin(Stdio::piped());
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // it may stop reading before the end
+            scope.spawn(move || drop(pipe.write_all(input)));
+            finished(child)
+        })
+    }
+
     /// Makes an image with qemu-img.
     #[track_caller]
     pub fn make(&self, args: &[&str]) {
@@ -88,6 +104,16 @@ impl Lab {
         let mut args = vec!["-f", format];
         commands.iter().for_each(|command| args.extend(["-c", command]));
         args.push(name);
+        let ran = ran(Command::new("qemu-io").args(&args).current_dir(self.folder()));
+        assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+    }
+
+    /// The same, whatever its backing file is.
+    #[track_caller]
+    pub fn write_unopened(&self, name: &str, commands: &[&str]) {
+        let opts = format!("driver=qcow2,file.driver=file,file.filename={name},backing=");
+        let mut args = vec!["--image-opts", &*opts];
+        commands.iter().for_each(|command| args.extend(["-c", command]));
         let ran = ran(Command::new("qemu-io").args(&args).current_dir(self.folder()));
         assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
     }
@@ -141,12 +167,6 @@ impl Lab {
         before();
         let ours = self.ours(args).ok();
         self.alike(target, "theirs.img");
-        // how often progress is shown is a matter of time
-        let printed = |ran: &Ran| {
-            let text = ran.text().replace('\r', "\n");
-            let lines = text.lines().filter(|line| !line.contains("/100%)"));
-            lines.collect::<String>()
-        };
         assert_eq!(printed(&ours), printed(&theirs), "{args:?}");
         ours.text().to_owned()
     }
@@ -197,6 +217,90 @@ impl Lab {
         }
     }
 
+    /// Both change `files`, which `before` makes, in the same way, and print the same: afterwards
+    /// each is an image of the same features and disk. Gives our answer, and the lengths of the
+    /// files, ours before theirs.
+    #[track_caller]
+    pub fn changes(
+        &self,
+        before: impl Fn(),
+        files: &[&str],
+        args: &[&str],
+    ) -> (Ran, Vec<[u64; 2]>) {
+        let fresh = || {
+            files.iter().for_each(|file| drop(std::fs::remove_file(self.path(file))));
+            before();
+        };
+        let seen = |file: &&str| {
+            let mut info = self.theirs(&["info", "-U", "--output=json", file]).ok().json();
+            let members = info.as_object_mut().unwrap();
+            members.entry("snapshots").or_insert_with(|| Value::Array(Vec::new()));
+            ["actual-size", "children"].iter().for_each(|own| drop(members.remove(*own)));
+            // the moments when they were taken differ
+            for snapshot in info["snapshots"].as_array_mut().into_iter().flatten() {
+                ["date-sec", "date-nsec"].iter().for_each(|date| drop(snapshot[*date].take()));
+            }
+            let format = info["format"].as_str().unwrap();
+            if format == "qcow2" {
+                let checked = self.theirs(&["check", "-f", format, file]);
+                assert_eq!(checked.code, Some(0), "{file}: {checked:?}");
+            }
+            self.make(&["convert", "-f", format, "-O", "raw", file, "seen.tmp"]);
+            let content = std::fs::read(self.path("seen.tmp")).unwrap();
+            (info, content, std::fs::metadata(self.path(file)).unwrap().len())
+        };
+        fresh();
+        let theirs = self.theirs(args);
+        assert_eq!((theirs.code, &*theirs.stderr), (Some(0), ""), "{args:?}: {theirs:?}");
+        let wanted: Vec<_> = files.iter().map(seen).collect();
+        fresh();
+        let folder = self.folder().display().to_string();
+        let ours = self.ours_with(&[("DISKIMAGE_ALLOW_EXTERNAL", &*folder)], args).ok();
+        let lengths = files.iter().zip(wanted).map(|(file, wanted)| {
+            let found = seen(file);
+            assert_eq!(found.0, wanted.0, "{args:?}: {file}");
+            assert!(found.1 == wanted.1, "{args:?}: {file} differs");
+            [found.2, wanted.2]
+        });
+        let lengths = lengths.collect();
+        assert_eq!(printed(&ours), printed(&theirs), "{args:?}");
+        (ours, lengths)
+    }
+
+    /// An image that qemu-io has open until it is let go.
+    pub fn held(&self, format: &str, name: &str) -> Child {
+        let mut held = Command::new("qemu-io")
+            .args(["-f", format, name])
+            .current_dir(self.folder())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // its prompt appears when the image is open
+        let mut prompt = [0; 7];
+        std::io::Read::read_exact(held.stdout.as_mut().unwrap(), &mut prompt).unwrap();
+        held
+    }
+
+    pub fn let_go(&self, mut held: Child) {
+        drop(held.stdin.take());
+        waited(&mut held);
+    }
+
+    /// We refuse a call that changes `file`, in these words, and leave it as it was.
+    #[track_caller]
+    pub fn leaves(&self, file: &str, line: &str, told: &[&str]) {
+        let before = std::fs::read(self.path(file)).unwrap();
+        let folder = self.folder().display().to_string();
+        let ours = self.ours_with(&[("DISKIMAGE_ALLOW_EXTERNAL", &*folder)], &words(line));
+        assert_eq!((ours.code, ours.text()), (Some(1), ""), "{line}: {ours:?}");
+        assert!(ours.stderr.starts_with("qemu-img: "), "{line}: {ours:?}");
+        for word in told {
+            assert!(ours.stderr.contains(word), "{line}: no {word:?} in {}", ours.stderr);
+        }
+        assert!(std::fs::read(self.path(file)).unwrap() == before, "{line}: {file} was changed");
+    }
+
     /// We refuse, with this exit code and a message that begins as qemu-img's and has every one of
     /// `words`; nothing is printed.
     #[track_caller]
@@ -208,6 +312,12 @@ impl Lab {
             assert!(ours.stderr.contains(word), "{args:?}: no {word:?} in {}", ours.stderr);
         }
     }
+}
+
+/// What was printed, but for progress: how often that is shown is a matter of time.
+fn printed(ran: &Ran) -> String {
+    let text = ran.text().replace('\r', "\n");
+    text.lines().filter(|line| !line.contains("/100%)")).collect()
 }
 
 /// The arguments of `line`, which has no spaces in them.

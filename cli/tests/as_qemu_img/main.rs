@@ -8,6 +8,9 @@ mod common;
 
 mod answers;
 mod callers;
+mod commit;
+mod dd;
 mod errors;
 mod lab;
+mod rebase;
 mod safety;

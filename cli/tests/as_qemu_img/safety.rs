@@ -1,7 +1,6 @@
 //! What stays ours: no file is opened that only an image names, nothing unknown is taken for a
 //! disk, and what is damaged is told.
 
-use crate::common::*;
 use crate::lab::{Lab, words};
 
 #[test]
@@ -92,18 +91,8 @@ fn a_fixed_vhd_is_seen_and_a_resize_leaves_it_alone() {
 fn a_file_in_use_is_not_resized() {
     let Some(lab) = Lab::new() else { return };
     lab.raw("a");
-    let mut held = std::process::Command::new("qemu-io")
-        .args(["-f", "raw", "a"])
-        .current_dir(lab.folder())
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    // its prompt appears when the image is open
-    let mut prompt = [0; 7];
-    std::io::Read::read_exact(held.stdout.as_mut().unwrap(), &mut prompt).unwrap();
+    let held = lab.held("raw", "a");
     lab.refused(&words("resize -f raw a 4M"), 1, &["a", "in use"]);
-    drop(held.stdin.take());
-    waited(&mut held);
+    lab.let_go(held);
     lab.ours(&words("resize -f raw a 4M")).ok();
 }

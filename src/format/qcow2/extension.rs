@@ -171,6 +171,29 @@ impl Extensions {
         std::iter::from_fn(&mut next).any(|kind| kind == EXTENSION_END)
     }
 
+    /// The bytes of the area that starts with `area`, without the extension of type `left_out` and
+    /// without the end mark; and how long the area is with that.
+    pub(super) fn without(area: &[u8], left_out: u32) -> Result<(Vec<u8>, usize)> {
+        let mut kept = Vec::new();
+        let mut cursor = BeCursor::new(area, 0);
+        while cursor.rest().len() >= 8 {
+            let from = to_usize(cursor.offset());
+            let kind = cursor.u32("a header extension")?;
+            let length = cursor.u32("a header extension")?;
+            if kind == EXTENSION_END {
+                break;
+            }
+            cursor.bytes(to_usize(length.into()), "a header extension")?;
+            cursor.pad_to(8, 0);
+            if kind != left_out {
+                let bytes = area.get(from..to_usize(cursor.offset())).unwrap_or_default();
+                kept.extend(bytes);
+                kept.resize(kept.len().next_multiple_of(8), 0);
+            }
+        }
+        Ok((kept, to_usize(cursor.offset())))
+    }
+
     fn add(&mut self, kind: u32, data: &[u8], offset: u64) -> Result<()> {
         let wrong = |rule| Qcow2Detail::ExtensionLength { kind, length: to_u64(data.len()), rule };
         match kind {

@@ -7,6 +7,7 @@
 //! | written | all of that but snapshots: see [`Qcow2Options`] |
 //! | checked | every reference to a host cluster against the stored counts and the flag COPIED; L1 and L2 entries, the refcount table and its blocks, snapshots, bitmaps, overlaps |
 //! | repaired | counts, flags, marks; a refcount table that is lost is written anew |
+//! | changed in place | the backing file that is named: [`rewrite_backing`] |
 //! | refused | encryption (AES, LUKS); unknown incompatible features; images marked as corrupt ([`trust_broken`](crate::OpenOptions::trust_broken) reads the last two) |
 //!
 //! What is broken and not needed to read (counts, snapshots, bitmaps) does not stop an ordinary opening.
@@ -63,4 +64,4 @@ pub use extension::{Extensions, FeatureName};
 pub use header::{CompressionType, CryptMethod, Header};
 pub use layer::Qcow2Layer;
 pub use refcount::RefcountTable;
-pub use write::{Qcow2Options, Qcow2Writer};
+pub use write::{Qcow2Options, Qcow2Writer, rewrite_backing};

@@ -34,11 +34,13 @@ use crate::num::{Pow2, to_u64, to_usize};
 use crate::text::printable_str;
 use crate::writer::Encoder;
 
+mod backing;
 mod bitmaps;
 mod place;
 mod share;
 mod space;
 
+pub use backing::rewrite_backing;
 pub use place::Qcow2Writer;
 
 /// What a QCOW2 image is to be like: a builder. The default is what qemu-img writes: version 3,
@@ -592,18 +594,7 @@ impl Qcow2Options {
             return Err(WriteDetail::BackingAndAllocated.into());
         }
         if let Some((name, format)) = &self.backing {
-            let most = to_usize(MAX_NAME_LENGTH.into());
-            let longest = name.len().max(format.as_ref().map_or(0, Vec::len));
-            let why = match name {
-                name if name.is_empty() => Some("empty"),
-                _ if longest > most => Some("longer than 1023 bytes"),
-                name if name.contains(&0) => Some("cut by a NUL byte"),
-                name if name.split(|&b| b == b'/').next().is_some_and(|s| s.contains(&b':')) => {
-                    Some("what QEMU takes for a protocol, with a colon before any slash")
-                }
-                _ => None,
-            };
-            why.map_or(Ok(()), |why| Err(WriteDetail::BackingName(why)))?;
+            backing::check_names(name, format.as_deref())?;
         }
         let entry_bits = if self.extended_l2 { 4 } else { 3 };
         Ok(Shape {
