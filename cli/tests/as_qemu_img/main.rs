@@ -9,5 +9,6 @@ mod common;
 mod answers;
 mod callers;
 mod errors;
+mod in_place;
 mod lab;
 mod safety;
