@@ -24,6 +24,7 @@ struct Lab(tempfile::TempDir);
 
 impl Lab {
     fn new() -> Option<Self> {
+        let has = |name| tool(name, &["--version".as_ref()]).is_some();
         (has("qemu-img") && has("qemu-io")).then(|| Self(folder()))
     }
 
@@ -107,16 +108,22 @@ fn freed(bytes: &[u8]) -> Vec<u8> {
     after(bytes, &repair(Q, bytes, RepairScope::Leaks).1)
 }
 
-/// All states that a stop can leave: after each write, and with only one of those since the last
-/// barrier.
+/// The states that a stop can leave: after each write, and with only one of those since the last
+/// barrier; of writes that do the same one after the other, the first.
 fn states(before: &[u8], steps: &[Step]) -> Vec<(String, Vec<u8>)> {
     let (mut so_far, mut durable) = (before.to_vec(), before.to_vec());
-    let mut states = Vec::new();
+    let (mut states, mut last) = (Vec::new(), "");
     for (number, step) in steps.iter().enumerate() {
-        if let Step::Barrier = step {
+        let Step::Write { what, .. } = step else {
             durable.clone_from(&so_far);
+            last = "";
+            continue;
+        };
+        if *what == last {
+            apply(&mut so_far, step);
             continue;
         }
+        last = what;
         let mut alone = durable.clone();
         apply(&mut alone, step);
         apply(&mut so_far, step);
@@ -146,7 +153,9 @@ fn resized(lab: &Lab, before: &[u8], to: &Resize<'_>, size: u64, name: &str) -> 
         let when = format!("{name}: {how}");
         let report = check(Q, &bytes);
         assert_eq!((report.corruptions, report.check_errors), (0, 0), "{when}: {report:?}");
-        lab.accepted(&bytes, false, &when);
+        if how.starts_with("after") {
+            lab.accepted(&bytes, false, &when);
+        }
         let now = lab.content(&bytes, None);
         assert!(now == old || now == new, "{when}: other content, {} bytes", now.len());
         for (id, held) in snapshots.iter().zip(&held) {
@@ -260,13 +269,11 @@ fn a_backing_file_shows_nothing_behind_the_old_end() {
     let Some(lab) = Lab::new() else { return };
     std::fs::write(lab.path("base"), vec![0xbb; 3 << 20]).unwrap();
     let base = OpenOptions::new().format(Format::Raw).open(lab.path("base")).unwrap();
-    for options in
-        ["", "-o cluster_size=512", "-o extended_l2=on,cluster_size=16k", "-o cluster_size=2M"]
-    {
-        for writes in [&[][..], &["write -P 1 100000 352"], &["write -P 1 0 100352"]] {
+    for options in ["", "-o cluster_size=512", "-o extended_l2=on,cluster_size=16k"] {
+        for writes in [&[][..], &["write -P 1 100000 352"]] {
             let options = format!("{options} -b base -F raw");
             let before = lab.make(&options, "100352", writes);
-            for to in [100_864, 200_704, 2 << 20, 5 << 20] {
+            for to in [100_864, 2 << 20, 5 << 20] {
                 let name = format!("{options} {writes:?} to {to}");
                 let to_size = Resize::new(to).backing(&base);
                 let ours = resized(&lab, &before, &to_size, to, &name);

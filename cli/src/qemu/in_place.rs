@@ -18,7 +18,6 @@ use super::resize::Task;
 use super::{Failure, Session};
 use crate::args::{OpenArgs, Room};
 use crate::bounds::Bounds;
-use crate::report;
 
 /// An image that nobody else may write to until this is dropped. The lock is the process's, and ends
 /// when any handle of the file is closed: so none is, before all are.

@@ -24,6 +24,9 @@ mod tail;
 pub use resize::Resize;
 pub use snapshots::SnapshotChange;
 
+/// What to do about bitmaps.
+const WITHOUT: &str = "convert it to an image without them, and change that";
+
 #[derive(Debug, thiserror::Error)]
 enum EditDetail {
     #[error("The new size must be a multiple of 512")]
@@ -41,7 +44,11 @@ enum EditDetail {
     #[error("was not closed properly, or is marked as corrupt")]
     Marked,
     #[error("{0} are not changed in place")]
-    NotInPlace(&'static str),
+    NotInPlace(&'static str, &'static str),
+    #[error(
+        "a disk of {size} bytes takes an L1 table of {table} bytes, above the limit of {limit}"
+    )]
+    LongTable { size: u64, table: u64, limit: u64 },
     #[error("has a backing file, whose length has to be known before the disk is made longer")]
     BackingMissing,
     #[error(
@@ -74,11 +81,12 @@ impl Detail for EditDetail {
             | Self::LongName => ErrorKind::InvalidInput,
             Self::LargeDisk { .. }
             | Self::ManyZeros { .. }
+            | Self::LongTable { .. }
             | Self::TooLong
             | Self::ManySnapshots
             | Self::CountFull => ErrorKind::LimitExceeded,
             Self::Damaged { .. } | Self::Marked => ErrorKind::Corrupt,
-            Self::OldSnapshots | Self::NotInPlace(_) | Self::OldZeros { .. } => {
+            Self::OldSnapshots | Self::NotInPlace(..) | Self::OldZeros { .. } => {
                 ErrorKind::Unsupported
             }
         }
@@ -90,8 +98,10 @@ impl Detail for EditDetail {
             Self::Damaged { .. } | Self::Marked => {
                 "mend it first with diskimage check --repair all".into()
             }
-            Self::OldSnapshots | Self::NotInPlace(_) => {
-                "convert it to an image without them, and change that".into()
+            Self::OldSnapshots => "convert it to an image without them, and change that".into(),
+            Self::NotInPlace(_, instead) => (*instead).into(),
+            Self::LongTable { .. } => {
+                "convert it to an image with larger clusters, as with -o cluster_size=2M".into()
             }
             Self::BackingMissing => "hand it over".into(),
             Self::OldZeros { .. } | Self::ManyZeros { .. } => {
@@ -121,16 +131,24 @@ fn check_whole(layer: &Qcow2Layer, checking: &Checking) -> Result<u64> {
         return Err(EditDetail::InPart.into());
     }
     if header.crypt_method != CryptMethod::None {
-        return Err(EditDetail::NotInPlace("encrypted images").into());
+        return Err(EditDetail::NotInPlace("encrypted images", "decrypt it first").into());
     }
     if header.has_data_file() {
-        return Err(EditDetail::NotInPlace("images with an external data file").into());
+        return Err(EditDetail::NotInPlace(
+            "images with an external data file",
+            "convert it to one file first",
+        )
+        .into());
     }
     if header.is_dirty() || header.is_marked_corrupt() {
         return Err(Error::new(EditDetail::Marked).at(72));
     }
     if header.incompatible_features & !INCOMPATIBLE_KNOWN != 0 {
-        return Err(EditDetail::NotInPlace("images with unknown features").into());
+        return Err(EditDetail::NotInPlace(
+            "images with unknown features",
+            "use the program that made it",
+        )
+        .into());
     }
     let found = checking.scratch();
     super::check::check(layer, &found)?;

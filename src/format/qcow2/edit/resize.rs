@@ -10,13 +10,12 @@ use crate::limits::Limits;
 use crate::num::{Pow2, to_u64, to_usize};
 
 use super::super::Qcow2Layer;
-use super::super::error::Qcow2Detail;
 use super::super::header::Header;
 use super::super::layout::*;
 use super::space::Space;
 use super::tables::{Table, change_table, copy_table, cut_off_read, read};
 use super::tail::{Mend, Tail};
-use super::{EditDetail, Fields, check_whole, write_changed, write_header};
+use super::{EditDetail, Fields, WITHOUT, check_whole, write_changed, write_header};
 
 /// Most bytes of tables that hide what a long backing file has behind the old end.
 const MOST_ZERO_TABLES: u64 = 1 << 30;
@@ -127,7 +126,7 @@ impl<'a> Resize<'a> {
             return Err(EditDetail::OldSnapshots.into());
         }
         if !layer.bitmaps().is_empty() {
-            return Err(EditDetail::NotInPlace("images with bitmaps").into());
+            return Err(EditDetail::NotInPlace("images with bitmaps", WITHOUT).into());
         }
         let first = check_whole(layer, checking)?;
         if self.size == header.size {
@@ -163,7 +162,7 @@ impl<'a> Resize<'a> {
         let table = header.l2_span().count(size).saturating_mul(8);
         let limit = self.limits.max_table_size.min(MAX_L1_TABLE_SIZE);
         if table > limit {
-            return Err(Qcow2Detail::TooLarge { what: "L1 table", size: table, limit }.into());
+            return Err(EditDetail::LongTable { size, table, limit }.into());
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::super::layout::*;
 use super::super::snapshot::{SnapshotEntry, find};
 use super::space::Space;
 use super::tables::{Table, copy_table, read};
-use super::{EditDetail, Fields, check_whole, clear_unknown, write_header};
+use super::{EditDetail, Fields, WITHOUT, check_whole, clear_unknown, write_header};
 
 /// Longest name of a snapshot that QEMU shows, bytes.
 const MAX_NAME: usize = 255;
@@ -101,7 +101,7 @@ impl SnapshotChange {
             Self::Apply(wanted) => {
                 let snapshot = find(layer.snapshots(), wanted)?;
                 if !layer.bitmaps().is_empty() {
-                    return Err(EditDetail::NotInPlace("disks with bitmaps").into());
+                    return Err(EditDetail::NotInPlace("disks with bitmaps", WITHOUT).into());
                 }
                 let first = check_whole(layer, checking)?;
                 apply(layer, first, snapshot, checking, patch)

@@ -37,7 +37,10 @@ pub(super) fn copy_table(
     while done < length {
         let part = length.saturating_sub(done).min(CHUNK);
         let there = old.saturating_sub(done).min(part);
-        let mut bytes = read(layer, "a table", table.from.saturating_add(done), there)?;
+        let mut bytes = match there {
+            0 => Vec::new(),
+            there => read(layer, "a table", table.from.saturating_add(done), there)?,
+        };
         bytes.resize(to_usize(part), 0);
         each_entry(&mut bytes, done.wrapping_shr(3), &mut new)?;
         patch.write(table.to.saturating_add(done), &bytes, table.what)?;
