@@ -5,8 +5,13 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use common::*;
+use diskimage::check::MemoryPatch;
+use diskimage::format::LayerOptions;
+use diskimage::format::qcow2::{Qcow2Layer, Resize, SnapshotChange};
+use diskimage::storage::MemoryStorage;
 use diskimage::{Checking, Format, Image, OpenOptions, Result, VirtualDisk, VirtualDiskExt};
 use serde_json::Value;
 
@@ -272,4 +277,52 @@ fn what_lies_on_a_hostile_disk_is_told_within_bounds() {
     let chain = &seen["mbr-ebr-loop.raw"];
     assert!(chain.table.is_some() && !chain.findings.is_empty(), "{chain:?}");
     assert!(seen.len() > 100, "only {}", seen.len());
+}
+
+#[test]
+fn a_change_in_place_is_refused_or_leaves_a_whole_image() {
+    let Some(folder) = hostile() else { return };
+    let manifest = std::fs::read_to_string(folder.join("manifest.jsonl")).unwrap();
+    let (mut changed, mut refused) = (0, 0);
+    for case in manifest.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let path = folder.join(case["file"].as_str().unwrap());
+        let length = std::fs::metadata(&path).map_or(0, |found| found.len());
+        if case["format"] != "qcow2" || length > 8 << 20 {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        let layer = || {
+            let storage = Arc::new(MemoryStorage::new(bytes.clone()));
+            Qcow2Layer::open(storage, &LayerOptions::default())
+        };
+        let name = b"one".to_vec();
+        let create = SnapshotChange::Create { name, date_sec: 0, date_nsec: 0 };
+        type Change<'a> = &'a dyn Fn(&Qcow2Layer, &mut MemoryPatch) -> Result<()>;
+        let grow = Resize::new(1 << 30).shrink(true);
+        let changes: [Change<'_>; 3] = [
+            &|layer, patch| Resize::new(512).shrink(true).run(layer, &Checking::new(), patch),
+            &|layer, patch| grow.run(layer, &Checking::new(), patch),
+            &|layer, patch| create.run(layer, &Checking::new(), patch),
+        ];
+        for change in changes {
+            let Ok(layer) = layer() else { continue };
+            let mut patch = MemoryPatch::new(bytes.clone());
+            let start = std::time::Instant::now();
+            let done = change(&layer, &mut patch);
+            assert!(start.elapsed() < QUICK, "{}: {:?}", path.display(), start.elapsed());
+            let now = patch.into_bytes();
+            if done.is_err() {
+                refused += 1;
+                assert!(now == bytes, "{} was changed", path.display());
+                continue;
+            }
+            changed += 1;
+            let storage = Arc::new(MemoryStorage::new(now));
+            let image = OpenOptions::new().format(Format::Qcow2).open_image_storage(storage, &path);
+            let report = image.unwrap().check(Checking::new()).unwrap();
+            let found = (report.corruptions, report.check_errors);
+            assert_eq!(found, (0, 0), "{}: {report:?}", path.display());
+        }
+    }
+    assert!(changed > 30 && refused > 30, "{changed} changed, {refused} refused");
 }

@@ -7,6 +7,7 @@ use diskimage::format::probe::{HEAD, TAIL, probe, probe_bytes};
 use diskimage::{Error, ErrorKind, Format, OpenOptions};
 
 pub mod chain;
+pub mod change;
 pub mod check;
 pub mod containers;
 pub mod engine;
@@ -27,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     ("probe", probe_any),
     ("qcow2_read", |input| read::body(Format::Qcow2, input)),
     ("qcow2_check", |input| check::body(Format::Qcow2, input)),
+    ("qcow2_change", change::body),
     ("qcow2_stream", |input| stream::body(Format::Qcow2, input)),
     ("vmdk_read", |input| read::body(Format::Vmdk, input)),
     ("vmdk_check", |input| check::body(Format::Vmdk, input)),

@@ -112,6 +112,21 @@ impl FilePatch {
         self.written
     }
 
+    /// Has the file end at `size`, where it is longer and a regular file. What was written before is on
+    /// its medium by then.
+    pub fn truncate(&mut self, size: u64) -> Result<()> {
+        self.progress.check()?;
+        self.barrier()?;
+        let here = |what, source| Error::io(what, source).in_file(&self.path);
+        match sys::file_kind(&self.file).map_err(|source| here("examine the file", source))? {
+            sys::FileKind::Regular { size: length } if length > size => {
+                self.written = true;
+                self.file.set_len(size).map_err(|source| here("set the size", source))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Brings what was written to its medium.
     pub fn finish(mut self) -> Result<()> {
         self.barrier()
@@ -151,6 +166,19 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), [7, 7, 7, 7, 7, 7, 7, 7, 1, 2, 3, 4]);
         let error = FilePatch::open(&other, identity, Arc::default()).unwrap_err();
         assert!(error.to_string().contains("another file"), "{error}");
+    }
+
+    #[test]
+    fn the_file_is_cut_and_never_made_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image");
+        std::fs::write(&path, [7; 10]).unwrap();
+        let mut patch = FilePatch::open(&path, None, Arc::default()).unwrap();
+        patch.truncate(11).unwrap();
+        assert!(!patch.has_written());
+        patch.truncate(4).unwrap();
+        patch.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), [7; 4]);
     }
 
     #[test]

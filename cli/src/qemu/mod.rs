@@ -12,6 +12,7 @@ mod dd;
 mod existing;
 mod getopt;
 mod help;
+mod in_place;
 mod info;
 mod map;
 mod measure;
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use diskimage::{Error, Format};
 
-use crate::args::{Command, Output};
+use crate::args::{Command, OpenArgs, Output};
 use crate::bounds::{BoundArgs, Bounds};
 use crate::{report, sandbox};
 
@@ -70,6 +71,20 @@ impl Session {
         self.bounds.watch(command.main_file());
         let mut unknown = unknown.into_iter();
         unknown.try_for_each(|(shown, path)| source::refuse_container(&shown, &path))
+    }
+
+    /// The same for what changes an image in place.
+    fn begin_change(
+        &self,
+        open: &OpenArgs,
+        file: &Path,
+        unknown: Option<(String, PathBuf)>,
+    ) -> Result<(), Failure> {
+        if self.sandbox {
+            sandbox::enter_to_change(open, file);
+        }
+        self.bounds.watch(file);
+        unknown.map_or(Ok(()), |(shown, path)| source::refuse_container(&shown, &path))
     }
 
     /// What reads an image before all that is needed is known does not go with the sandbox.
@@ -343,7 +358,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     },
     Subcommand {
         name: "resize",
-        what: "Resize a raw image to the new size",
+        what: "Resize a raw or qcow2 image to the new size",
         operands: "FILENAME [+-]SIZE",
         options: &[
             flag('q', "quiet"),
@@ -353,12 +368,12 @@ const SUBCOMMANDS: &[Subcommand] = &[
             long("preallocation", Takes::Value("off|falloc|full")),
             OBJECT,
         ],
-        ours: &[],
+        ours: &[ALLOW, own("resolve", Takes::Value("NAME=FILE"))],
         run: resize::run,
     },
     Subcommand {
         name: "snapshot",
-        what: "List snapshots within image",
+        what: "List or manipulate snapshots within image",
         operands: "FILENAME",
         options: &[
             flag('q', "quiet"),

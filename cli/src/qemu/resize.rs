@@ -1,4 +1,5 @@
-//! `qemu-img resize`, of raw disks: their files are made longer or shorter.
+//! `qemu-img resize`: the files of raw disks are made longer or shorter, QCOW2 images are changed in
+//! place.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,8 +12,7 @@ use diskimage::{Error, ErrorKind, Format, Result};
 
 use super::getopt::Given;
 use super::{Failure, Session, failed, source};
-use crate::args::{CheckArgs, Command, Output, Room};
-use crate::deferred::Deferred;
+use crate::args::Room;
 use crate::report;
 use crate::size::parse_size;
 
@@ -65,49 +65,26 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     };
     let image = source::existing(given, name, "format", "image-opts")?;
     let unknown = image.unknown();
-    // for the sandbox: what is written in place is what a repair would write to
-    let mut command = Command::Check(Deferred(CheckArgs {
-        file: image.path,
-        more: Vec::new(),
-        format: image.format,
-        repair: Some(crate::args::Scope::All),
-        dry_run: false,
-        progress: false,
-        threads: None,
-        output: Output::Human,
-    }));
-    session.begin(&mut command, unknown)?;
-    let path = command.main_file();
-    let format = image.format.map_or_else(|| detect(path), Ok);
-    let format = match format {
+    let open = source::open_args(given, image.format)?;
+    let path = &*image.path;
+    session.begin_change(&open, path, unknown)?;
+    let format = match image.format.map_or_else(|| detect(path), Ok) {
         Ok(format) => format,
         Err(error) => return Ok(failed(&error, path)),
     };
-    if format != Format::Raw {
-        return Err(Failure::new(format!(
-            "diskimage does not resize a {} in place: convert it with 'diskimage convert', or use \
-             QEMU's own qemu-img",
-            format.name()
-        )));
-    }
-    // held until the end, so that nobody else writes
-    let locked = FilePatch::open(path, None, session.bounds.progress());
-    let (patch, old) = match locked.and_then(|patch| Ok((patch, length(path)?))) {
-        Ok(locked) => locked,
-        Err(error) => return Ok(failed(&error, path)),
+    let task = Task { path, change, shrink: given.has("shrink"), room };
+    let done = match format {
+        Format::Raw => raw(session, &task)?,
+        Format::Qcow2 => super::in_place::resize(session, &task, &open)?,
+        other => {
+            return Err(Failure::new(format!(
+                "diskimage does not resize a {} in place: convert it with 'diskimage convert', or \
+                 use QEMU's own qemu-img",
+                other.name()
+            )));
+        }
     };
-    let new = change.of(old)?;
-    if new < old && !given.has("shrink") {
-        report::message("Use the --shrink option to perform a shrink operation.");
-        return Err(Failure::new(
-            "warning: Shrinking an image will delete all data beyond the shrunken image's end. \
-             Before performing such an operation, make sure there is no important data there.",
-        ));
-    }
-    if new <= old && room != Room::Off {
-        return Err(Failure::new("Preallocation can only be used for growing images"));
-    }
-    if let Err(error) = resize(path, (old, new), room).and_then(|()| patch.finish()) {
+    if let Err(error) = done {
         return Ok(failed(&error, path));
     }
     if given.has("quiet") {
@@ -116,8 +93,46 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     Ok(report::printed(writeln!(io::stdout(), "Image resized.")))
 }
 
+/// What is to be done to which file.
+pub(super) struct Task<'a> {
+    pub(super) path: &'a Path,
+    change: Change,
+    pub(super) shrink: bool,
+    pub(super) room: Room,
+}
+
+impl Task<'_> {
+    /// The new size of a disk that has `old` bytes, if what is asked for makes sense.
+    pub(super) fn size(&self, old: u64) -> std::result::Result<u64, Failure> {
+        let new = self.change.of(old)?;
+        if new < old && !self.shrink {
+            report::message("Use the --shrink option to perform a shrink operation.");
+            return Err(Failure::new(
+                "warning: Shrinking an image will delete all data beyond the shrunken image's end. \
+                 Before performing such an operation, make sure there is no important data there.",
+            ));
+        }
+        if new <= old && self.room != Room::Off {
+            return Err(Failure::new("Preallocation can only be used for growing images"));
+        }
+        Ok(new)
+    }
+}
+
+fn raw(session: &Session, task: &Task<'_>) -> std::result::Result<Result<()>, Failure> {
+    let path = task.path;
+    // held until the end, so that nobody else writes
+    let locked = FilePatch::open(path, None, session.bounds.progress());
+    let (patch, old) = match locked.and_then(|patch| Ok((patch, length(path)?))) {
+        Ok(locked) => locked,
+        Err(error) => return Ok(Err(error)),
+    };
+    let new = task.size(old)?;
+    Ok(resize(path, (old, new), task.room).and_then(|()| patch.finish()))
+}
+
 /// What the file is, where nobody says so: to make an unknown one longer or shorter could damage it.
-fn detect(path: &Path) -> Result<Format> {
+pub(super) fn detect(path: &Path) -> Result<Format> {
     let found = probe(&FileStorage::open(path)?).map_err(|error| error.in_file(path))?;
     if let Some(image) = found.images().next() {
         return Ok(image.format);

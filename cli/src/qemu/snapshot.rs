@@ -1,16 +1,20 @@
-//! `qemu-img snapshot`: the list. The other operations change the image, which is not done.
+//! `qemu-img snapshot`: the list, and snapshots of QCOW2 images made, applied and deleted in place.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use diskimage::format::qcow2::SnapshotChange;
 use diskimage::layer::Snapshot;
 use diskimage::text::printable;
-use diskimage::{OpenOptions, Result};
+use diskimage::{Format, Layer, OpenOptions, Result};
 use serde_json::Value;
 
 use super::getopt::Given;
+use super::resize::detect;
 use super::size::human;
-use super::{Failure, Session, failed, one_file, source};
+use super::{Failure, Session, failed, in_place, one_file, source};
 use crate::args::{Command, InfoArgs, OpenArgs, Output};
 use crate::deferred::Deferred;
 use crate::info::{date, options, snapshot_json};
@@ -24,10 +28,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     }
     let file = one_file("snapshot", given)?;
     if let Some(&what) = asked.first().filter(|what| **what != "list") {
-        return Err(Failure::new(format!(
-            "diskimage does not {what} snapshots: it lists them (-l) and converts them (convert \
-             -l); use QEMU's own qemu-img for the rest"
-        )));
+        return change(session, given, file, what);
     }
     let image = source::existing(given, file, "format", "image-opts")?;
     let unknown = image.unknown();
@@ -52,6 +53,65 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
         return Ok(report::OK);
     }
     Ok(report::printed(print(&found, &mut io::stdout().lock())))
+}
+
+/// Creates, applies or deletes the snapshot that is named.
+fn change(
+    session: &Session,
+    given: &Given,
+    file: &OsStr,
+    what: &str,
+) -> std::result::Result<u8, Failure> {
+    let name = given.last(what).unwrap_or_default().as_encoded_bytes();
+    let shown = printable(name);
+    let fail = |why: &str| Failure::new(format!("Could not {what} snapshot '{shown}': {why}"));
+    if given.has("force-share") {
+        let text = "force-share=on can only be used with read-only images";
+        return Err(Failure::open(&printable(file.as_encoded_bytes()), text));
+    }
+    let image = source::existing(given, file, "format", "image-opts")?;
+    let unknown = image.unknown();
+    let path = &*image.path;
+    session.begin_change(&source::open_args(given, image.format)?, path, unknown)?;
+    let format = match image.format.map_or_else(|| detect(path), Ok) {
+        Ok(format) => format,
+        Err(error) => return Ok(failed(&error, path)),
+    };
+    if format != Format::Qcow2 {
+        return Err(fail(match what {
+            "create" => "Operation not supported",
+            "apply" => "Block driver does not support snapshots",
+            _ => "snapshot not found",
+        }));
+    }
+    let changed = in_place::snapshots(session, path, |layer| {
+        let snapshots = layer.describe().map(|description| description.snapshots);
+        let snapshots = snapshots.unwrap_or_default();
+        let named = snapshots.iter().find(|snapshot| snapshot.name == name);
+        match what {
+            "create" => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Ok(SnapshotChange::Create {
+                    // qemu-img cuts longer names off, too
+                    name: name[..name.len().min(255)].to_owned(),
+                    date_sec: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+                    date_nsec: now.subsec_nanos(),
+                })
+            }
+            "apply" => {
+                let by_id = snapshots.iter().any(|snapshot| snapshot.id == name);
+                if !by_id && named.is_none() {
+                    return Err(fail("Failed to load snapshot: No such file or directory"));
+                }
+                Ok(SnapshotChange::Apply(name.to_owned()))
+            }
+            _ => match named {
+                Some(snapshot) => Ok(SnapshotChange::Delete(snapshot.id.clone())),
+                None => Err(fail("snapshot not found")),
+            },
+        }
+    })?;
+    Ok(changed.map_or_else(|error| failed(&error, path), |()| report::OK))
 }
 
 fn of_image(options: &OpenOptions, path: &Path) -> Result<Vec<Snapshot>> {

@@ -7,9 +7,9 @@ mod files;
 mod linux;
 mod needs;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::args::Command;
+use crate::args::{Command, OpenArgs};
 use crate::bounds::Bounds;
 use crate::report;
 
@@ -66,6 +66,11 @@ pub(crate) fn enter_for(command: &mut Command, bounds: &Bounds, asked: bool) {
         bounds.prepare_spill();
     }
     enter(&command.needs(), asked);
+}
+
+/// Gives up all but what it takes to change `file` in place, and to read what it may name.
+pub(crate) fn enter_to_change(open: &OpenArgs, file: &Path) {
+    enter(&Needs::changing(open, file), true);
 }
 
 /// Gives up all but `needs`, for all threads that start from now on: to be called before any does,

@@ -12,6 +12,13 @@ use crate::checksum::listed_files;
 use crate::image::beside;
 use crate::picture::Picture;
 
+impl Needs {
+    /// Changes a file in place, and reads what it may name.
+    pub(super) fn changing(open: &OpenArgs, file: &Path) -> Self {
+        opening(open, [file]).writing(file)
+    }
+}
+
 impl Command {
     /// What the command needs of the file system.
     pub(crate) fn needs(&self) -> Needs {

@@ -11,6 +11,7 @@ mod callers;
 mod commit;
 mod dd;
 mod errors;
+mod in_place;
 mod lab;
 mod rebase;
 mod safety;

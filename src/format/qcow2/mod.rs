@@ -7,7 +7,7 @@
 //! | written | all of that but snapshots: see [`Qcow2Options`] |
 //! | checked | every reference to a host cluster against the stored counts and the flag COPIED; L1 and L2 entries, the refcount table and its blocks, snapshots, bitmaps, overlaps |
 //! | repaired | counts, flags, marks; a refcount table that is lost is written anew |
-//! | changed in place | the backing file that is named: [`rewrite_backing`] |
+//! | changed in place | the size of the disk ([`Resize`]), snapshots ([`SnapshotChange`]), the backing file that is named ([`rewrite_backing`]) |
 //! | refused | encryption (AES, LUKS); unknown incompatible features; images marked as corrupt ([`trust_broken`](crate::OpenOptions::trust_broken) reads the last two) |
 //!
 //! What is broken and not needed to read (counts, snapshots, bitmaps) does not stop an ordinary opening.
@@ -48,6 +48,7 @@
 mod bitmap;
 mod check;
 mod describe;
+mod edit;
 mod entry;
 mod error;
 mod extension;
@@ -59,6 +60,7 @@ mod snapshot;
 pub mod write;
 
 pub use bitmap::{Bitmap, BitmapFlags};
+pub use edit::{Resize, SnapshotChange};
 pub use entry::{L1Entry, L2Entry, Subclusters};
 pub use extension::{Extensions, FeatureName};
 pub use header::{CompressionType, CryptMethod, Header};

@@ -1,5 +1,6 @@
 //! Reference counts of host clusters ("Host cluster management").
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use byteorder::{BigEndian, ByteOrder};
@@ -146,6 +147,31 @@ pub(super) fn count_at(block: &[u8], index: u64, order: u32) -> u64 {
         order => {
             let width = to_usize(1u64.wrapping_shl(order.saturating_sub(3)));
             bytes.get(..width).map(|b| BigEndian::read_uint(b, width)).unwrap_or_default()
+        }
+    }
+}
+
+/// Sets entry number `index` of a refcount block; gives the bytes that it lies in.
+pub(super) fn set_count_at(block: &mut [u8], index: u64, order: u32, count: u64) -> Range<usize> {
+    let bit = index.wrapping_shl(order);
+    let at = to_usize(bit.wrapping_shr(3));
+    let bytes = block.get_mut(at..).unwrap_or_default();
+    match order {
+        0..=2 => {
+            let shift = u32::try_from(bit & 7).unwrap_or_default();
+            if let Some(byte) = bytes.first_mut() {
+                let mask = largest(order).wrapping_shl(shift);
+                let value = (u64::from(*byte) & !mask) | count.wrapping_shl(shift) & mask;
+                *byte = u8::try_from(value & 0xff).unwrap_or_default();
+            }
+            at..at.saturating_add(1)
+        }
+        order => {
+            let width = to_usize(1u64.wrapping_shl(order.saturating_sub(3)));
+            if let Some(bytes) = bytes.get_mut(..width) {
+                BigEndian::write_uint(bytes, count, width);
+            }
+            at..at.saturating_add(width)
         }
     }
 }

@@ -17,10 +17,12 @@ mod picture;
 mod rebuild;
 mod repair;
 mod scan;
+mod share;
 mod stored;
 mod survey;
 
 pub(super) use repair::repair;
+pub(super) use share::share;
 
 use count::Width;
 use picture::{Camera, Frame, Picture};

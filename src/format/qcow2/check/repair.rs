@@ -38,7 +38,7 @@ pub(in super::super) fn repair(
     let survey = Survey::new(layer, &told);
     let stored = Stored::new(&survey, layer.refcounts(LOOKUP_CACHE));
     let exposure = Exposure { survey: &survey, stored: &stored, checking, refcounts: true };
-    let mut mender = Mender { exposure, patch, changed: 0 };
+    let mut mender = Mender::new(exposure, patch);
     match scope {
         RepairScope::Leaks => mender.leaks(&verdict, &report),
         RepairScope::All => mender.all(&verdict, &report),
@@ -68,7 +68,7 @@ enum Counts {
 
 /// Which flags are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flags {
+pub(super) enum Flags {
     Clear,
     Set,
     /// The same, after others were cleared.
@@ -77,7 +77,7 @@ enum Flags {
 
 /// What the stored counts are going to be, which the flags must fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Goal {
+pub(super) enum Goal {
     /// What they should be.
     Right,
     /// The larger of what they are and should be.
@@ -86,14 +86,28 @@ enum Goal {
     Lowered,
 }
 
-struct Mender<'a> {
+pub(super) struct Mender<'a> {
     exposure: Exposure<'a>,
     patch: &'a mut dyn Patch,
     /// Counts and flags that were changed so far.
     changed: u64,
 }
 
-impl Mender<'_> {
+impl<'a> Mender<'a> {
+    pub(super) fn new(exposure: Exposure<'a>, patch: &'a mut dyn Patch) -> Self {
+        Self { exposure, patch, changed: 0 }
+    }
+
+    /// Raises counts to what is used.
+    pub(super) fn raise(&mut self) -> Result<()> {
+        self.counts(Counts::Raise)?;
+        self.patch.barrier()
+    }
+
+    pub(super) fn barrier(&mut self) -> Result<()> {
+        self.patch.barrier()
+    }
+
     fn leaks(&mut self, verdict: &Verdict, report: &CheckReport) -> Result<Repaired> {
         let mut repaired = Repaired::default();
         if verdict.doubt || verdict.broken || verdict.overlaps {
@@ -144,8 +158,7 @@ impl Mender<'_> {
             }
         }
         if self.exposure.refcounts {
-            self.counts(Counts::Raise)?;
-            self.patch.barrier()?;
+            self.raise()?;
         }
         if !whole {
             goal = Goal::Raised;
@@ -234,7 +247,7 @@ impl Mender<'_> {
 
     /// Writes flags COPIED that are wrong in this way, in the active tables. Gives how many are
     /// wrong in the other way.
-    fn flags(&mut self, which: Flags, goal: Goal) -> Result<u64> {
+    pub(super) fn flags(&mut self, which: Flags, goal: Goal) -> Result<u64> {
         let mut writer = FlagWriter {
             survey: self.exposure.survey,
             patch: &mut *self.patch,

@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use byteorder::{BigEndian, ByteOrder};
-
 use crate::error::{ErrorKind, Result};
 use crate::finding::{Code, Finding};
 use crate::num::{Pow2, to_usize};
 
 use super::super::layout::{ENTRY_COPIED, REFCOUNT_BLOCK_OFFSET};
-use super::super::refcount::{RefcountTable, count_at, largest};
+use super::super::refcount::{RefcountTable, count_at, largest, set_count_at};
 use super::picture::{beyond_end, entries};
 use super::survey::Survey;
 use super::{REBUILT, Told};
@@ -170,28 +168,7 @@ impl<'a> Stored<'a> {
 
     /// Sets entry number `index` of a block; gives the byte that it starts in.
     pub(super) fn set_count(&self, block: &mut [u8], index: u64, count: u64) -> Range<usize> {
-        let order = self.survey.header.refcount_order;
-        let bit = index.wrapping_shl(order);
-        let at = to_usize(bit.wrapping_shr(3));
-        let bytes = block.get_mut(at..).unwrap_or_default();
-        match order {
-            0..=2 => {
-                let shift = u32::try_from(bit & 7).unwrap_or_default();
-                if let Some(byte) = bytes.first_mut() {
-                    let mask = self.largest().wrapping_shl(shift);
-                    let value = (u64::from(*byte) & !mask) | count.wrapping_shl(shift) & mask;
-                    *byte = u8::try_from(value & 0xff).unwrap_or_default();
-                }
-                at..at.saturating_add(1)
-            }
-            order => {
-                let width = to_usize(1u64.wrapping_shl(order.saturating_sub(3)));
-                if let Some(bytes) = bytes.get_mut(..width) {
-                    BigEndian::write_uint(bytes, count, width);
-                }
-                at..at.saturating_add(width)
-            }
-        }
+        set_count_at(block, index, self.survey.header.refcount_order, count)
     }
 
     /// Holds the flag COPIED of an entry for a cluster beyond the end of the file against its
