@@ -143,8 +143,8 @@ pub trait Writer: Send + Debug {
     /// assert!(writer.has_parent());
     /// // so that it cannot be forgotten what the disk is to differ from
     /// let target = StreamTarget::new(std::io::sink());
-    /// let error = Convert::new().image(&EmptyDisk(1 << 20), Box::new(writer), None, &target);
-    /// assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// let written = Convert::new().image(&EmptyDisk(1 << 20), Box::new(writer), None, &target);
+    /// assert_eq!(written.unwrap_err().kind(), ErrorKind::InvalidInput);
     /// # Ok::<(), diskimage::Error>(())
     /// ```
     fn has_parent(&self) -> bool {

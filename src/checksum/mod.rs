@@ -1,16 +1,23 @@
 //! Checksums of what a guest sees: the same value whatever format the disk is in.
 //!
-//! ```no_run
-//! use diskimage::checksum::{Algorithm, Checksum};
+//! ```
+//! # use diskimage::format::qcow2::Qcow2Options;
+//! # use diskimage::target::FileTarget;
+//! # use diskimage::{Convert, Target};
 //! use diskimage::OpenOptions;
+//! use diskimage::checksum::{Algorithm, Checksum};
 //!
-//! # fn main() -> diskimage::Result<()> {
-//! let disk = OpenOptions::new().open("image.qcow2")?;
-//! for digest in Checksum::new().algorithm(Algorithm::Sha256).run(&disk)? {
-//!     println!("{digest}"); // what sha256sum says of the raw disk
-//! }
-//! # Ok(())
-//! # }
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("image.qcow2");
+//! # let target = FileTarget::create(&path, 0)?;
+//! # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+//! # Box::new(target).finish()?;
+//! let disk = OpenOptions::new().open(&path)?; // 1 MiB to which nothing was written
+//! let digests = Checksum::new().algorithm(Algorithm::Sha256).run(&disk)?;
+//! // what sha256sum says of the raw disk
+//! let wanted = "30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58";
+//! assert_eq!(digests[0].to_string(), wanted);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 use std::borrow::Cow;

@@ -1,17 +1,24 @@
 //! Comparing the content of two disks, whatever formats they are in.
 //!
-//! ```no_run
+//! ```
+//! # use diskimage::format::{qcow2::Qcow2Options, vmdk::VmdkOptions};
+//! # use diskimage::target::FileTarget;
+//! # use diskimage::{Convert, Error, Target};
 //! use diskimage::{Compare, OpenOptions};
 //!
-//! # fn main() -> diskimage::Result<()> {
-//! let first = OpenOptions::new().open("a.qcow2")?;
-//! let second = OpenOptions::new().open("b.vmdk")?;
-//! match Compare::new().first(&first, &second)? {
-//!     None => println!("they are the same disk"),
-//!     Some(difference) => println!("{difference:?}"),
-//! }
-//! # Ok(())
-//! # }
+//! # let folder = tempfile::tempdir().map_err(|source| Error::io("make a folder", source))?;
+//! # let [a, b] = ["a.qcow2", "b.vmdk"].map(|name| folder.path().join(name));
+//! # let target = FileTarget::create(&a, 0)?;
+//! # Convert::new().create(Box::new(Qcow2Options::new().writer(1 << 20)?), &target)?;
+//! # Box::new(target).finish()?;
+//! # let target = FileTarget::create(&b, 0)?;
+//! # Convert::new().create(VmdkOptions::new().writer(1 << 20)?, &target)?;
+//! # Box::new(target).finish()?;
+//! let first = OpenOptions::new().open(&a)?; // a.qcow2
+//! let second = OpenOptions::new().open(&b)?; // b.vmdk
+//! let difference = Compare::new().first(&first, &second)?;
+//! assert_eq!(difference, None); // they are the same disk
+//! # Ok::<(), Error>(())
 //! ```
 
 use std::num::NonZeroUsize;
