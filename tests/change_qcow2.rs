@@ -388,9 +388,11 @@ fn what_is_not_whole_or_not_kept_up_is_refused_before_anything_is_written() {
     assert!(resize(&done, &Resize::new(2 << 20)).unwrap().is_empty());
 }
 
-/// What a disk and its snapshots hold, by identifier.
+/// What a disk holds, and its snapshots by identifier.
+type Held = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
+
 #[track_caller]
-fn held(lab: &Lab, bytes: &[u8]) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+fn held(lab: &Lab, bytes: &[u8]) -> Held {
     let image = common::repair::image(Q, bytes);
     let snapshots = image.layer().describe().unwrap().snapshots.into_iter();
     let of = |id: Vec<u8>| (id.clone(), lab.content(bytes, Some(&id)));

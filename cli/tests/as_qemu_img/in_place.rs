@@ -133,6 +133,8 @@ fn overlays_grow_where_their_folder_is_allowed() {
     lab.ours(&words("resize --shrink instance/disk 1M")).ok();
     // and the sandbox reads what is allowed
     make("disk", "1049088");
+    make("theirs", "1049088");
+    lab.make(&words("resize -q instance/theirs 5M"));
     let allow = format!("--allow-external={folder}");
     let boxed = lab.sandboxed(&["resize", &allow, "instance/disk", "5M"]);
     assert_eq!(boxed.code, Some(0), "{boxed:?}");
