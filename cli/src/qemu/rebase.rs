@@ -30,7 +30,8 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     let written = CacheMode::given(given, "cache", "cache")?;
     let read = CacheMode::given(given, "backing-cache", "source cache")?;
     if !is_unsafe && !given.has("backing") {
-        let text = "Must specify backing file (-b) or use unsafe mode (-u)";
+        let mode = "unsafe";
+        let text = format!("Must specify backing file (-b) or use {mode} mode (-u)");
         return Err(Failure::usage("rebase", text));
     }
     let image = source::existing(given, file, "format", "image-opts")?;
