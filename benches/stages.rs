@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use diskimage::codec::{Wrapper, inflate_exact};
 use diskimage::bytes::is_zero;
+use diskimage::codec::{Wrapper, inflate_exact};
 use diskimage::storage::{MemoryStorage, TableCache};
 use diskimage::{VirtualDisk, VirtualDiskExt};
 

@@ -69,7 +69,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     };
     let base = commit.base_layout()?;
     let quiet = given.has("quiet");
-    let show = shown(given.has("progress") && !quiet, Show::at_once(false));
+    let show = shown(given.has("progress") && !quiet, Show::at_once(false), false);
     let done = watched(show, &signals, &progress, || commit.run(base.as_ref(), empty.as_ref()));
     if let Err(error) = done {
         report::error(&error, &path);

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use diskimage::convert::is_zero;
+use diskimage::bytes::is_zero;
 use diskimage::target::{Existing, FileTarget, StreamTarget};
 use diskimage::{Error, ErrorKind, Format, Target};
 

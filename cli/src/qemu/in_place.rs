@@ -1,5 +1,6 @@
 //! QCOW2 images changed in place: under a lock, and then what is not used any more is given free.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ impl Run<'_> {
     }
 
     fn checking(&self) -> Checking {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let memory = self.bounds.memory_for_check();
         Checking::new().threads(threads).max_memory(memory).progress(Arc::clone(&self.progress))
     }
