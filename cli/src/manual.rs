@@ -44,8 +44,31 @@ fn commands() -> Vec<&'static str> {
 pub(crate) fn completions(args: &CompletionsArgs) -> u8 {
     describe_at_once();
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Args::command(), "diskimage", &mut script);
+    let mut root = Args::command();
+    clap_complete::generate(args.shell, &mut root, "diskimage", &mut script);
+    if args.shell == Shell::Fish {
+        script.extend(operands(&root).into_bytes());
+    }
     report::printed(io::stdout().lock().write_all(&script))
+}
+
+/// What fish is told of operands, of which the script for it knows nothing: their values.
+fn operands(root: &clap::Command) -> String {
+    let mut script = String::new();
+    for command in root.get_subcommands() {
+        for operand in command.get_positionals() {
+            let values = operand.get_possible_values();
+            let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
+            if !values.is_empty() {
+                script.push_str(&format!(
+                    "complete -c diskimage -n \"__fish_diskimage_using_subcommand {}\" -f -a \"{}\"\n",
+                    command.get_name(),
+                    values.join(" ")
+                ));
+            }
+        }
+    }
+    script
 }
 
 /// Prints or writes manual pages.
