@@ -822,7 +822,7 @@ pub struct Description {
 /// assert_eq!(disk.size(), snapshot.virtual_size);
 /// # Ok::<(), diskimage::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// The identifier, as bytes.

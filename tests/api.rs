@@ -1,14 +1,16 @@
 //! What holds for the public interface as a whole.
 
 use diskimage::container::{Archive, Compressed, Container, Spill};
-use diskimage::disk::{EmptyDisk, Extents, GrownDisk};
+use diskimage::disk::{EmptyDisk, Extents, GrownDisk, PartDisk};
 use diskimage::format::probe::Probe;
 use diskimage::inspect::{Facts, Policy, Stream, Verdict};
 use diskimage::resolve::Listed;
 use diskimage::storage::{
     FaultStorage, FileStorage, MemoryStorage, PieceStorage, TableCache, WindowStorage,
 };
-use diskimage::target::{FilePatch, FileTarget, FilesTarget, SpillTarget, StreamTarget};
+use diskimage::target::{
+    FilePatch, FileTarget, FilesTarget, MemoryTarget, SpillTarget, StreamTarget,
+};
 use diskimage::{
     Beneath, Chain, CheckReport, Checking, Compare, Contents, Convert, DenyAll, Error, Extent,
     Finding, Image, Inspect, Layer, Limits, OpenOptions, Progress, Resolver, Storage, Target,
@@ -63,6 +65,8 @@ fn threads_share_what_they_are_to_share() {
     shared::<FilesTarget>();
     shared::<StreamTarget<Vec<u8>>>();
     shared::<SpillTarget<Vec<u8>>>();
+    shared::<MemoryTarget>();
+    shared::<PartDisk<'_>>();
     sent::<FilePatch>();
     shared::<Archive>();
     shared::<Compressed>();

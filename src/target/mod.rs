@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod file;
 mod files;
+mod memory;
 mod patch;
 mod place;
 mod spill;
@@ -14,6 +15,7 @@ pub(crate) mod stream;
 
 pub use file::{Existing, FileTarget, Preallocation};
 pub use files::FilesTarget;
+pub use memory::MemoryTarget;
 pub use patch::FilePatch;
 pub(crate) use place::named_file;
 pub use spill::SpillTarget;

@@ -62,7 +62,7 @@ pub mod write;
 pub use bitmap::{Bitmap, BitmapFlags};
 pub use edit::{Resize, SnapshotChange};
 pub use entry::{L1Entry, L2Entry, Subclusters};
-pub use extension::{Extensions, FeatureName};
+pub use extension::{BitmapsExtension, Extensions, FeatureName};
 pub use header::{CompressionType, CryptMethod, Header};
 pub use layer::Qcow2Layer;
 pub use refcount::RefcountTable;
