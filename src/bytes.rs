@@ -128,6 +128,13 @@ impl Detail for CutOff {
 
 impl<'a, E: order::Order> Cursor<'a, E> {
     /// A cursor over `bytes`, which lie at `offset` in their file.
+    ///
+    /// ```
+    /// use diskimage::bytes::{Cursor, LittleEndian};
+    ///
+    /// let cursor: Cursor<'_, LittleEndian> = Cursor::new(&[1, 2, 3], 0x4000);
+    /// assert_eq!((cursor.offset(), cursor.rest()), (0x4000, &[1, 2, 3][..]));
+    /// ```
     #[must_use]
     pub fn new(bytes: &'a [u8], offset: u64) -> Self {
         Self { rest: bytes, offset, order: PhantomData }

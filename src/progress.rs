@@ -183,6 +183,24 @@ impl Progress {
     /// The same for what reads files of `total` bytes from their start to their end (zero where
     /// nobody knows how many): what is read counts by itself, where the files were opened with this
     /// progress.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::{Format, OpenOptions, Progress, VirtualDisk};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("disk.raw");
+    /// # std::fs::write(&path, vec![7; 1 << 20])?;
+    /// let progress = Arc::new(Progress::new());
+    /// let options = OpenOptions::new().format(Format::Raw).progress(Arc::clone(&progress));
+    /// let disk = options.open(&path)?; // of 1 MiB
+    /// progress.start_reading(disk.size());
+    /// let mut half = vec![0; 512 << 10];
+    /// disk.read_exact_at(&mut half, 0)?;
+    /// assert_eq!((progress.done(), progress.total()), (512 << 10, 1 << 20));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn start_reading(&self, total: u64) {
         self.begin(total, false);
     }

@@ -17,6 +17,7 @@ use crate::sys;
 /// that is gone with the process. Blocks of zeros take up no room in it.
 ///
 /// ```
+/// use std::num::NonZeroUsize;
 /// use std::sync::Arc;
 ///
 /// use diskimage::container::Spill;
@@ -39,7 +40,7 @@ use crate::sys;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.qcow2.gz");
 /// # std::fs::write(&path, packed)?;
-/// let spill = Arc::new(Spill::new(std::env::temp_dir(), 10 << 30).threads(None));
+/// let spill = Arc::new(Spill::new(std::env::temp_dir(), 10 << 30).threads(NonZeroUsize::MIN));
 /// let options = OpenOptions::new().spill(Arc::clone(&spill));
 /// assert_eq!(spill.bytes(), 0);
 /// spill.prepare()?; // else it is made when it is needed

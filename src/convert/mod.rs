@@ -1,4 +1,5 @@
 //! Converting: a disk into a target, in parallel.
+// long: two fifths of it is documentation
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;

@@ -15,6 +15,7 @@
 //! assert!(found.contents().any(|content| content.format == Format::Gpt));
 //! # Ok::<(), diskimage::Error>(())
 //! ```
+// long: a quarter of it is documentation
 
 use std::borrow::Cow;
 

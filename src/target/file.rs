@@ -1,4 +1,5 @@
 //! A raw disk in a regular file or on a block device.
+// long: a quarter of it is documentation
 
 use std::borrow::Cow;
 use std::fs::File;

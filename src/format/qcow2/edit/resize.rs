@@ -86,7 +86,34 @@ impl<'a> Resize<'a> {
         Self { size, shrink: false, limits: Limits::default(), backing: None }
     }
 
-    /// Whether what lies behind the new end may be lost.
+    /// Whether what lies behind the new end may be lost. Default: no, and a smaller size is an error.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use diskimage::check::{Checking, MemoryPatch};
+    /// use diskimage::format::LayerOptions;
+    /// use diskimage::format::qcow2::{Qcow2Layer, Qcow2Options, Resize};
+    /// use diskimage::storage::MemoryStorage;
+    /// use diskimage::target::MemoryTarget;
+    /// use diskimage::{Convert, Layer, Target};
+    ///
+    /// # let target = MemoryTarget::new(1 << 20);
+    /// # Convert::new().create(Box::new(Qcow2Options::new().writer(4 << 30)?), &target)?;
+    /// # Box::new(target.clone()).finish()?;
+    /// # let bytes = target.take().unwrap_or_default();
+    /// let open = |bytes: &[u8]| {
+    ///     let storage = Arc::new(MemoryStorage::new(bytes.to_vec()));
+    ///     Qcow2Layer::open(storage, &LayerOptions::default())
+    /// };
+    /// let layer = open(&bytes)?; // of 4 GiB
+    /// let mut patch = MemoryPatch::new(bytes);
+    /// let half = Resize::new(2 << 30);
+    /// assert!(half.run(&layer, &Checking::new(), &mut patch).is_err());
+    /// half.shrink(true).run(&layer, &Checking::new(), &mut patch)?;
+    /// assert_eq!(open(&patch.into_bytes())?.size(), 2 << 30);
+    /// # Ok::<(), diskimage::Error>(())
+    /// ```
     #[must_use]
     pub fn shrink(mut self, yes: bool) -> Self {
         self.shrink = yes;
