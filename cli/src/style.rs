@@ -28,6 +28,7 @@ pub(crate) enum Colour {
 impl From<Colour> for ColorChoice {
     fn from(colour: Colour) -> Self {
         match colour {
+            Colour::Auto if is_dumb() => Self::Never,
             Colour::Auto => Self::Auto,
             Colour::Always => Self::Always,
             Colour::Never => Self::Never,
@@ -38,6 +39,7 @@ impl From<Colour> for ColorChoice {
 impl From<Colour> for clap::ColorChoice {
     fn from(colour: Colour) -> Self {
         match colour {
+            Colour::Auto if is_dumb() => Self::Never,
             Colour::Auto => Self::Auto,
             Colour::Always => Self::Always,
             Colour::Never => Self::Never,
@@ -69,6 +71,13 @@ impl Colour {
         ColorChoice::from(self).write_global();
         let _ = (on_stdout(), on_stderr());
     }
+}
+
+/// Whether the terminal says that it knows no colours. The library asks for that too, but not where a
+/// continuous integration may show them.
+fn is_dumb() -> bool {
+    let is_forced = std::env::var_os("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    std::env::var_os("TERM").is_some_and(|name| name == "dumb") && !is_forced
 }
 
 fn on_stdout() -> bool {
