@@ -521,13 +521,12 @@ fn random_damage_is_repaired_or_refused_and_nothing_is_lost_at_any_stop() {
     let mut random = Random(11);
     let folder = folder();
     let (mut mended, mut left) = (0, 0);
-    let is_long = common::sweep::every(2) == 1;
     for fixture in fixtures().iter().filter(|f| f.format == "qcow2" && f.is_small()) {
         let good = std::fs::read(&fixture.path).unwrap();
         if good.len() > 3 << 20 || OpenOptions::new().open_image(&fixture.path).is_err() {
             continue;
         }
-        for round in 0..if is_long { 3 } else { 2 } {
+        for round in 0..3 {
             let bytes = damaged(&good, &mut random);
             let name = format!("{} {round}", fixture.file);
             let before: Content = content(Q, &bytes);
