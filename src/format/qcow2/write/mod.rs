@@ -21,6 +21,7 @@
 //! assert!(header.refcount_table_offset > header.l1_table_offset); // in the end
 //! # Ok::<(), diskimage::Error>(())
 //! ```
+// long: two fifths of it is documentation
 
 use std::borrow::Cow;
 use std::sync::Arc;
