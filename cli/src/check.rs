@@ -39,21 +39,14 @@ pub(crate) fn run(args: &CheckArgs, bounds: &Bounds) -> u8 {
     let show = Show { to_stderr: args.output == Output::Json, after: LONG };
     let show = shown(args.progress, show, count > 1);
     let watch = Watch::new(show, signals, bounds.progress(), Files::of(count));
-    let code = watch.all(|| {
-        let mut code = report::OK;
-        for (index, args) in args.each().enumerate() {
-            if count > 1 && args.output == Output::Human {
-                let before = if index > 0 { "\n" } else { "" };
-                let name = style::heading(report::printable(&args.file));
-                // a reader that went away shows with the answer
-                let _ = above(|| writeln!(io::stdout(), "{before}{name}"));
-            }
-            code = worse(code, check_one(&args, bounds, &documents, &watch));
-            if code == report::TIMED_OUT || watch.caught().is_some() {
-                break;
-            }
+    let code = watch.worst(args.each(), |index, args| {
+        if count > 1 && args.output == Output::Human {
+            let before = if index > 0 { "\n" } else { "" };
+            let name = style::heading(report::printable(&args.file));
+            // a reader that went away shows with the answer
+            let _ = above(|| writeln!(io::stdout(), "{before}{name}"));
         }
-        code
+        check_one(&args, bounds, &documents, &watch)
     });
     worse(code, report::printed(documents.end()))
 }

@@ -42,26 +42,15 @@ pub(crate) fn run(args: &InfoArgs, bounds: &Bounds) -> u8 {
     let count = 1 + args.more.len();
     let documents = Documents::of(count, args.output);
     let watch = Watch::reading(bounds.progress(), Files::of(count), count > 1);
-    let code = watch.all(|| {
-        let mut code = report::OK;
-        for (index, args) in args.each().enumerate() {
-            if index > 0 && args.output == Output::Human {
-                // a reader that went away shows with the answer
-                let _ = above(|| writeln!(io::stdout()));
-            }
-            let answered = watch.each(|| answer(&args, bounds, &watch.progress, &documents));
-            code = worse(
-                code,
-                match answered {
-                    Ok(printed) => report::printed(printed),
-                    Err(error) => report::fail(&error, &args.file),
-                },
-            );
-            if code == report::TIMED_OUT {
-                break;
-            }
+    let code = watch.worst(args.each(), |index, args| {
+        if index > 0 && args.output == Output::Human {
+            // a reader that went away shows with the answer
+            let _ = above(|| writeln!(io::stdout()));
         }
-        code
+        match watch.each(|| answer(&args, bounds, &watch.progress, &documents)) {
+            Ok(printed) => report::printed(printed),
+            Err(error) => report::fail(&error, &args.file),
+        }
     });
     worse(code, report::printed(documents.end()))
 }

@@ -194,6 +194,25 @@ impl Watch {
         watched_files(self.show, &self.signals, &self.progress, &self.files, work, |_| true)
     }
 
+    /// Does it about one file after the other, and gives the worst of their exit codes; it ends early when
+    /// the time is over, or a signal came.
+    pub(crate) fn worst<A>(
+        &self,
+        files: impl Iterator<Item = A>,
+        mut one: impl FnMut(usize, A) -> u8,
+    ) -> u8 {
+        self.all(|| {
+            let mut code = report::OK;
+            for (index, args) in files.enumerate() {
+                code = report::worse(code, one(index, args));
+                if code == report::TIMED_OUT || self.caught().is_some() {
+                    break;
+                }
+            }
+            code
+        })
+    }
+
     /// Does what is to be done about the next file.
     pub(crate) fn each<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         self.progress.start_reading(0);

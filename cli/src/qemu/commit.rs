@@ -16,7 +16,7 @@ use diskimage::{
     Target, VirtualDisk,
 };
 
-use super::existing::{Layout, in_place, is_same};
+use super::existing::{Layout, is_same};
 use super::getopt::Given;
 use super::rebase::holds_compressed;
 use super::{CacheMode, Failure, Session, convert, failed, one_file, source};
@@ -35,7 +35,7 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     let unknown = image.unknown();
     let path = image.path;
     session.not_in_sandbox("commit")?;
-    session.begin(&mut in_place(&path, image.format), unknown)?;
+    session.begin_change(&open, &path, unknown)?;
     let signals = Signals::catch(false);
     // the image, its backing file, and what lies below that
     let (limits, buffers) = session.bounds.limits(3);

@@ -12,8 +12,7 @@ use diskimage::layer::Role;
 use diskimage::{Format, Layer, Limits, OpenOptions, Progress, Result, Storage};
 
 use super::{Failure, Session};
-use crate::args::{CheckArgs, Command, OpenArgs, Output, Scope};
-use crate::deferred::Deferred;
+use crate::args::OpenArgs;
 use crate::image::{Spec, TargetArgs};
 use crate::output::described_map;
 use crate::report;
@@ -100,21 +99,6 @@ impl Layout {
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     let [one, other] = [one, other].map(|path| path.canonicalize().ok());
     one.is_some() && one == other
-}
-
-/// What a command needs that writes into the image at `path` and opens no other file: the same as a
-/// repair.
-pub(super) fn in_place(path: &Path, format: Option<Format>) -> Command {
-    Command::Check(Deferred(CheckArgs {
-        file: path.to_owned(),
-        more: Vec::new(),
-        format,
-        repair: Some(Scope::All),
-        dry_run: false,
-        progress: false,
-        threads: None,
-        output: Output::Human,
-    }))
 }
 
 /// The size of the disks in a row, each of whole sectors.

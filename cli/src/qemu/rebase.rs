@@ -15,11 +15,11 @@ use diskimage::storage::FileStorage;
 use diskimage::target::FilePatch;
 use diskimage::{Error, Format, Layer, OpenOptions, Progress, Result};
 
-use super::existing::{Layout, in_place, is_same};
+use super::existing::{Layout, is_same};
 use super::getopt::Given;
 use super::source::Image;
 use super::{CacheMode, Failure, Session, convert, failed, one_file, source};
-use crate::args::{Cache, ConvertArgs, WorkArgs};
+use crate::args::{BackingArgs, Cache, ConvertArgs, WorkArgs};
 use crate::image::{TargetArgs, beside};
 use crate::report;
 use crate::watch::{Show, Signals, watched};
@@ -41,7 +41,9 @@ pub(super) fn run(session: &Session, given: &Given) -> std::result::Result<u8, F
     if !is_unsafe {
         session.not_in_sandbox("rebase without -u")?;
     }
-    session.begin(&mut in_place(&image.path, image.format), unknown)?;
+    // with -u no other file is opened, whatever is allowed
+    let alone = BackingArgs { allow_external: None }.open_args();
+    session.begin_change(&alone, &image.path, unknown)?;
     let progress = session.bounds.progress();
     let limits = session.bounds.limits(1).0;
     let old = match open(&image, &OpenOptions::new().limits(limits.clone())) {
